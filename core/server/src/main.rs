@@ -1,0 +1,2 @@
+//! The `heyuan` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! heyuan-plugin-host
