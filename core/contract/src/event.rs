@@ -1,6 +1,9 @@
 //! Domain events: the facts that cross from one wing to another through the outbox, and on into the lake.
 
-use crate::{AnchorId, CustomerId, Fen, LeadId, Line, MemberId, MerchantId, OrderId, OrgUnitId, Points, ProductId, SegmentId, TagName, Timestamp, TransactionId, VoucherId};
+use crate::{
+    AnchorId, CustomerId, Fen, LeadId, Line, MemberId, MerchantId, OrderId, OrgUnitId, Points, ProductId, SegmentId, TagName, Timestamp,
+    TransactionId, VoucherId,
+};
 use serde::{Deserialize, Serialize};
 
 /// Why a derived fact changed.
@@ -177,7 +180,14 @@ pub enum DomainEvent {
     },
     /// A voucher was used at a counter, once and for all.
     #[serde(rename = "voucher.redeemed.v1")]
-    VoucherRedeemed { voucher: VoucherId, member: MemberId, merchant: MerchantId, unit: OrgUnitId, product: ProductId, occurred_at: Timestamp },
+    VoucherRedeemed {
+        voucher: VoucherId,
+        member: MemberId,
+        merchant: MerchantId,
+        unit: OrgUnitId,
+        product: ProductId,
+        occurred_at: Timestamp,
+    },
     /// A lead reached a stage.
     #[serde(rename = "lead.advanced.v1")]
     LeadAdvanced { lead: LeadId, anchor: AnchorId, unit: OrgUnitId, stage: LeadStage, amount: Option<Fen>, occurred_at: Timestamp },

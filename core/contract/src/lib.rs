@@ -12,8 +12,8 @@ mod time;
 
 pub use event::{Cause, DomainEvent, LeadStage, OrderLine, Touch};
 pub use id::{
-    AnchorId, ConsumerName, CustomerId, EntryId, InvalidId, KeyId, LeadId, MemberId, MerchantId, OrderId, OrgUnitId, PersonalRef, ProductId,
-    SegmentId, TagName, TransactionId, VoucherId,
+    AnchorId, ConsumerName, CustomerId, EntryId, InvalidId, KeyId, LeadId, MemberId, MerchantId, OrderId, OrgUnitId, PersonalRef,
+    ProductId, SegmentId, TagName, TransactionId, VoucherId,
 };
 pub use line::{Line, UnitKind};
 pub use money::{Fen, Money, MoneyError, Points, Ratio};

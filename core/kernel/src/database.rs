@@ -1,0 +1,272 @@
+//! The two databases behind one door, and the unit of work: decide first, then write in one transaction with its events.
+
+use crate::error::{Error, Failure};
+use crate::guard;
+use crate::outbox;
+use crate::write_queue::WriteQueue;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_contract::{DomainEvent, Timestamp};
+use sea_orm::{ConnectOptions, DatabaseConnection, DatabaseTransaction, DbBackend, TransactionTrait};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often a unit is run again after losing a race for rows, before the caller hears of it.
+const CONTENTION_RETRIES_MAX: u32 = 8;
+/// How often a use case starts again from reading when what it decided on has changed.
+const STALE_RETRIES_MAX: u32 = 16;
+/// PostgreSQL connections of one process: readers, a few writers, the processor.
+const POSTGRES_CONNECTIONS_MAX: u32 = 12;
+/// SQLite readers; the writer has a connection of its own.
+const SQLITE_READERS_MAX: u32 = 4;
+/// A transaction that waits for us longer than this is ended by PostgreSQL, so that it can't hold up readers of the outbox.
+const IDLE_IN_TRANSACTION_MS: &str = "10000";
+/// No statement of a request or of the processor runs longer.
+const STATEMENT_MS: &str = "60000";
+
+/// Where the tenant's tables live.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// `heyuan.db` in this folder.
+    Sqlite(std::path::PathBuf),
+    /// A PostgreSQL URL.
+    Postgres(String),
+}
+
+impl Location {
+    /// The embedded default in a data folder, or the server that a URL names.
+    pub fn new(data: &Path, database_url: Option<&str>) -> Location {
+        match database_url {
+            Some(url) => Location::Postgres(url.to_owned()),
+            None => Location::Sqlite(data.join("heyuan.db")),
+        }
+    }
+}
+
+/// A handle on the tenant's database; cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reader: DatabaseConnection,
+    writer: Writer,
+    committed: watch::Sender<u64>,
+}
+
+enum Writer {
+    /// All writes pass one queue.
+    Queue(WriteQueue),
+    /// Each unit has its own transaction.
+    Pool,
+}
+
+/// An open write transaction, as a unit of work sees it.
+pub struct Tx {
+    transaction: DatabaseTransaction,
+}
+
+impl Tx {
+    pub(crate) fn new(transaction: DatabaseTransaction) -> Tx {
+        Tx { transaction }
+    }
+
+    /// The connection to run statements on.
+    pub fn conn(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
+
+    /// Writes a domain event that is published when, and only when, the unit commits. Events with one `key` are seen in order.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn emit(&self, key: &str, event: &DomainEvent) -> Result<(), Error> {
+        outbox::append(self, key, event).await
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        Ok(self.transaction.commit().await?)
+    }
+
+    pub(crate) async fn rollback(self) -> Result<(), Error> {
+        Ok(self.transaction.rollback().await?)
+    }
+}
+
+impl Database {
+    /// Opens the database; a SQLite file is made when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Database`] when it can't be reached.
+    pub async fn open(location: &Location) -> Result<Database, Error> {
+        let (committed, _) = watch::channel(0);
+        let inner = match location {
+            Location::Sqlite(path) => {
+                let writer = sea_orm::Database::connect(sqlite_options(path, 1)).await?;
+                let reader = sea_orm::Database::connect(sqlite_options(path, SQLITE_READERS_MAX)).await?;
+                Inner { reader, writer: Writer::Queue(WriteQueue::start(writer, committed.clone())), committed }
+            }
+            Location::Postgres(url) => {
+                let reader = sea_orm::Database::connect(postgres_options(url)).await?;
+                Inner { reader, writer: Writer::Pool, committed }
+            }
+        };
+        Ok(Database { inner: Arc::new(inner) })
+    }
+
+    /// A connection for reading outside units of work.
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.inner.reader
+    }
+
+    /// Which database it is.
+    pub fn backend(&self) -> DbBackend {
+        self.inner.reader.get_database_backend()
+    }
+
+    /// Changes whenever a unit of this process has committed; wakes whoever waits for work.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.inner.committed.subscribe()
+    }
+
+    /// Runs a unit of work: everything in one transaction, with the events that it emits, or nothing.
+    ///
+    /// `unit` may run several times and must have no effect outside the database. It must not wait for anything but its own
+    /// statements. `name` stands in logs and metrics.
+    ///
+    /// # Errors
+    /// What `unit` answered, or [`Error::Database`] when the commit failed.
+    pub async fn write<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
+        T: Send + 'static,
+        E: Failure,
+    {
+        guard::outside_unit("a second unit of work");
+        match &self.inner.writer {
+            Writer::Queue(queue) => queue.run(name, unit).await,
+            Writer::Pool => {
+                let result = self.write_pooled(name, &unit).await;
+                if result.is_ok() {
+                    self.inner.committed.send_modify(|count| *count = count.wrapping_add(1));
+                }
+                result
+            }
+        }
+    }
+
+    async fn write_pooled<T, E, F>(&self, name: &'static str, unit: &F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync,
+        E: Failure,
+    {
+        let mut attempt = 0;
+        loop {
+            let result = self.write_once(name, unit).await;
+            let lost = result.as_ref().err().and_then(Failure::kernel).is_some_and(Error::is_contention);
+            if !lost || attempt == CONTENTION_RETRIES_MAX {
+                return result;
+            }
+            attempt += 1;
+            tokio::time::sleep(back_off(attempt)).await;
+        }
+    }
+
+    async fn write_once<T, E, F>(&self, name: &'static str, unit: &F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync,
+        E: Failure,
+    {
+        let tx = Tx::new(self.inner.reader.begin().await.map_err(Error::from)?);
+        match AssertUnwindSafe(guard::inside_unit(name, unit(&tx))).catch_unwind().await {
+            Ok(Ok(value)) => {
+                tx.commit().await?;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                tx.rollback().await?;
+                Err(error)
+            }
+            Err(_) => {
+                tx.rollback().await?;
+                Err(Error::Broken(name).into())
+            }
+        }
+    }
+
+    /// Runs a use case from its reading on, and starts it again while what it decided on changes under it.
+    ///
+    /// # Errors
+    /// What the use case answered; [`Error::Stale`] when it kept changing.
+    pub async fn settle<T, E, F, Fut>(&self, attempt: F) -> Result<T, E>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: Failure,
+    {
+        let mut count = 0;
+        loop {
+            let result = attempt().await;
+            let stale = result.as_ref().err().and_then(Failure::kernel).is_some_and(|e| matches!(e, Error::Stale(_)));
+            if !stale || count == STALE_RETRIES_MAX {
+                return result;
+            }
+            count += 1;
+            tokio::time::sleep(back_off(count)).await;
+        }
+    }
+}
+
+/// Grows to about a quarter of a second; the spread comes from the task's own address, which differs between racers.
+fn back_off(attempt: u32) -> Duration {
+    let spread = rand::random_range(0..4u64);
+    Duration::from_millis((1 << attempt.min(6)) + spread * u64::from(attempt))
+}
+
+fn sqlite_options(path: &Path, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rwc", path.display()));
+    options.max_connections(connections).min_connections(1).sqlx_logging(false).record_stmt_in_spans(false).test_before_acquire(false);
+    options.idle_timeout(None).max_lifetime(None).acquire_timeout(Duration::from_secs(30));
+    options.map_sqlx_sqlite_opts(|sqlite| {
+        sqlite
+            .pragma("journal_mode", "WAL")
+            .pragma("synchronous", "FULL")
+            .pragma("busy_timeout", "10000")
+            .pragma("foreign_keys", "ON")
+            .pragma("secure_delete", "ON")
+            .pragma("cache_size", "-8000")
+            .pragma("temp_store", "MEMORY")
+            .pragma("journal_size_limit", "67108864")
+    });
+    options
+}
+
+fn postgres_options(url: &str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(POSTGRES_CONNECTIONS_MAX).min_connections(1).sqlx_logging(false).record_stmt_in_spans(false);
+    options.test_before_acquire_if_idle_for(Duration::from_secs(5));
+    options.connect_timeout(Duration::from_secs(10)).acquire_timeout(Duration::from_secs(10)).idle_timeout(Duration::from_secs(30));
+    options.map_sqlx_postgres_opts(|postgres| {
+        postgres
+            .application_name("heyuan")
+            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", STATEMENT_MS)])
+    });
+    options
+}
+
+/// The database's own clock in milliseconds: the one that leases are measured by, since the clocks of two processes differ.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn database_now<C: sea_orm::ConnectionTrait>(conn: &C) -> Result<Timestamp, Error> {
+    let text = match conn.get_database_backend() {
+        DbBackend::Postgres => "SELECT (extract(epoch from clock_timestamp()) * 1000)::bigint AS now_ms",
+        _ => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS now_ms",
+    };
+    let row = crate::sql::one(conn, text, []).await?.ok_or(Error::Corrupt { what: "clock", why: "no row".into() })?;
+    Ok(Timestamp::clamped(crate::sql::get(&row, "now_ms")?))
+}

@@ -1,0 +1,49 @@
+//! How wings write migrations: one SQL text for both databases, each wing under its own migration table.
+
+use sea_orm_migration::prelude::*;
+
+#[path = "migration/m20261122_000001_kernel.rs"]
+mod m20261122_000001_kernel;
+
+/// A migration as SQL. `{bytes}` stands for the binary type, `{serial}` for a key that counts up.
+#[derive(Debug, Clone, Copy)]
+pub struct SqlMigration {
+    /// The name under which it is recorded; never changed.
+    pub name: &'static str,
+    /// Statements, parted by semicolons.
+    pub up: &'static str,
+}
+
+impl MigrationName for SqlMigration {
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for SqlMigration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let (bytes, serial) = match manager.get_database_backend() {
+            sea_orm::DbBackend::Postgres => ("BYTEA", "BIGSERIAL PRIMARY KEY"),
+            _ => ("BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+        };
+        let text = self.up.replace("{bytes}", bytes).replace("{serial}", serial);
+        manager.get_connection().execute_unprepared(&text).await?;
+        Ok(())
+    }
+}
+
+/// The kernel's migrations.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261122_000001_kernel::MIGRATION)]
+    }
+
+    fn migration_table_name() -> DynIden {
+        "kernel_migration".into_iden()
+    }
+}

@@ -1,0 +1,334 @@
+//! Reactions of wings to domain events: decided outside any transaction, applied in one that also moves the consumer's position.
+
+use crate::database::{Database, Tx};
+use crate::error::{Error, Failure, Kind, Problem};
+use crate::lease::Fence;
+use crate::outbox::{self, Envelope};
+use crate::processor::{Progress, Task};
+use crate::sql;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Events read ahead for one consumer.
+const BATCH_EVENTS_MAX: u64 = 200;
+/// Tries of one event before it is parked with its key.
+const TRIES_MAX: u32 = 5;
+
+/// What a reaction wants written, run inside the consumer's transaction (and again, should that lose a race).
+pub type Apply = Box<dyn for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
+
+/// A consumer of domain events.
+pub trait Reaction: Send + Sync {
+    /// The name under which the position is kept; never renamed.
+    fn consumer(&self) -> &'static str;
+    /// Whether the event concerns this consumer at all.
+    fn wants(&self, name: &'static str) -> bool;
+    /// Reads and decides. Plugins and other waits belong here, not into the answer.
+    fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>>;
+}
+
+/// An apply that does nothing: the event turned out not to matter.
+pub fn nothing() -> Apply {
+    Box::new(|_| async { Ok(()) }.boxed())
+}
+
+/// The processor's task that feeds one consumer.
+pub struct Pump {
+    db: Database,
+    reaction: Arc<dyn Reaction>,
+}
+
+impl Pump {
+    /// A pump for a reaction.
+    pub fn new(db: Database, reaction: Arc<dyn Reaction>) -> Pump {
+        Pump { db, reaction }
+    }
+
+    async fn pump(&self, fence: &Fence) -> Result<Progress, Problem> {
+        let consumer = self.reaction.consumer();
+        let position = outbox::consumer_position(self.db.reader(), consumer).await?;
+        let batch = outbox::read_after(&self.db, position, BATCH_EVENTS_MAX).await?;
+        let Some(last) = batch.last().map(|envelope| envelope.position) else {
+            return Ok(Progress::Idle);
+        };
+        let parked = self.parked_keys().await?;
+        let mut together: Vec<(Envelope, Apply)> = Vec::new();
+        let mut keys: HashSet<String> = HashSet::new();
+        let mut applied_to = position;
+        for envelope in batch {
+            if !self.reaction.wants(envelope.event.name()) {
+                continue;
+            }
+            if parked.contains(&envelope.key) {
+                self.flush(fence, &mut together, envelope.position - 1).await?;
+                keys.clear();
+                self.park(fence, &envelope, "an earlier event of its key is parked").await?;
+                applied_to = envelope.position;
+                continue;
+            }
+            // A second event of one key is decided on what the first one left behind.
+            if keys.contains(&envelope.key) {
+                self.flush(fence, &mut together, envelope.position - 1).await?;
+                keys.clear();
+            }
+            match self.decide(&envelope).await {
+                Ok(apply) => {
+                    keys.insert(envelope.key.clone());
+                    together.push((envelope, apply));
+                }
+                Err(problem) => {
+                    self.flush(fence, &mut together, envelope.position - 1).await?;
+                    keys.clear();
+                    self.settle_failure(fence, &envelope, problem).await?;
+                    applied_to = envelope.position;
+                }
+            }
+        }
+        self.flush(fence, &mut together, last.max(applied_to)).await?;
+        Ok(Progress::Busy)
+    }
+
+    async fn decide(&self, envelope: &Envelope) -> Result<Apply, Problem> {
+        let mut tried = 0;
+        loop {
+            match self.reaction.react(envelope).await {
+                Err(problem) if tried + 1 < TRIES_MAX && problem.code().kind == Kind::Unavailable => tried += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Writes what was decided together with the new position; one by one when the whole group can't be written.
+    async fn flush(&self, fence: &Fence, together: &mut Vec<(Envelope, Apply)>, position: i64) -> Result<(), Problem> {
+        let group: Vec<(Envelope, Apply)> = std::mem::take(together);
+        let group = Arc::new(group);
+        let whole = self.apply(fence, group.clone(), position).await;
+        match whole {
+            Ok(()) => Ok(()),
+            Err(Error::LeaseLost(name)) => Err(Error::LeaseLost(name).into()),
+            Err(error) if group.is_empty() => Err(error.into()),
+            Err(_) => self.one_by_one(fence, &group, position).await,
+        }
+    }
+
+    async fn one_by_one(&self, fence: &Fence, group: &[(Envelope, Apply)], position: i64) -> Result<(), Problem> {
+        for (envelope, _) in group {
+            let outcome = self
+                .db
+                .settle(|| async {
+                    let apply = self.decide(envelope).await.map_err(Error::Problem)?;
+                    self.apply(fence, Arc::new(vec![(envelope.clone(), apply)]), envelope.position).await
+                })
+                .await;
+            match outcome {
+                Ok(()) => {}
+                Err(Error::LeaseLost(name)) => return Err(Error::LeaseLost(name).into()),
+                Err(error) => self.settle_failure(fence, envelope, error.into()).await?,
+            }
+        }
+        self.apply(fence, Arc::new(Vec::new()), position).await.map_err(Problem::from)
+    }
+
+    async fn apply(&self, fence: &Fence, group: Arc<Vec<(Envelope, Apply)>>, position: i64) -> Result<(), Error> {
+        let consumer = self.reaction.consumer();
+        let fence = fence.clone();
+        self.db
+            .write("apply reactions", move |tx| {
+                let (fence, group) = (fence.clone(), group.clone());
+                async move {
+                    fence.check(tx).await?;
+                    for (_, apply) in group.iter() {
+                        apply(tx).await?;
+                    }
+                    outbox::advance(tx, consumer, position).await
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// A failure that trying again may mend stops the consumer for a moment; any other parks the event, and others go on.
+    async fn settle_failure(&self, fence: &Fence, envelope: &Envelope, problem: Problem) -> Result<(), Problem> {
+        if problem.code().kind == Kind::Unavailable && self.tries(envelope).await? < i64::from(TRIES_MAX) {
+            return Err(problem);
+        }
+        tracing::error!(consumer = self.reaction.consumer(), position = envelope.position, %problem, "a domain event is parked with its key");
+        self.park(fence, envelope, &problem.to_string()).await
+    }
+
+    async fn tries(&self, envelope: &Envelope) -> Result<i64, Problem> {
+        let consumer = self.reaction.consumer();
+        let position = envelope.position;
+        let tries = self
+            .db
+            .write("count a try", move |tx| {
+                async move {
+                    sql::execute(
+                        tx.conn(),
+                        "INSERT INTO kernel_try (consumer, position, tries) VALUES ($1, $2, 1)
+                         ON CONFLICT (consumer, position) DO UPDATE SET tries = kernel_try.tries + 1",
+                        [consumer.into(), position.into()],
+                    )
+                    .await?;
+                    let row = sql::one(
+                        tx.conn(),
+                        "SELECT tries FROM kernel_try WHERE consumer = $1 AND position = $2",
+                        [consumer.into(), position.into()],
+                    )
+                    .await?;
+                    row.map_or(Ok(0), |row| sql::get::<i64>(&row, "tries"))
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(tries)
+    }
+
+    async fn parked_keys(&self) -> Result<HashSet<String>, Error> {
+        let rows = sql::all(
+            self.db.reader(),
+            "SELECT DISTINCT event_key FROM kernel_parked WHERE consumer = $1",
+            [self.reaction.consumer().into()],
+        )
+        .await?;
+        rows.iter().map(|row| sql::get(row, "event_key")).collect()
+    }
+
+    async fn park(&self, fence: &Fence, envelope: &Envelope, why: &str) -> Result<(), Problem> {
+        let consumer = self.reaction.consumer();
+        let (fence, envelope, why) = (fence.clone(), envelope.clone(), why.to_owned());
+        let body = serde_json::to_string(&envelope.event).map_err(|e| Error::Corrupt { what: "domain event", why: e.to_string() })?;
+        self.db
+            .write("park an event", move |tx| {
+                let (fence, envelope, why, body) = (fence.clone(), envelope.clone(), why.clone(), body.clone());
+                async move {
+                    fence.check(tx).await?;
+                    sql::execute(
+                        tx.conn(),
+                        "INSERT INTO kernel_parked (consumer, position, event_key, name, body, error, parked_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                        [
+                            consumer.into(),
+                            envelope.position.into(),
+                            envelope.key.into(),
+                            envelope.event.name().into(),
+                            body.into(),
+                            why.into(),
+                            crate::time::now_ms().into(),
+                        ],
+                    )
+                    .await?;
+                    sql::execute(tx.conn(), "DELETE FROM kernel_try WHERE consumer = $1 AND position <= $2", [consumer.into(), envelope.position.into()])
+                        .await?;
+                    outbox::advance(tx, consumer, envelope.position).await
+                }
+                .boxed()
+            })
+            .await
+            .map_err(Problem::from)
+    }
+
+    /// Tries the parked events of this consumer again, oldest first; returns how many were applied. Stops at the first of a key that fails.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn retry_parked(&self) -> Result<u64, Problem> {
+        let rows = sql::all(
+            self.db.reader(),
+            "SELECT id, position, event_key, body FROM kernel_parked WHERE consumer = $1 ORDER BY id LIMIT 1000",
+            [self.reaction.consumer().into()],
+        )
+        .await?;
+        let mut failed: HashSet<String> = HashSet::new();
+        let mut applied = 0;
+        for row in rows {
+            let id: i64 = sql::get(&row, "id")?;
+            let key: String = sql::get(&row, "event_key")?;
+            let body: String = sql::get(&row, "body")?;
+            if failed.contains(&key) {
+                continue;
+            }
+            let envelope = Envelope {
+                position: sql::get(&row, "position")?,
+                key: key.clone(),
+                event: outbox::parse(&body)?,
+                written_at: heyuan_contract::Timestamp::clamped(crate::time::now_ms()),
+            };
+            match self.retry_one(id, &envelope).await {
+                Ok(()) => applied += 1,
+                Err(error) => {
+                    tracing::warn!(consumer = self.reaction.consumer(), position = envelope.position, %error, "a parked event failed again");
+                    failed.insert(key);
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn retry_one(&self, id: i64, envelope: &Envelope) -> Result<(), Error> {
+        self.db
+            .settle(|| async {
+                let apply = Arc::new(self.decide(envelope).await.map_err(Error::Problem)?);
+                self.db
+                    .write("retry a parked event", move |tx| {
+                        let apply = apply.clone();
+                        async move {
+                            // Whoever removes the row applies the event: two retries can't both.
+                            let removed = sql::execute(tx.conn(), "DELETE FROM kernel_parked WHERE id = $1", [id.into()]).await?;
+                            if removed == 1 { apply(tx).await } else { Ok(()) }
+                        }
+                        .boxed()
+                    })
+                    .await
+            })
+            .await
+    }
+}
+
+impl Task for Pump {
+    fn name(&self) -> &'static str {
+        self.reaction.consumer()
+    }
+
+    fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
+        self.pump(fence).boxed()
+    }
+}
+
+/// The processor's task that numbers committed outbox rows and removes those that every consumer has passed.
+pub struct Sequencer {
+    db: Database,
+    consumers: Vec<&'static str>,
+}
+
+impl Sequencer {
+    /// A sequencer that keeps rows until all these consumers have passed them.
+    pub fn new(db: Database, consumers: Vec<&'static str>) -> Sequencer {
+        Sequencer { db, consumers }
+    }
+}
+
+impl Task for Sequencer {
+    fn name(&self) -> &'static str {
+        "outbox sequencer"
+    }
+
+    fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
+        async move {
+            let numbered = outbox::sequence(&self.db, fence).await?;
+            if numbered > 0 {
+                return Ok(Progress::Busy);
+            }
+            let swept = outbox::sweep(&self.db, &self.consumers).await?;
+            Ok(if swept > 0 { Progress::Busy } else { Progress::Idle })
+        }
+        .boxed()
+    }
+}
+
+impl Failure for Problem {
+    fn kernel(&self) -> Option<&Error> {
+        None
+    }
+}

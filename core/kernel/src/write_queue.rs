@@ -1,0 +1,135 @@
+//! SQLite's one writer: a queue that runs several units in one commit, each in a savepoint of its own.
+
+use crate::database::Tx;
+use crate::error::{Error, Failure};
+use crate::guard;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use sea_orm::{DatabaseConnection, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Units that may wait; beyond it callers wait for a place.
+const QUEUE_LENGTH_MAX: usize = 1024;
+/// Units of one commit: bounds what a failed commit makes fail together.
+const GROUP_UNITS_MAX: usize = 128;
+/// A group takes no further unit once it has run this long, so that the first caller's wait is bounded.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+
+pub(crate) struct WriteQueue {
+    sender: mpsc::Sender<Box<dyn Unit>>,
+}
+
+/// A unit of work waiting in the queue, whatever it answers.
+trait Unit: Send {
+    /// Runs it; `true` keeps its savepoint.
+    fn run<'c>(&'c mut self, tx: &'c Tx) -> BoxFuture<'c, bool>;
+    /// Answers the caller once the group's commit is known.
+    fn answer(self: Box<Self>, commit: Result<(), DbErr>);
+}
+
+struct Waiting<T, E, F> {
+    name: &'static str,
+    unit: F,
+    outcome: Option<Result<T, E>>,
+    reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E, F> Unit for Waiting<T, E, F>
+where
+    F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync,
+    T: Send,
+    E: Failure,
+{
+    fn run<'c>(&'c mut self, tx: &'c Tx) -> BoxFuture<'c, bool> {
+        async move {
+            let work = AssertUnwindSafe(guard::inside_unit(self.name, (self.unit)(tx))).catch_unwind();
+            let outcome = work.await.unwrap_or_else(|_| Err(Error::Broken(self.name).into()));
+            let keep = outcome.is_ok();
+            self.outcome = Some(outcome);
+            keep
+        }
+        .boxed()
+    }
+
+    fn answer(self: Box<Self>, commit: Result<(), DbErr>) {
+        let answer = match (self.outcome, commit) {
+            (Some(Err(error)), _) => Err(error),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(Ok(_)), Err(error)) => Err(Error::from(error).into()),
+            (None, Err(error)) => Err(Error::from(error).into()),
+            (None, Ok(())) => Err(Error::Broken(self.name).into()),
+        };
+        // The caller may have gone away; the commit stands all the same.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl WriteQueue {
+    pub(crate) fn start(connection: DatabaseConnection, committed: watch::Sender<u64>) -> WriteQueue {
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
+        tokio::spawn(serve(connection, receiver, committed));
+        WriteQueue { sender }
+    }
+
+    pub(crate) async fn run<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
+        T: Send + 'static,
+        E: Failure,
+    {
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting { name, unit, outcome: None, reply };
+        self.sender.send(Box::new(waiting)).await.map_err(|_| Error::Broken(name))?;
+        answer.await.map_err(|_| Error::Broken(name))?
+    }
+}
+
+async fn serve(connection: DatabaseConnection, mut receiver: mpsc::Receiver<Box<dyn Unit>>, committed: watch::Sender<u64>) {
+    while let Some(first) = receiver.recv().await {
+        let mut group = Vec::new();
+        let result = run_group(&connection, first, &mut receiver, &mut group).await;
+        if result.is_ok() {
+            committed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        for unit in group {
+            unit.answer(result.clone());
+        }
+    }
+}
+
+async fn run_group(
+    connection: &DatabaseConnection,
+    first: Box<dyn Unit>,
+    receiver: &mut mpsc::Receiver<Box<dyn Unit>>,
+    group: &mut Vec<Box<dyn Unit>>,
+) -> Result<(), DbErr> {
+    let started = Instant::now();
+    group.push(first);
+    let options = TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
+    let transaction = connection.begin_with_options(options).await?;
+    let mut next = 0;
+    while next < group.len() {
+        let savepoint = Tx::new(transaction.begin().await?);
+        let keep = group[next].run(&savepoint).await;
+        if keep {
+            savepoint.commit().await.map_err(as_db_err)?;
+        } else {
+            savepoint.rollback().await.map_err(as_db_err)?;
+        }
+        next += 1;
+        let full = group.len() == GROUP_UNITS_MAX || started.elapsed() > GROUP_TIME_MAX;
+        if !full && let Ok(unit) = receiver.try_recv() {
+            group.push(unit);
+        }
+    }
+    transaction.commit().await
+}
+
+fn as_db_err(error: Error) -> DbErr {
+    match error {
+        Error::Database(source) => source,
+        other => DbErr::Custom(other.to_string()),
+    }
+}
