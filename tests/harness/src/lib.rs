@@ -1,1 +1,25 @@
-//! heyuan-harness
+//! What tests stand on: a throwaway PostgreSQL, tenants run as real processes, the SDKs of others as clients, and faults.
+//!
+//! The crate knows Heyuan only from outside, by its binary and its HTTP API, so that a test written with it holds for whatever
+//! is behind the door. Nothing here waits for a fixed time: [`until`] asks again until the answer is there or a deadline has
+//! passed. Whatever a test starts ends with the test, and at the latest with the test process, however that ends.
+
+mod answer;
+mod database;
+mod load;
+mod postgres;
+mod process;
+mod proxy;
+mod sdk;
+mod tenant;
+mod wait;
+
+pub use answer::{Answer, Caller};
+pub use database::{TestDatabase, for_both_databases};
+pub use load::concurrently;
+pub use postgres::Postgres;
+pub use process::{cache_dir, heyuan_binary, workspace_root};
+pub use proxy::{Fault, Proxy};
+pub use sdk::{node, python};
+pub use tenant::{Tenant, TenantOptions};
+pub use wait::until;

@@ -1,0 +1,29 @@
+# The doors of Heyuan. Each does its own set-up on a fresh machine; scripts/ says how.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test bench check build
+
+HEYUAN_CACHE ?= $(HOME)/.cache/heyuan
+export HEYUAN_CACHE
+
+help: ## Show the doors
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+run: build ## Start a demo tenant on 127.0.0.1:8080 and fill it through its public API
+	@exec target/release/heyuan demo run --data ./data --listen 127.0.0.1:8080 --plugins "$(HEYUAN_CACHE)/plugins"
+
+test: ## Run every test, with its own PostgreSQL, plugins from source and SDKs as clients
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+bench: build ## Measure the bars and print them as a table
+	@scripts/setup.sh test
+	@target/release/heyuan-bench
+
+check: ## Format, lints, documentation, dependencies
+	@scripts/setup.sh check
+	@scripts/check.sh
+
+build: ## Leave the binaries under target/release
+	@scripts/setup.sh build
+	@scripts/build.sh

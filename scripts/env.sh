@@ -1,0 +1,24 @@
+# Where Heyuan's builds and tools live; sourced by the Makefile's scripts, never run by itself.
+# Everything that is not source goes under HEYUAN_CACHE, so that a checkout stays small and a second one is warm.
+
+HEYUAN_CACHE=${HEYUAN_CACHE:-$HOME/.cache/heyuan}
+CARGO_TARGET_DIR=$HEYUAN_CACHE/target
+# rustup's tools go first: Debian's rustc-web puts an older /usr/bin/rustc on the machine, which is for the plugins only.
+PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+export HEYUAN_CACHE CARGO_TARGET_DIR PATH
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { printf '== %s\n' "$*" >&2; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# retry COMMAND...: three attempts, for steps that cross a network.
+retry() {
+  local attempt
+  for attempt in 1 2 3; do
+    "$@" && return 0
+    say "attempt $attempt failed: $*"
+    sleep $((attempt * 5))
+  done
+  return 1
+}

@@ -1,1 +1,0 @@
-//! heyuan-bench

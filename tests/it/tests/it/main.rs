@@ -1,0 +1,5 @@
+//! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
+
+mod directions;
+mod harness;
+mod tidy;
