@@ -1,0 +1,1 @@
+//! What is known of a customer: features, tags, segments, portraits.
