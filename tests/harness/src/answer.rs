@@ -82,8 +82,14 @@ impl Answer {
     /// The JSON body of an answer that must have this status; panics with the body when it has another.
     #[track_caller]
     pub fn expect(&self, status: u16) -> Value {
-        assert_eq!(self.status, status, "{}: {}", self.request, self.text());
+        self.expect_status(status);
         if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// Panics with the body when the answer has another status.
+    #[track_caller]
+    pub fn expect_status(&self, status: u16) {
+        assert_eq!(self.status, status, "{}: {}", self.request, self.text());
     }
 
     /// The stable code of a problem that must have this status.

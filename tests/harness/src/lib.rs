@@ -20,6 +20,6 @@ pub use load::concurrently;
 pub use postgres::Postgres;
 pub use process::{cache_dir, heyuan_binary, workspace_root};
 pub use proxy::{Fault, Proxy};
-pub use sdk::{node, python};
+pub use sdk::{node, python, python_tool};
 pub use tenant::{Tenant, TenantOptions};
 pub use wait::until;

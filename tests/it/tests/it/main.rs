@@ -1,5 +1,7 @@
 //! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
 
+mod contract;
 mod directions;
 mod harness;
+mod sdk;
 mod tidy;

@@ -1,0 +1,266 @@
+//! The OpenAPI document as a promise: whoever reads it is told the truth, strangers and wrong scopes are refused, nothing breaks it.
+
+use std::collections::BTreeSet;
+
+use heyuan_harness::{Answer, Caller, Tenant, for_both_databases, python_tool};
+use reqwest::{Method, RequestBuilder, Url};
+use serde_json::{Value, json};
+
+/// Operations that need no key, each with its reason.
+const PUBLIC: &[(&str, &str)] = &[
+    ("GET", "/livez"),                      // probes carry no key
+    ("GET", "/readyz"),                     // probes carry no key
+    ("GET", "/metrics"),                    // figures without personal data, kept inside by the network
+    ("GET", "/openapi.json"),               // the contract is no secret
+    ("GET", "/docs"),                       // the contract is no secret
+    ("POST", "/v1/payments/notifications"), // signed by the payment provider
+];
+
+const SCOPES: &[&str] = &["ingest", "app", "admin", "reveal", "import"];
+
+/// Deep enough for every body we have; a schema that contains itself ends there.
+const SCHEMA_DEPTH_MAX: usize = 12;
+
+/// One operation of the document.
+struct Operation<'a> {
+    document: &'a Value,
+    method: Method,
+    path: &'a str,
+    parameters: Vec<&'a Value>,
+    body: Option<(&'a str, &'a Value)>,
+}
+
+impl<'a> Operation<'a> {
+    fn all(document: &'a Value) -> Vec<Self> {
+        let paths = document["paths"].as_object().expect("a document has paths");
+        let methods = ["get", "put", "post", "delete", "patch"];
+        let operations = paths.iter().flat_map(|(path, item)| methods.map(|method| (path, item, method)));
+        let found: Vec<_> = operations
+            .filter_map(|(path, item, method)| {
+                let operation = item.get(method)?;
+                let parameters =
+                    [&item["parameters"], &operation["parameters"]].into_iter().filter_map(Value::as_array).flatten().collect();
+                let content = operation["requestBody"]["content"].as_object();
+                let body = content.and_then(|content| content.iter().next()).map(|(kind, media)| (kind.as_str(), &media["schema"]));
+                let method = method.to_uppercase().parse().expect("a method has a name");
+                Some(Operation { document, method, path, parameters, body })
+            })
+            .collect();
+        assert!(!found.is_empty(), "the document has operations");
+        found
+    }
+
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    fn is_public(&self) -> bool {
+        PUBLIC.contains(&(self.method.as_str(), self.path))
+    }
+
+    /// The smallest request that the document allows, as this caller sends it.
+    fn request(&self, caller: &Caller) -> RequestBuilder {
+        let mut path = self.path.to_owned();
+        let (mut query, mut headers) = (Vec::new(), Vec::new());
+        for parameter in &self.parameters {
+            let name = parameter["name"].as_str().expect("a parameter has a name");
+            let value = match smallest(self.document, &parameter["schema"], 0) {
+                Value::String(text) => text,
+                other => other.to_string(),
+            };
+            match parameter["in"].as_str() {
+                Some("path") => path = path.replace(&format!("{{{name}}}"), &value),
+                Some("query") if parameter["required"] == true => query.push((name.to_owned(), value)),
+                Some("header") if parameter["required"] == true => headers.push((name.to_owned(), value)),
+                _ => {}
+            }
+        }
+        if !query.is_empty() {
+            let url = Url::parse_with_params("http://any.example", &query).expect("any text can be a parameter");
+            path = format!("{path}?{}", url.query().unwrap_or_default());
+        }
+        let request = caller.request(self.method.clone(), &path);
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        match self.body {
+            None => request,
+            Some((kind, schema)) if kind.contains("json") => {
+                request.header("Content-Type", kind).body(smallest(self.document, schema, 0).to_string())
+            }
+            Some((kind, _)) => request.header("Content-Type", kind).body("x"),
+        }
+    }
+
+    async fn sent_by(&self, caller: &Caller) -> Answer {
+        Answer::of(self.request(caller)).await
+    }
+}
+
+/// The smallest value that a schema allows.
+fn smallest(document: &Value, schema: &Value, depth: usize) -> Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference} leads nowhere"));
+        return smallest(document, target, depth + 1);
+    }
+    for given in ["example", "const", "default"] {
+        if let Some(value) = schema.get(given) {
+            return value.clone();
+        }
+    }
+    for list in ["examples", "enum"] {
+        if let Some(first) = schema[list].as_array().and_then(|values| values.first()) {
+            return first.clone();
+        }
+    }
+    for alternatives in ["oneOf", "anyOf"] {
+        if let Some(alternative) = schema[alternatives].as_array().and_then(|all| all.iter().find(|one| one["type"] != "null")) {
+            return smallest(document, alternative, depth + 1);
+        }
+    }
+    if let Some(parts) = schema["allOf"].as_array() {
+        let parts = parts.iter().filter_map(|part| smallest(document, part, depth + 1).as_object().cloned());
+        return Value::Object(parts.flatten().collect());
+    }
+    let kind =
+        schema["type"].as_str().or_else(|| schema["type"].as_array()?.iter().find_map(|kind| kind.as_str().filter(|kind| *kind != "null")));
+    match kind {
+        Some("object") if depth < SCHEMA_DEPTH_MAX => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            Value::Object(required.map(|name| (name.to_owned(), smallest(document, &schema["properties"][name], depth + 1))).collect())
+        }
+        Some("array") if depth < SCHEMA_DEPTH_MAX && schema["minItems"].as_u64().unwrap_or(0) > 0 => {
+            json!([smallest(document, &schema["items"], depth + 1)])
+        }
+        Some("array") => json!([]),
+        Some("string") => Value::String(smallest_text(schema)),
+        Some("integer" | "number") => schema.get("minimum").cloned().unwrap_or(json!(1)),
+        Some("boolean") => json!(false),
+        _ => json!({}),
+    }
+}
+
+fn smallest_text(schema: &Value) -> String {
+    match schema["format"].as_str() {
+        Some("date-time") => "2026-01-01T00:00:00Z".into(),
+        Some("date") => "2026-01-01".into(),
+        Some("uuid") => "00000000-0000-7000-8000-000000000000".into(),
+        _ => "x".repeat(schema["minLength"].as_u64().unwrap_or(1).max(1) as usize),
+    }
+}
+
+async fn document(tenant: &Tenant) -> Value {
+    tenant.stranger().get("/openapi.json").await.expect(200)
+}
+
+fn none_wrong(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} operations:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn every_operation_refuses_strangers() {
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let document = document(&tenant).await;
+        let mut wrong = Vec::new();
+        for operation in Operation::all(&document).iter().filter(|operation| !operation.is_public()) {
+            for caller in [tenant.stranger(), tenant.caller_with("hyk_never_given_out")] {
+                let answer = operation.sent_by(&caller).await;
+                if answer.status != 401 || answer.problem(401) != "unauthenticated" {
+                    wrong.push(format!("{} answers a stranger {}: {}", operation.name(), answer.status, answer.text()));
+                }
+            }
+        }
+        none_wrong(&wrong);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_operation_refuses_wrong_scopes() {
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let callers: Vec<_> = SCOPES.iter().map(|scope| (*scope, tenant.caller(scope))).collect();
+        let document = document(&tenant).await;
+        let mut wrong = Vec::new();
+        for operation in Operation::all(&document).iter().filter(|operation| !operation.is_public()) {
+            let mut answers = Vec::new();
+            for (scope, caller) in &callers {
+                answers.push((*scope, operation.sent_by(caller).await.status));
+            }
+            let refused = answers.iter().filter(|(_, status)| *status == 403).count();
+            // Each operation is for some keys and not for all; which ones is said by its own tests.
+            if refused == 0 || refused == answers.len() || answers.iter().any(|(_, status)| *status >= 500 || *status == 401) {
+                wrong.push(format!("{}: {answers:?}", operation.name()));
+            }
+        }
+        none_wrong(&wrong);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_public_operation_is_in_the_document_and_answers() {
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let document = document(&tenant).await;
+        let operations = Operation::all(&document);
+        let documented: BTreeSet<_> = operations.iter().map(|operation| (operation.method.as_str(), operation.path)).collect();
+        for public in PUBLIC {
+            assert!(documented.contains(public), "{public:?} is not in the document");
+        }
+        for operation in operations.iter().filter(|operation| operation.is_public() && operation.method == Method::GET) {
+            operation.sent_by(&tenant.stranger()).await.expect_status(200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_command_prints_the_document_that_the_server_serves() {
+    let tenant = Tenant::start(&heyuan_harness::TestDatabase::sqlite()).await;
+    let printed = std::process::Command::new(heyuan_harness::heyuan_binary()).arg("openapi").output().expect("heyuan runs");
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed: Value = serde_json::from_slice(&printed.stdout).expect("heyuan openapi prints JSON");
+    assert_eq!(printed, document(&tenant).await);
+    assert!(printed["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{}", printed["openapi"]);
+}
+
+#[tokio::test]
+async fn generated_bad_input_meets_no_server_error() {
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let key = tenant.caller(&SCOPES.join(","));
+        let address = tenant.url();
+        let authorization = format!("Authorization: Bearer {}", key.key());
+        let (found, output) = python_tool(
+            "schemathesis",
+            &[
+                "run",
+                &format!("{address}/openapi.json"),
+                "--url",
+                &address,
+                "--header",
+                &authorization,
+                "--checks",
+                "not_a_server_error",
+                "--phases",
+                "examples,coverage,fuzzing",
+                "--max-examples",
+                "20",
+                "--seed",
+                "20261122",
+                "--workers",
+                "2",
+                "--request-timeout",
+                "30",
+                "--continue-on-failure",
+                "--warnings",
+                "off",
+                "--no-color",
+            ],
+        )
+        .await;
+        assert!(found, "schemathesis found server errors:\n{output}");
+        assert!(!tenant.log().contains("panicked at"), "the server panicked:\n{output}");
+    })
+    .await;
+}
