@@ -6,6 +6,7 @@
 
 mod answer;
 mod database;
+mod disk;
 mod load;
 mod postgres;
 mod process;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::Client;
 use tempfile::NamedTempFile;
 
+use crate::disk::WatchedDisk;
 use crate::process::{heyuan_binary, signal, spawn_bound};
 use crate::{Answer, Caller, TestDatabase, until};
 
@@ -28,6 +29,8 @@ const LOG_SHOWN: usize = 8 * 1024;
 pub struct TenantOptions {
     pub arguments: Vec<OsString>,
     pub environment: Vec<(String, String)>,
+    /// Counts its syncs and lets [`Tenant::fill_disk`] work; costs a little on every write.
+    pub watch_disk: bool,
 }
 
 /// A running tenant; dropped, it is killed. Its files stay as long as a clone of its [`TestDatabase`].
@@ -38,6 +41,7 @@ pub struct Tenant {
     process: Option<Child>,
     address: String,
     log: NamedTempFile,
+    disk: Option<WatchedDisk>,
     http: Client,
 }
 
@@ -53,7 +57,8 @@ impl Tenant {
         let log = tempfile::Builder::new().prefix("heyuan-log-").tempfile().expect("the temporary folder is writable");
         // No proxy of the machine's settings: every address here is 127.0.0.1.
         let http = Client::builder().no_proxy().timeout(REQUEST_LIMIT).build().expect("the client needs nothing from outside");
-        let mut tenant = Self { database: database.clone(), options, process: None, address: "127.0.0.1:0".into(), log, http };
+        let disk = options.watch_disk.then(WatchedDisk::new);
+        let mut tenant = Self { database: database.clone(), options, process: None, address: "127.0.0.1:0".into(), log, disk, http };
         tenant.restart().await;
         tenant
     }
@@ -86,6 +91,7 @@ impl Tenant {
         spawn_bound(&heyuan_binary(), |command| {
             command.arg("serve").args(self.place()).arg("--listen").arg(&self.address).args(&self.options.arguments);
             command.envs(self.options.environment.iter().cloned()).stdin(Stdio::null()).stdout(log).stderr(errors);
+            command.envs(self.disk.iter().flat_map(WatchedDisk::environment));
         })
     }
 
@@ -123,6 +129,26 @@ impl Tenant {
     /// Wakes it after [`Tenant::pause`].
     pub fn wake(&self) {
         signal(self.process_id(), "CONT");
+    }
+
+    /// How often its processes have synced a file so far; needs [`TenantOptions::watch_disk`]. PostgreSQL counts its own, in
+    /// `pg_stat_wal`.
+    pub fn syncs(&self) -> u64 {
+        self.watched_disk().syncs()
+    }
+
+    /// Every write to a file fails with "no space left on device" until [`Tenant::free_disk`]; needs [`TenantOptions::watch_disk`].
+    pub fn fill_disk(&self) {
+        self.watched_disk().set_full(true);
+    }
+
+    /// Ends [`Tenant::fill_disk`].
+    pub fn free_disk(&self) {
+        self.watched_disk().set_full(false);
+    }
+
+    fn watched_disk(&self) -> &WatchedDisk {
+        self.disk.as_ref().expect("the tenant was started with watch_disk")
     }
 
     pub fn process_id(&self) -> u32 {
