@@ -2,8 +2,11 @@
 //!
 //! `heyuan-bench [AREA...]` measures the named areas, or all. An area is a module that adds rows to the [`Report`]; each row says by
 //! which method its figure came about. Durability settings are production's, and the disk's own speed is measured in the same run,
-//! since no figure of a durable write means anything without it.
+//! since no figure of a durable write means anything without it. `HEYUAN_BENCH_SECONDS` is the time of each row that measures a
+//! rate, `HEYUAN_BENCH_STORED` the number of events that a tenant holds before.
 
+mod collect;
+mod connection;
 mod disk;
 mod report;
 mod tenant;
@@ -13,7 +16,7 @@ use std::process::ExitCode;
 use crate::report::Report;
 
 /// The areas in the order in which they run; the disk comes first, as the measure of the others.
-const AREAS: &[&str] = &["disk", "tenant"];
+const AREAS: &[&str] = &["disk", "tenant", "collect"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -28,6 +31,7 @@ async fn main() -> ExitCode {
         match *area {
             "disk" => disk::measure(&mut report),
             "tenant" => tenant::measure(&mut report).await,
+            "collect" => collect::measure(&mut report).await,
             _ => unreachable!("every area has its arm"),
         }
     }
@@ -41,5 +45,13 @@ async fn main() -> ExitCode {
             eprintln!("the report could not be written to {}: {error}", path.display());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// A whole number from the environment, or what a run of a few minutes wants.
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is a whole number, not {text}")),
+        Err(_) => default,
     }
 }

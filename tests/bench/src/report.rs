@@ -116,7 +116,13 @@ impl Report {
 /// Three significant digits below a thousand, whole numbers with separators above.
 fn figure(value: f64) -> String {
     if value.abs() < 1000.0 {
-        let decimals = if value.abs() >= 100.0 { 0 } else if value.abs() >= 10.0 { 1 } else { 2 };
+        let decimals = if value.abs() >= 100.0 {
+            0
+        } else if value.abs() >= 10.0 {
+            1
+        } else {
+            2
+        };
         return format!("{value:.decimals$}");
     }
     let digits = format!("{value:.0}");
@@ -143,7 +149,9 @@ mod tests {
 
     #[test]
     fn figures_read_well() {
-        for (value, spelled) in [(0.0, "0.00"), (4.318, "4.32"), (42.04, "42.0"), (999.4, "999"), (1000.0, "1,000"), (1234567.8, "1,234,568")] {
+        for (value, spelled) in
+            [(0.0, "0.00"), (4.318, "4.32"), (42.04, "42.0"), (999.4, "999"), (1000.0, "1,000"), (1234567.8, "1,234,568")]
+        {
             assert_eq!(figure(value), spelled);
         }
     }
