@@ -23,9 +23,7 @@ pub fn decide(input: &Input, granted: &Granted) -> Result<Vec<Effect>, String> {
     if transaction.line != LINE || !DAYS.contains(&transaction.local_time.day) {
         return Ok(Vec::new());
     }
-    let extra = EXTRA
-        .of(transaction.base_points)
-        .ok_or_else(|| format!("{} base points are beyond this rule", transaction.base_points))?;
+    let extra = EXTRA.of(transaction.base_points).ok_or_else(|| format!("{} base points are beyond this rule", transaction.base_points))?;
     let left = MONTHLY_CAP.saturating_sub(granted.points_this_month.unwrap_or(0)).max(0);
     let points = extra.min(left);
     if points <= 0 {

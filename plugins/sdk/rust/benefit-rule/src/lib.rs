@@ -39,8 +39,8 @@ pub mod bindings {
 }
 
 pub use bindings::exports::heyuan::plugins::benefits::{
-    Change, Description, Effect, EffectKinds, Feature as FeatureDeclaration, FeatureKind, FeatureValue, Input, LocalTime,
-    Member, OrderLines, Parts, Ratio, Transaction,
+    Change, Description, Effect, EffectKinds, Feature as FeatureDeclaration, FeatureKind, FeatureValue, Input, LocalTime, Member,
+    OrderLines, Parts, Ratio, Transaction,
 };
 
 /// A type that a field of a `Counters` struct can have.

@@ -6,10 +6,11 @@ use syn::{Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Result, Type};
 
 /// The text of a field's `#[name("…")]`.
 pub(crate) fn annotation(field: &Field, name: &str) -> Result<LitStr> {
-    field.attrs.iter().find(|attribute| attribute.path().is_ident(name)).map_or_else(
-        || Err(Error::new_spanned(field, format!("this field lacks #[{name}(\"…\")]"))),
-        |attribute| attribute.parse_args(),
-    )
+    field
+        .attrs
+        .iter()
+        .find(|attribute| attribute.path().is_ident(name))
+        .map_or_else(|| Err(Error::new_spanned(field, format!("this field lacks #[{name}(\"…\")]"))), |attribute| attribute.parse_args())
 }
 
 pub(crate) fn named_fields(input: &DeriveInput) -> Result<Vec<&Field>> {

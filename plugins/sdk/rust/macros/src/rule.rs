@@ -3,8 +3,8 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{
-    Error, Expr, ExprLit, FnArg, Ident, ItemFn, Lit, LitInt, LitStr, Meta, Result, ReturnType, Token, Type,
-    parse::Parser, punctuated::Punctuated,
+    Error, Expr, ExprLit, FnArg, Ident, ItemFn, Lit, LitInt, LitStr, Meta, Result, ReturnType, Token, Type, parse::Parser,
+    punctuated::Punctuated,
 };
 
 #[derive(Default)]

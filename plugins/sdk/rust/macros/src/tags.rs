@@ -83,10 +83,11 @@ fn value(variant: &Variant) -> Result<LitStr> {
     if !matches!(variant.fields, Fields::Unit) {
         return Err(Error::new_spanned(variant, "a value of a tag carries no fields"));
     }
-    variant.attrs.iter().find(|attribute| attribute.path().is_ident("text")).map_or_else(
-        || Ok(LitStr::new(&snake_case(&variant.ident), variant.ident.span())),
-        |attribute| attribute.parse_args(),
-    )
+    variant
+        .attrs
+        .iter()
+        .find(|attribute| attribute.path().is_ident("text"))
+        .map_or_else(|| Ok(LitStr::new(&snake_case(&variant.ident), variant.ident.span())), |attribute| attribute.parse_args())
 }
 
 pub(crate) fn tag_text(input: &DeriveInput) -> Result<TokenStream> {

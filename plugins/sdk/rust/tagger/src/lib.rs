@@ -56,8 +56,8 @@ pub mod bindings {
 }
 
 pub use bindings::exports::heyuan::plugins::tagging::{
-    Batch, Description, Feature as FeatureDeclaration, FeatureKind, FlagColumn, NumberColumn, Tag as TagDeclaration, TagColumn,
-    TagKind, TextColumn,
+    Batch, Description, Feature as FeatureDeclaration, FeatureKind, FlagColumn, NumberColumn, Tag as TagDeclaration, TagColumn, TagKind,
+    TextColumn,
 };
 
 /// The moment for which tags are asked; the only time that a tagger knows.
