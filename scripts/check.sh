@@ -5,6 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$root"
 say format
 cargo fmt --all --check
+for manifest in "${plugin_workspaces[@]}"; do cargo fmt --all --check --manifest-path "$manifest"; done
 say lints
 cargo clippy --release --workspace --all-targets -- -D warnings
 say documentation

@@ -8,6 +8,8 @@ PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 export HEYUAN_CACHE CARGO_TARGET_DIR PATH
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Workspaces of their own, beside the one at the root.
+plugin_workspaces=("$root/plugins/sdk/rust/Cargo.toml" "$root/plugins/examples/Cargo.toml")
 
 say() { printf '== %s\n' "$*" >&2; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -98,9 +98,10 @@ impl Tenant {
     /// Panics with the log when the process has ended by itself.
     fn must_run(&self) {
         let Some(process) = &self.process else { panic!("the tenant is not running") };
-        // A zombie's command line is empty: asking this way needs no exclusive access to the child.
-        let command_line = fs::read(format!("/proc/{}/cmdline", process.id())).unwrap_or_default();
-        assert!(!command_line.is_empty(), "heyuan serve ended by itself:\n{}", self.log_tail());
+        // Its state follows the name in parentheses; asking this way needs no exclusive access to the child.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+        let ended = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+        assert!(!ended, "heyuan serve ended by itself:\n{}", self.log_tail());
     }
 
     /// Ends it as `kill -9` does, and waits until it is gone.
