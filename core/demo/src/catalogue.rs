@@ -49,8 +49,11 @@ pub(crate) struct Voucher {
     pub(crate) valid_days: i64,
 }
 
-/// Category, name of the merchant, its goods with their price in yuan.
-const SHOPS: [(&str, &str, &[(&str, i64)]); 8] = [
+/// Goods and their price in yuan.
+type Goods = &'static [(&'static str, i64)];
+
+/// Category, name of the merchant and what it sells.
+const SHOPS: [(&str, &str, Goods); 8] = [
     ("dining", "院子小馆", &[("双人套餐", 168), ("四人套餐", 328), ("东坡肉", 68), ("龙井虾仁", 98), ("家宴礼盒", 588)]),
     ("cafe", "檐下咖啡", &[("拿铁", 28), ("手冲", 38), ("咖啡豆 250 克", 98), ("下午茶双人", 128)]),
     ("fashion", "素染", &[("亚麻衬衫", 399), ("羊毛大衣", 1899), ("围巾", 269), ("连衣裙", 699)]),
@@ -74,7 +77,7 @@ impl Catalogue {
         catalogue
     }
 
-    fn open_shop(&mut self, draw: &mut Draw, unit: &'static str, category: &'static str, name: &str, goods: &[(&str, i64)]) {
+    fn open_shop(&mut self, draw: &mut Draw, unit: &'static str, category: &'static str, name: &str, goods: Goods) {
         let id = format!("m-{}", draw.hexadecimal(10));
         for (label, yuan) in goods {
             self.products.push(Product {

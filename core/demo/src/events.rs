@@ -94,20 +94,23 @@ impl Teller {
             kind,
             message_id,
             anonymous_id: Some(&device.anonymous_id),
-            user_id: person.member().filter(|_| device.linked),
+            user_id: if device.linked { person.member() } else { None },
             event,
             name,
             properties,
             traits,
             context: context(person, session, said),
-            original_timestamp: (session.app == App::GroupApp).then(|| stamp(at)),
+            original_timestamp: (session.app == App::Native).then(|| stamp(at)),
             timestamp: stamp(at),
             sent_at: stamp(sent),
         };
-        self.lines.push(arrived, &Delivered { unit: session.unit, arrived_at: Stamp::utc(arrived), message })?;
+        let mut delivered = Delivered { unit: session.unit, arrived_at: Stamp::utc(arrived), message };
+        self.lines.push(arrived, &delivered)?;
         if self.transport.chance(2) {
             let again = (arrived + self.transport.between(SECOND, 30 * SECOND)).min(self.end - 1);
-            self.resent += u64::from(self.lines.repeat(again));
+            delivered.arrived_at = Stamp::utc(again);
+            self.lines.push(again, &delivered)?;
+            self.resent += 1;
         }
         Ok(message_id)
     }
@@ -148,11 +151,18 @@ fn context<'a>(person: &'a Person, session: &'a Session<'_>, said: &Said<'_>) ->
         external_ids.push(ExternalId::new("openid", openid, Some(session.app.name())));
     }
     let opens = matches!(said, Said::Track(Properties::AppOpened { .. } | Properties::SessionStarted { .. }));
-    if opens && session.app.in_wechat() && device.linked && let Some(unionid) = person.unionid() {
+    if opens
+        && session.app.in_wechat()
+        && device.linked
+        && let Some(unionid) = person.unionid()
+    {
         external_ids.push(ExternalId::new("unionid", unionid, None));
     }
     // A tablet is nobody's, so what happens at it names the visitor by phone.
-    if !identifies && session.app == App::SalesPad && let Some(phone) = person.phone(session.at) {
+    if !identifies
+        && session.app == App::SalesPad
+        && let Some(phone) = person.phone(session.at)
+    {
         external_ids.push(ExternalId::new("phone", phone, None));
     }
     let started = matches!(said, Said::Track(Properties::SessionStarted { .. }) | Said::Page(_));
@@ -185,7 +195,13 @@ fn campaign(touch: &Touch, app: App) -> Campaign<'_> {
 
 /// Opens an app, by way of an advertisement where there is a touch. Gives the id of the message that began the session.
 pub(crate) fn open<'w>(
-    story: &mut Story<'w>, person: &mut Person, app: App, unit: &'static str, path: &'static str, at: i64, touch: Option<Touch>,
+    story: &mut Story<'w>,
+    person: &mut Person,
+    app: App,
+    unit: &'static str,
+    path: &'static str,
+    at: i64,
+    touch: Option<Touch>,
 ) -> Result<(Session<'w>, Uuid), Error> {
     let device = person.take_up(app, &mut story.chance, &mut story.numbers);
     let address = app.on_web().then(|| Address { path, url: url(app, path, touch.as_ref()) });
@@ -201,6 +217,11 @@ pub(crate) fn open<'w>(
     };
     session.pass(story.chance.between(2 * SECOND, 12 * SECOND));
     Ok((session, first))
+}
+
+/// A system at a desk writes about a person it has a file of.
+pub(crate) fn at_desk<'w>(device: usize, unit: &'static str, at: i64) -> Session<'w> {
+    Session { app: App::HotelDesk, unit, at, touch: None, seat: Seat::Own(device), address: None, sent_when_online: None }
 }
 
 fn url(app: App, path: &str, touch: Option<&Touch>) -> String {
@@ -225,7 +246,11 @@ fn url(app: App, path: &str, touch: Option<&Touch>) -> String {
 
 /// The user says who it is: a log-in, or a form with a phone number. The device is linked from then on.
 pub(crate) fn log_in(
-    story: &mut Story<'_>, household_facts: &Facts, person: &mut Person, session: &mut Session<'_>, method: &'static str,
+    story: &mut Story<'_>,
+    household_facts: &Facts,
+    person: &mut Person,
+    session: &mut Session<'_>,
+    method: &'static str,
 ) -> Result<(), Error> {
     if session.is_linked(person) {
         return Ok(());
@@ -292,4 +317,3 @@ pub(crate) fn identify_by_relay(story: &mut Story<'_>, person: &Person, session:
     story.teller.say(person, session, &Said::Identify(traits))?;
     Ok(())
 }
-

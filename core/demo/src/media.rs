@@ -76,11 +76,27 @@ impl Media {
         let mut platforms = [
             platform("oceanengine", "ocean_engine", "clickid", "https://www.toutiao.com/", draw.digits(16), (600, 1_300), (45, 90), 45),
             platform("tencent", "tencent_ads", "gdt_vid", "https://mp.weixin.qq.com/", draw.digits(8), (700, 1_500), (60, 120), 35),
-            platform("baidu", "baidu", "bd_vid", "https://www.baidu.com/", format!("baidu-合院{}", draw.digits(3)), (1_700, 3_900), (12, 30), 20),
+            platform(
+                "baidu",
+                "baidu",
+                "bd_vid",
+                "https://www.baidu.com/",
+                format!("baidu-合院{}", draw.digits(3)),
+                (1_700, 3_900),
+                (12, 30),
+                20,
+            ),
         ];
         for (index, platform) in platforms.iter_mut().enumerate() {
             for project in &PROJECTS {
-                platform.plans.push(plan(&mut draw, index, project.unit, format!("{}-常规", project.name), (0, calendar.days), calendar.days));
+                platform.plans.push(plan(
+                    &mut draw,
+                    index,
+                    project.unit,
+                    format!("{}-常规", project.name),
+                    (0, calendar.days),
+                    calendar.days,
+                ));
                 let (from, until) = *draw.pick(&[(0, 60), (25, 80), (45, 100)]);
                 let window = (calendar.days * from / 100, (calendar.days * until).div_ceil(100));
                 platform.plans.push(plan(&mut draw, index, project.unit, format!("{}-开盘冲刺", project.name), window, calendar.days));
@@ -151,8 +167,8 @@ impl Media {
                     let reached = i64::from(plan.clicks[creative * self.days as usize + day as usize]);
                     // Most who click leave before the page has loaded; the platform bills them all.
                     let clicks = reached + reached * draw.between(2_200, 4_200) / 1000 + draw.between(0, 4) * season / 1000;
-                    let impressions = clicks * draw.between(platform.impressions_per_click.0, platform.impressions_per_click.1)
-                        + draw.between(20, 400);
+                    let impressions =
+                        clicks * draw.between(platform.impressions_per_click.0, platform.impressions_per_click.1) + draw.between(20, 400);
                     let (low, high) = platform.cost_per_click_fen;
                     let spend_fen = (0..clicks).map(|_| draw.between(low, high)).sum::<i64>();
                     self.spend_fen += spend_fen;
@@ -175,8 +191,14 @@ impl Media {
 
 #[expect(clippy::too_many_arguments, reason = "a table of constants, one row a platform")]
 fn platform(
-    source: &'static str, file: &'static str, parameter: &'static str, referrer: &'static str, account: String,
-    cost_per_click_fen: (i64, i64), impressions_per_click: (i64, i64), share: u32,
+    source: &'static str,
+    file: &'static str,
+    parameter: &'static str,
+    referrer: &'static str,
+    account: String,
+    cost_per_click_fen: (i64, i64),
+    impressions_per_click: (i64, i64),
+    share: u32,
 ) -> Platform {
     Platform { source, file, parameter, referrer, account, cost_per_click_fen, impressions_per_click, share, plans: Vec::new() }
 }

@@ -35,7 +35,7 @@ pub(crate) enum Slot {
     WxHome,
     WxMall,
     WxProperty,
-    GroupApp,
+    Native,
     HotelDesk,
     SalesPad,
 }
@@ -122,7 +122,7 @@ impl Person {
             App::WxHome => Slot::WxHome,
             App::WxMall => Slot::WxMall,
             App::WxProperty => Slot::WxProperty,
-            App::GroupApp => Slot::GroupApp,
+            App::Native => Slot::Native,
             App::HotelDesk => Slot::HotelDesk,
             App::SalesPad => Slot::SalesPad,
         };
@@ -135,7 +135,7 @@ impl Person {
         }
         let spelling = if draw.chance(250) { Spelling::Shanghai } else { Spelling::Utc };
         let mut device = Device::new(slot, numbers.anonymous_id(), spelling);
-        if slot == Slot::GroupApp {
+        if slot == Slot::Native {
             device.device_id = Some(numbers.advertising_id());
         }
         if slot != Slot::HotelDesk && draw.chance(12) {

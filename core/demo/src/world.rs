@@ -54,8 +54,7 @@ pub(crate) const HOTEL: &str = "hotel-hz";
 pub(crate) const MALL_OF_CITY: [Option<usize>; 3] = [Some(0), None, Some(1)];
 /// An office tower by city; Hangzhou has none.
 pub(crate) const OFFICE_OF_CITY: [Option<&str>; 3] = [None, Some("office-nj"), Some("office-cd")];
-pub(crate) const COMMUNITIES_OF_CITY: [&[&str]; 3] =
-    [&["community-hz-west", "community-hz-north"], &["community-nj"], &["community-cd"]];
+pub(crate) const COMMUNITIES_OF_CITY: [&[&str]; 3] = [&["community-hz-west", "community-hz-north"], &["community-nj"], &["community-cd"]];
 
 /// A residential project and what it sells.
 pub(crate) struct Project {
@@ -85,7 +84,12 @@ const fn home(code: &'static str, bedrooms: u32, area: i64) -> Home {
 }
 
 const fn project(
-    unit: &'static str, name: &'static str, city: usize, path: &'static str, square_metre_fen: i64, homes: &'static [Home],
+    unit: &'static str,
+    name: &'static str,
+    city: usize,
+    path: &'static str,
+    square_metre_fen: i64,
+    homes: &'static [Home],
 ) -> Project {
     Project { unit, name, city, path, square_metre_fen, homes }
 }
@@ -148,7 +152,7 @@ pub(crate) enum App {
     WxHome,
     WxMall,
     WxProperty,
-    GroupApp,
+    Native,
     HotelWeb,
     HotelDesk,
     SalesPad,
@@ -161,7 +165,7 @@ impl App {
             Self::WxHome => "wx-home",
             Self::WxMall => "wx-mall",
             Self::WxProperty => "wx-property",
-            Self::GroupApp => "heyuan-app",
+            Self::Native => "heyuan-app",
             Self::HotelWeb => "hotel-web",
             Self::HotelDesk => "hotel-desk",
             Self::SalesPad => "sales-pad",
@@ -173,7 +177,7 @@ impl App {
         match self {
             Self::HomeWeb | Self::HotelWeb => ("analytics.js", "next-1.84.0"),
             Self::WxHome | Self::WxMall | Self::WxProperty => ("analytics-miniprogram", "2.3.1"),
-            Self::GroupApp => ("analytics-android", "4.11.3"),
+            Self::Native => ("analytics-android", "4.11.3"),
             Self::HotelDesk => ("analytics-python", "2.4.0"),
             Self::SalesPad => ("analytics-ios", "4.1.8"),
         }
@@ -207,7 +211,7 @@ impl World {
             .map(|_| (0..tablets_each).map(|_| Device::new(Slot::SalesPad, draw.uuid().to_string(), Spelling::Shanghai)).collect())
             .collect();
         let advisers = PROJECTS.iter().map(|_| (0..8).map(|_| format!("adv-{}", draw.digits(6))).collect()).collect();
-        let relay_numbers = (0..16 + customers / 4000)
+        let relay_numbers = (0..3 + customers / 8000)
             .map(|index| if index % 2 == 0 { format!("95013{}", draw.digits(8)) } else { format!("170{}", draw.digits(8)) })
             .collect();
         Self { tablets, advisers, relay_numbers }
