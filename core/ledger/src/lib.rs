@@ -1,1 +1,38 @@
-//! heyuan-ledger
+//! One double-entry book for every unit: points, growth, fen, vouchers.
+//!
+//! The ledger owns accounts, transfers and lots. It promises that the transfers of a unit sum to zero, that an account with a floor
+//! never falls below it and is versioned without gaps, that a key is posted once and answers the same for ever, that lots are spent
+//! first-expiring-first and a reversal gives a lot back with its own expiry, and that what was committed is chained by hash within a
+//! second, under heads signed with a key outside the database. Every write joins the caller's unit of work. It emits nothing and
+//! reacts to nothing: the wings say what a transfer means.
+
+mod account;
+mod book;
+mod bulk;
+mod draft;
+mod error;
+mod lot;
+mod migration;
+mod pending;
+mod period;
+mod poster;
+mod seal;
+mod statement;
+mod take_back;
+mod transfer;
+mod verify;
+mod written;
+
+pub use account::{Account, Balance};
+pub use book::Ledger;
+pub use error::{Error, codes};
+pub use lot::{ExpiredLot, LotMovement, OpenLot};
+pub use migration::Migrator;
+pub use pending::{Hold, Outcome};
+pub use period::Period;
+pub use poster::Poster;
+pub use seal::{Head, Sealer};
+pub use statement::{Leg, Turnover};
+pub use take_back::{TakeBack, TakenBack};
+pub use transfer::{LotUse, Lots, NewLot, Posted, Transfer};
+pub use verify::{Finding, Report};

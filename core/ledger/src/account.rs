@@ -1,0 +1,152 @@
+//! Accounts: one unit, one owner, and one of three shapes.
+
+use crate::bulk::{self, Column};
+use crate::error::Error;
+use heyuan_kernel::{Tx, sql};
+use sea_orm::{ConnectionTrait, QueryResult};
+
+/// How an account keeps its balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One locked row, versioned without gaps.
+    Plain,
+    /// The same, and the balance stands in lots.
+    Lots,
+    /// A sum over rows of which a writer takes one: never hot, never with a floor.
+    Striped,
+}
+
+impl Shape {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Shape::Plain => "plain",
+            Shape::Lots => "lots",
+            Shape::Striped => "striped",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Shape, Error> {
+        match text {
+            "plain" => Ok(Shape::Plain),
+            "lots" => Ok(Shape::Lots),
+            "striped" => Ok(Shape::Striped),
+            other => Err(heyuan_kernel::Error::Corrupt { what: "account shape", why: other.to_owned() }.into()),
+        }
+    }
+}
+
+/// An account to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub(crate) id: String,
+    pub(crate) owner: String,
+    pub(crate) unit: String,
+    pub(crate) shape: Shape,
+    pub(crate) floor: Option<i64>,
+}
+
+impl Account {
+    /// A locked and versioned account, with or without a floor.
+    pub fn plain(id: impl Into<String>, owner: impl Into<String>, unit: impl Into<String>, floor: Option<i64>) -> Account {
+        Account { id: id.into(), owner: owner.into(), unit: unit.into(), shape: Shape::Plain, floor }
+    }
+
+    /// A locked and versioned account whose balance stands in lots; its floor is zero.
+    pub fn lots(id: impl Into<String>, owner: impl Into<String>, unit: impl Into<String>) -> Account {
+        Account { id: id.into(), owner: owner.into(), unit: unit.into(), shape: Shape::Lots, floor: Some(0) }
+    }
+
+    /// An account without a floor that any number of writers move at once.
+    pub fn striped(id: impl Into<String>, owner: impl Into<String>, unit: impl Into<String>) -> Account {
+        Account { id: id.into(), owner: owner.into(), unit: unit.into(), shape: Shape::Striped, floor: None }
+    }
+}
+
+/// What an account holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Everything posted.
+    pub balance: i64,
+    /// What open holds have set aside of it.
+    pub reserved: i64,
+    /// Entries so far; what a decision relied on. Zero for a striped account.
+    pub version: i64,
+}
+
+/// An account as a posting sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) no: i64,
+    pub(crate) id: String,
+    pub(crate) unit: String,
+    pub(crate) shape: Shape,
+    pub(crate) floor: Option<i64>,
+    pub(crate) balance: i64,
+    pub(crate) reserved: i64,
+    pub(crate) version: i64,
+}
+
+const COLUMNS: &str = "no, id, unit, shape, floor, balance, reserved, version";
+
+fn read(row: &QueryResult) -> Result<Row, Error> {
+    let shape: String = sql::get(row, "shape")?;
+    Ok(Row {
+        no: sql::get(row, "no")?,
+        id: sql::get(row, "id")?,
+        unit: sql::get(row, "unit")?,
+        shape: Shape::parse(&shape)?,
+        floor: sql::get(row, "floor")?,
+        balance: sql::get(row, "balance")?,
+        reserved: sql::get(row, "reserved")?,
+        version: sql::get(row, "version")?,
+    })
+}
+
+/// Opens what is not open yet; an account that is there stays as it is.
+pub(crate) async fn open(tx: &Tx, accounts: &[Account]) -> Result<(), Error> {
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    let column = |field: fn(&Account) -> &str| Column::texts(accounts.iter().map(|account| field(account).to_owned()));
+    let (from, values) = bulk::source(
+        tx.conn(),
+        &["id", "owner", "unit", "shape", "floor"],
+        &[
+            column(|account| &account.id),
+            column(|account| &account.owner),
+            column(|account| &account.unit),
+            column(|account| account.shape.as_str()),
+            Column::Numbers(accounts.iter().map(|account| account.floor).collect()),
+        ],
+    );
+    let text = format!(
+        "INSERT INTO ledger_account (id, owner, unit, shape, floor, balance, reserved, version)
+         SELECT id, owner, unit, shape, floor, 0, 0, 0 FROM {from} WHERE true ORDER BY id ON CONFLICT (id) DO NOTHING"
+    );
+    sql::execute(tx.conn(), &text, values).await?;
+    Ok(())
+}
+
+/// Reads accounts for posting: those that keep their balance in one row are locked until the commit, in one order for everybody.
+pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
+    let conn = tx.conn();
+    let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
+    let lock = if conn.get_database_backend() == sea_orm::DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape <> 'striped' ORDER BY no{lock}");
+    let mut found = sql::all(conn, &text, [value.clone()]).await?.iter().map(read).collect::<Result<Vec<Row>, Error>>()?;
+    if found.len() < ids.len() {
+        let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
+        for row in sql::all(conn, &text, [value]).await? {
+            found.push(read(&row)?);
+        }
+    }
+    Ok(found)
+}
+
+/// What an account holds now.
+pub(crate) async fn balance<C: ConnectionTrait>(conn: &C, id: &str) -> Result<Balance, Error> {
+    let text = "SELECT a.balance + COALESCE((SELECT CAST(SUM(s.credits - s.debits) AS BIGINT) FROM ledger_stripe s WHERE s.account = a.no), 0) AS balance,
+                  a.reserved AS reserved, a.version AS version FROM ledger_account a WHERE a.id = $1";
+    let row = sql::one(conn, text, [id.into()]).await?.ok_or_else(|| Error::UnknownAccount(id.to_owned()))?;
+    Ok(Balance { balance: sql::get(&row, "balance")?, reserved: sql::get(&row, "reserved")?, version: sql::get(&row, "version")? })
+}

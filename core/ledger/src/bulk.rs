@@ -1,0 +1,132 @@
+//! Many rows in one statement whose text does not depend on their number, on both databases.
+//!
+//! PostgreSQL gets one array literal a column, SQLite one JSON document. Either way the statement is prepared once.
+
+use sea_orm::{ConnectionTrait, DbBackend, Value};
+use std::fmt::Write;
+
+/// A column of the rows.
+pub(crate) enum Column {
+    Numbers(Vec<Option<i64>>),
+    Texts(Vec<String>),
+}
+
+impl Column {
+    pub(crate) fn numbers(values: impl IntoIterator<Item = i64>) -> Column {
+        Column::Numbers(values.into_iter().map(Some).collect())
+    }
+
+    pub(crate) fn texts(values: impl IntoIterator<Item = String>) -> Column {
+        Column::Texts(values.into_iter().collect())
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Column::Numbers(values) => values.len(),
+            Column::Texts(values) => values.len(),
+        }
+    }
+
+    fn literal(&self) -> String {
+        let mut text = String::from("{");
+        for index in 0..self.length() {
+            if index > 0 {
+                text.push(',');
+            }
+            match self {
+                Column::Numbers(values) => match values[index] {
+                    // Writing to a String can't fail.
+                    Some(number) => drop(write!(text, "{number}")),
+                    None => text.push_str("NULL"),
+                },
+                Column::Texts(values) => {
+                    text.push('"');
+                    for c in values[index].chars() {
+                        if matches!(c, '"' | '\\') {
+                            text.push('\\');
+                        }
+                        text.push(c);
+                    }
+                    text.push('"');
+                }
+            }
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// A row source named `v`, with a column `place` for the order, and the values that go with it (from `$1` on).
+pub(crate) fn source<C: ConnectionTrait>(conn: &C, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
+    match conn.get_database_backend() {
+        DbBackend::Postgres => {
+            let arrays: Vec<String> = columns
+                .iter()
+                .enumerate()
+                .map(|(index, column)| match column {
+                    Column::Numbers(_) => format!("${}::text::bigint[]", index + 1),
+                    Column::Texts(_) => format!("${}::text::text[]", index + 1),
+                })
+                .collect();
+            let text = format!("unnest({}) WITH ORDINALITY AS v({}, place)", arrays.join(", "), names.join(", "));
+            (text, columns.iter().map(|column| column.literal().into()).collect())
+        }
+        _ => {
+            let fields: Vec<String> =
+                names.iter().enumerate().map(|(index, name)| format!("json_extract(value, '$[{index}]') AS {name}")).collect();
+            let text = format!("(SELECT {}, key AS place FROM json_each($1)) AS v", fields.join(", "));
+            (text, vec![json(columns).into()])
+        }
+    }
+}
+
+fn json(columns: &[Column]) -> String {
+    let rows = columns.first().map_or(0, Column::length);
+    let row = |index: usize| {
+        let fields = columns.iter().map(|column| match column {
+            Column::Numbers(values) => values[index].into(),
+            Column::Texts(values) => values[index].clone().into(),
+        });
+        serde_json::Value::Array(fields.collect())
+    };
+    serde_json::Value::Array((0..rows).map(row).collect()).to_string()
+}
+
+/// The right side of `column …` for "is one of these", with `$place` as its placeholder.
+pub(crate) fn one_of_texts<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = String>) -> (String, Value) {
+    let column = Column::texts(values);
+    one_of(conn, place, column)
+}
+
+/// The same for numbers.
+pub(crate) fn one_of_numbers<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = i64>) -> (String, Value) {
+    one_of(conn, place, Column::numbers(values))
+}
+
+fn one_of<C: ConnectionTrait>(conn: &C, place: usize, column: Column) -> (String, Value) {
+    match conn.get_database_backend() {
+        DbBackend::Postgres => {
+            let kind = if matches!(column, Column::Numbers(_)) { "bigint" } else { "text" };
+            (format!("= ANY(${place}::text::{kind}[])"), column.literal().into())
+        }
+        _ => {
+            let list = match column {
+                Column::Numbers(values) => serde_json::json!(values),
+                Column::Texts(values) => serde_json::json!(values),
+            };
+            (format!("IN (SELECT value FROM json_each(${place}))"), list.to_string().into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn array_literals_quote_what_needs_it() {
+        let column = Column::texts(["a".to_owned(), "b\"c\\d,{}".to_owned(), String::new(), "NULL".to_owned()]);
+        assert_eq!(column.literal(), r#"{"a","b\"c\\d,{}","","NULL"}"#);
+        assert_eq!(Column::Numbers(vec![Some(-3), None]).literal(), "{-3,NULL}");
+    }
+}

@@ -1,0 +1,21 @@
+//! The ledger's migrations, under their own table.
+
+use sea_orm_migration::prelude::*;
+
+#[path = "migration/m20261122_000001_ledger.rs"]
+mod m20261122_000001_ledger;
+
+/// The ledger's migrations.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261122_000001_ledger::MIGRATION)]
+    }
+
+    fn migration_table_name() -> DynIden {
+        "ledger_migration".into_iden()
+    }
+}

@@ -1,0 +1,80 @@
+//! An accounting period: a calendar month in the tenant's zone.
+
+use heyuan_contract::Timestamp;
+use heyuan_kernel::Zone;
+use std::fmt;
+
+/// A month, as the number `YYYYMM`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period(i64);
+
+impl Period {
+    /// The month that holds an instant.
+    pub fn of(zone: &Zone, at: Timestamp) -> Period {
+        let day = zone.day(at);
+        Period(i64::from(day.year()) * 100 + i64::from(day.month()))
+    }
+
+    /// Reads `2026-11`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Period> {
+        let (year, month) = text.split_once('-')?;
+        let digits = |part: &str, length: usize| part.len() == length && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(year, 4) || !digits(month, 2) {
+            return None;
+        }
+        Period::from_number(year.parse::<i64>().ok()? * 100 + month.parse::<i64>().ok()?)
+    }
+
+    /// Reads the number `YYYYMM`; `None` for anything else.
+    pub fn from_number(number: i64) -> Option<Period> {
+        let fits = (1..=9999).contains(&(number / 100)) && (1..=12).contains(&(number % 100));
+        fits.then_some(Period(number))
+    }
+
+    /// The number `YYYYMM`.
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The month after this one.
+    #[must_use]
+    pub const fn next(self) -> Period {
+        if self.0 % 100 == 12 { Period(self.0 + 89) } else { Period(self.0 + 1) }
+    }
+
+    /// The month before this one.
+    #[must_use]
+    pub const fn previous(self) -> Period {
+        if self.0 % 100 == 1 { Period(self.0 - 89) } else { Period(self.0 - 1) }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_are_read_and_counted() {
+        for (text, expected) in [
+            ("2026-11", Some(202_611)),
+            ("2026-13", None),
+            ("2026-00", None),
+            ("26-11", None),
+            ("2026-1", None),
+            ("+026-11", None),
+            ("0000-01", None),
+        ] {
+            assert_eq!(Period::parse(text).map(Period::number), expected, "{text}");
+        }
+        let december = Period(202_612);
+        assert_eq!(december.next(), Period(202_701));
+        assert_eq!(december.next().previous(), december);
+        assert_eq!(december.to_string(), "2026-12");
+    }
+}

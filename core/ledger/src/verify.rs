@@ -1,0 +1,309 @@
+//! Checking the whole book in bounded memory: chain, sums, balances, versions, lots.
+
+use crate::book::Ledger;
+use crate::error::Error;
+use crate::seal::{self, Head};
+use heyuan_kernel::sql;
+use sea_orm::QueryResult;
+use std::collections::HashMap;
+
+/// Rows of one page of a walk.
+const PAGE: i64 = 5000;
+/// Accounts whose entries one statement sums.
+const ACCOUNTS_PAGE: i64 = 200;
+/// Findings kept: the first of each kind says where to look.
+const FINDINGS_MAX: usize = 100;
+
+/// Something in the book that can't be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was checked: `chain`, `head`, `unsealed`, `sum`, `balance`, `version`, `lot`.
+    pub check: &'static str,
+    /// The entry, account, lot or unit.
+    pub place: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// What a check of the whole book found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Links of the chain that were checked.
+    pub sealed: i64,
+    /// Transfers that are committed and not sealed yet.
+    pub tail: i64,
+    /// Accounts checked.
+    pub accounts: i64,
+    /// Entries checked.
+    pub entries: i64,
+    /// Lots checked.
+    pub lots: i64,
+    /// The newest signed head.
+    pub head: Option<Head>,
+    /// What is wrong, the first entry of the chain first; at most a hundred.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing was found.
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn find(&mut self, check: &'static str, place: impl Into<String>, why: impl Into<String>) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { check, place: place.into(), why: why.into() });
+        }
+    }
+}
+
+impl Ledger {
+    /// Checks every promise of the book. Writers may go on meanwhile.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn verify(&self) -> Result<Report, Error> {
+        self.verify_against(&[]).await
+    }
+
+    /// The same, also against heads that were exported earlier: a book that was cut or written anew does not hold them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn verify_against(&self, exported: &[Head]) -> Result<Report, Error> {
+        let mut report = Report { head: self.head().await?, ..Report::default() };
+        self.check_chain(&mut report, exported).await?;
+        self.check_unsealed(&mut report).await?;
+        self.check_sums(&mut report).await?;
+        self.check_versions(&mut report).await?;
+        self.check_balances(&mut report).await?;
+        self.check_lots(&mut report).await?;
+        Ok(report)
+    }
+
+    async fn check_chain(&self, report: &mut Report, exported: &[Head]) -> Result<(), Error> {
+        let text = format!(
+            "SELECT s.number, s.hash, s.transfer, t.no AS found, {} FROM ledger_seal s LEFT JOIN ledger_transfer t ON t.no = s.transfer
+             WHERE s.number > $1 ORDER BY s.number LIMIT $2",
+            seal::SEALED_COLUMNS
+        );
+        for head in exported {
+            if head.signature != seal::signature(&self.kernel, head.number, &head.hash) {
+                report.find("head", head.number.to_string(), "the exported head is not signed with this tenant's key");
+            }
+        }
+        let (mut number, mut hash) = (0, seal::ROOT.to_owned());
+        loop {
+            let rows = sql::all(self.kernel.db.reader(), &text, [number.into(), PAGE.into()]).await?;
+            let heads = self.heads(number, number + PAGE, exported).await?;
+            for row in &rows {
+                if let Err(finding) = next_link(row, number, &hash)? {
+                    report.findings.push(finding);
+                    return Ok(());
+                }
+                number += 1;
+                hash = sql::get(row, "hash")?;
+                for head in heads.get(&number).into_iter().flatten() {
+                    if head.hash != hash || head.signature != seal::signature(&self.kernel, number, &head.hash) {
+                        report.find("head", number.to_string(), "the signed head differs from the chain");
+                        return Ok(());
+                    }
+                }
+                report.sealed += 1;
+            }
+            if rows.is_empty() {
+                break;
+            }
+        }
+        let newest = exported.iter().chain(report.head.as_ref()).map(|head| head.number).max().unwrap_or(0);
+        if newest != number && newest > number {
+            report.find("head", newest.to_string(), format!("the chain ends at {number}, before a signed head"));
+        }
+        Ok(())
+    }
+
+    async fn heads(&self, after: i64, to: i64, exported: &[Head]) -> Result<HashMap<i64, Vec<Head>>, Error> {
+        let text = "SELECT number, hash, signature, at FROM ledger_head WHERE number > $1 AND number <= $2";
+        let mut heads: HashMap<i64, Vec<Head>> = HashMap::new();
+        for row in sql::all(self.kernel.db.reader(), text, [after.into(), to.into()]).await? {
+            let head = seal::read_head(&row)?;
+            heads.entry(head.number).or_default().push(head);
+        }
+        for head in exported.iter().filter(|head| head.number > after && head.number <= to) {
+            heads.entry(head.number).or_default().push(head.clone());
+        }
+        Ok(heads)
+    }
+
+    /// Transfers that the chain should hold and does not; what waits for the sealer is the tail.
+    async fn check_unsealed(&self, report: &mut Report) -> Result<(), Error> {
+        let reader = self.kernel.db.reader();
+        let row = sql::one(reader, "SELECT COUNT(*) AS tail FROM ledger_unsealed", []).await?;
+        report.tail = row.map_or(Ok(0), |row| sql::get(&row, "tail"))?;
+        let row = sql::one(reader, "SELECT COALESCE(MAX(no), 0) AS last FROM ledger_transfer", []).await?;
+        let last: i64 = row.map_or(Ok(0), |row| sql::get(&row, "last"))?;
+        let text = "SELECT t.no, t.key FROM ledger_transfer t LEFT JOIN ledger_seal s ON s.transfer = t.no
+                    LEFT JOIN ledger_unsealed u ON u.transfer = t.no
+                    WHERE t.no > $1 AND t.no <= $2 AND s.transfer IS NULL AND u.transfer IS NULL ORDER BY t.no LIMIT 1";
+        let mut from = 0;
+        while from < last {
+            if let Some(row) = sql::one(reader, text, [from.into(), (from + 10 * PAGE).into()]).await? {
+                let key: String = sql::get(&row, "key")?;
+                report.find("unsealed", format!("transfer {} {key}", sql::get::<i64>(&row, "no")?), "it never passed the sealer");
+                return Ok(());
+            }
+            from += 10 * PAGE;
+        }
+        Ok(())
+    }
+
+    async fn check_sums(&self, report: &mut Report) -> Result<(), Error> {
+        let text = "SELECT x.unit, CAST(SUM(x.total) AS BIGINT) AS total FROM (
+              SELECT unit, SUM(balance) AS total FROM ledger_account GROUP BY unit
+              UNION ALL
+              SELECT a.unit, SUM(s.credits - s.debits) FROM ledger_stripe s JOIN ledger_account a ON a.no = s.account GROUP BY a.unit
+            ) AS x GROUP BY x.unit HAVING SUM(x.total) <> 0 ORDER BY x.unit LIMIT 10";
+        for row in sql::all(self.kernel.db.reader(), text, []).await? {
+            let (unit, total): (String, i64) = (sql::get(&row, "unit")?, sql::get(&row, "total")?);
+            report.find("sum", unit, format!("its accounts sum to {total} instead of zero"));
+        }
+        Ok(())
+    }
+
+    /// Walks the entries of every account that keeps versions in their order.
+    async fn check_versions(&self, report: &mut Report) -> Result<(), Error> {
+        let text = "
+          SELECT e.account, e.version, e.amount, e.balance_after, e.transfer FROM (
+            SELECT debit AS account, debit_version AS version, -amount AS amount, debit_balance AS balance_after, no AS transfer
+            FROM ledger_transfer WHERE debit_version IS NOT NULL AND (debit, debit_version) > ($1, $2)
+            UNION ALL
+            SELECT credit, credit_version, amount, credit_balance, no
+            FROM ledger_transfer WHERE credit_version IS NOT NULL AND (credit, credit_version) > ($1, $2)
+          ) AS e ORDER BY e.account, e.version LIMIT $3";
+        let (mut account, mut version, mut balance) = (0i64, 0i64, 0i64);
+        loop {
+            let rows = sql::all(self.kernel.db.reader(), text, [account.into(), version.into(), PAGE.into()]).await?;
+            for row in &rows {
+                let at: (i64, i64) = (sql::get(row, "account")?, sql::get(row, "version")?);
+                if at.0 != account {
+                    (account, version, balance) = (at.0, 0, 0);
+                }
+                let (amount, after): (i64, i64) = (sql::get(row, "amount")?, sql::get(row, "balance_after")?);
+                if at.1 != version + 1 || balance + amount != after {
+                    let place = format!("transfer {}", sql::get::<i64>(row, "transfer")?);
+                    let why = format!(
+                        "on account {account} version {} with balance {after} follows version {version} with balance {balance} by {amount}",
+                        at.1
+                    );
+                    report.find("version", place, why);
+                }
+                (version, balance) = (at.1, after);
+                report.entries += 1;
+            }
+            if rows.is_empty() || report.findings.len() == FINDINGS_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn check_balances(&self, report: &mut Report) -> Result<(), Error> {
+        let text = "
+          SELECT a.no, a.id, a.shape, a.floor, a.balance, a.reserved, a.version,
+            CAST(COALESCE((SELECT SUM(t.amount) FROM ledger_transfer t WHERE t.credit = a.no), 0)
+               - COALESCE((SELECT SUM(t.amount) FROM ledger_transfer t WHERE t.debit = a.no), 0) AS BIGINT) AS entries,
+            (SELECT COUNT(*) FROM ledger_transfer t WHERE t.credit = a.no) + (SELECT COUNT(*) FROM ledger_transfer t WHERE t.debit = a.no) AS entry_count,
+            CAST(COALESCE((SELECT SUM(s.credits - s.debits) FROM ledger_stripe s WHERE s.account = a.no), 0) AS BIGINT) AS stripes,
+            CAST(COALESCE((SELECT SUM(l.remaining + l.held) FROM ledger_lot l WHERE l.account = a.no), 0) AS BIGINT) AS lots,
+            CAST(COALESCE((SELECT SUM(h.amount) FROM ledger_hold h WHERE h.outcome = 'open' AND h.debit = a.no), 0) AS BIGINT) AS holds
+          FROM ledger_account a WHERE a.no > $1 ORDER BY a.no LIMIT $2";
+        let mut account = 0i64;
+        loop {
+            let rows = sql::all(self.kernel.db.reader(), text, [account.into(), ACCOUNTS_PAGE.into()]).await?;
+            for row in &rows {
+                account = sql::get(row, "no")?;
+                report.accounts += 1;
+                for why in account_findings(row)? {
+                    let id: String = sql::get(row, "id")?;
+                    report.find("balance", id, why);
+                }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn check_lots(&self, report: &mut Report) -> Result<(), Error> {
+        let text = "
+          SELECT l.no, l.source, l.amount, l.remaining, l.held, COALESCE(t.amount, 0) AS opened, COALESCE(t.credit, 0) AS credited, l.account,
+            CAST(COALESCE((SELECT SUM(m.amount) FROM ledger_lot_move m WHERE m.lot = l.no), 0) AS BIGINT) AS moved,
+            CAST(COALESCE((SELECT SUM(h.amount) FROM ledger_hold_lot h WHERE h.lot = l.no), 0) AS BIGINT) AS held_by
+          FROM ledger_lot l LEFT JOIN ledger_transfer t ON t.key = l.source WHERE l.no > $1 ORDER BY l.no LIMIT $2";
+        let mut lot = 0i64;
+        loop {
+            let rows = sql::all(self.kernel.db.reader(), text, [lot.into(), PAGE.into()]).await?;
+            for row in &rows {
+                lot = sql::get(row, "no")?;
+                report.lots += 1;
+                let number = |name: &str| sql::get::<i64>(row, name);
+                let (amount, remaining, held) = (number("amount")?, number("remaining")?, number("held")?);
+                let place = || Ok::<String, Error>(format!("lot {}", sql::get::<String>(row, "source")?));
+                if amount != number("opened")? || number("account")? != number("credited")? {
+                    report.find("lot", place()?, "it differs from the transfer that opened it");
+                }
+                if remaining + held != amount + number("moved")? {
+                    report.find("lot", place()?, format!("{remaining} left and {held} held differ from what its moves leave"));
+                }
+                if remaining < 0 || held != number("held_by")? {
+                    report.find("lot", place()?, format!("{remaining} left, {held} held"));
+                }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn next_link(row: &QueryResult, number: i64, hash: &str) -> Result<Result<(), Finding>, Error> {
+    let at: i64 = sql::get(row, "number")?;
+    let finding = |place: String, why: &str| Ok(Err(Finding { check: "chain", place, why: why.to_owned() }));
+    if at != number + 1 {
+        return finding(format!("link {}", number + 1), "it is missing");
+    }
+    let transfer: i64 = sql::get(row, "transfer")?;
+    if sql::get::<Option<i64>>(row, "found")?.is_none() {
+        return finding(format!("transfer {transfer}, link {at}"), "the transfer is gone");
+    }
+    let stored: String = sql::get(row, "hash")?;
+    if seal::link(hash, row)? == stored {
+        return Ok(Ok(()));
+    }
+    let key: String = sql::get(row, "key")?;
+    finding(format!("transfer {transfer} {key}, link {at}"), "the transfer or its link was changed after it was sealed")
+}
+
+fn account_findings(row: &QueryResult) -> Result<Vec<String>, Error> {
+    let number = |name: &str| sql::get::<i64>(row, name);
+    let shape: String = sql::get(row, "shape")?;
+    let floor: Option<i64> = sql::get(row, "floor")?;
+    let (balance, reserved, entries) = (number("balance")?, number("reserved")?, number("entries")?);
+    let mut findings = Vec::new();
+    let kept = if shape == "striped" { number("stripes")? } else { balance };
+    if kept != entries {
+        findings.push(format!("its balance is {kept}, its entries sum to {entries}"));
+    }
+    if shape != "striped" && number("version")? != number("entry_count")? {
+        findings.push(format!("it is at version {} with {} entries", number("version")?, number("entry_count")?));
+    }
+    if shape == "lots" && number("lots")? != balance {
+        findings.push(format!("its balance is {balance}, its lots hold {}", number("lots")?));
+    }
+    if reserved != number("holds")? {
+        findings.push(format!("{reserved} are reserved, its open holds sum to {}", number("holds")?));
+    }
+    if floor.is_some_and(|floor| balance - reserved < floor) {
+        findings.push(format!("{balance} less {reserved} reserved is below its floor"));
+    }
+    Ok(findings)
+}
