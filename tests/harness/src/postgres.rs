@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, Mutex};
 
-use sea_orm::{ConnectOptions, ConnectionTrait, Database};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
 
 /// The role that owns everything on the server.
 const ROLE: &str = "heyuan";
@@ -88,12 +88,25 @@ impl Postgres {
     /// Creates an empty database under a name of its own and answers its URL.
     pub async fn fresh_database(&self) -> String {
         let name = format!("tenant_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let mut options = ConnectOptions::new(self.url("postgres"));
-        options.max_connections(1).sqlx_logging(false);
-        let admin = Database::connect(options).await.expect("the throwaway PostgreSQL accepts connections");
+        let admin = self.admin().await;
         admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.expect("the role may create databases");
         admin.close().await.expect("an idle connection closes");
         self.url(&name)
+    }
+
+    /// How often the server has synced its log so far; reported up to a second late.
+    pub async fn wal_syncs(&self) -> i64 {
+        let admin = self.admin().await;
+        let question = Statement::from_string(DbBackend::Postgres, "SELECT wal_sync FROM pg_stat_wal");
+        let row = admin.query_one_raw(question).await.expect("the role may read statistics").expect("there is one row");
+        admin.close().await.expect("an idle connection closes");
+        row.try_get_by_index(0).expect("wal_sync is a whole number")
+    }
+
+    async fn admin(&self) -> DatabaseConnection {
+        let mut options = ConnectOptions::new(self.url("postgres"));
+        options.max_connections(1).sqlx_logging(false);
+        Database::connect(options).await.expect("the throwaway PostgreSQL accepts connections")
     }
 
     /// The URL of one of its databases, over TCP.

@@ -84,3 +84,11 @@ async fn concurrent_calls_answer_in_their_order() {
     let answers = concurrently(100, 8, |number| async move { number * 2 }).await;
     assert_eq!(answers, (0..100).map(|number| number * 2).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn syncs_of_a_server_are_counted() {
+    let server = Postgres::start();
+    let before = server.wal_syncs().await;
+    server.fresh_database().await;
+    until("a new database is synced", Duration::from_secs(10), || async { (server.wal_syncs().await > before).then_some(()) }).await;
+}

@@ -1,7 +1,9 @@
 //! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
 
 mod contract;
+mod crash;
 mod directions;
 mod harness;
+mod history;
 mod sdk;
 mod tidy;

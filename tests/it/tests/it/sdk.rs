@@ -1,12 +1,12 @@
 //! SDKs that others wrote, unmodified, as clients: what they send arrives once, and they see no error.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use heyuan_harness::{Caller, Tenant, for_both_databases, node, python, until};
+use heyuan_harness::{Tenant, for_both_databases, node, python};
 use serde_json::Value;
 
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
+use crate::history::holds_once;
+
 const TRACKS: &str = "120";
 
 /// The ids a client script says it sent; panics when its SDK reported an error.
@@ -16,54 +16,37 @@ fn sent(report: &Value) -> BTreeSet<String> {
     ids.map(|id| id.as_str().expect("an id is text").to_owned()).collect()
 }
 
-/// Every message id of the list is found by its id, exactly once.
-async fn arrived(admin: &Caller, ids: &BTreeSet<String>) {
-    for id in ids {
-        let found = until(&format!("event {id} arrives"), ARRIVAL_LIMIT, || async {
-            let page = admin.get(&format!("/v1/events?message_id={id}")).await.expect(200);
-            let events = page["items"].as_array().cloned().unwrap_or_default();
-            (!events.is_empty()).then_some(events)
-        })
-        .await;
-        assert_eq!(found.len(), 1, "{id} is stored once: {found:?}");
-        assert_eq!(found[0]["message_id"], id.as_str());
-    }
-}
-
 /// Runs a client twice with the same message ids, as an app that retries would, and looks for what it sent.
-async fn check<F>(client: F)
-where
-    F: AsyncFn(&str, &str) -> Value,
-{
+async fn check(prefix: &str, client: impl AsyncFn(&str, &str) -> Value) {
     for_both_databases(async |database| {
         let tenant = Tenant::start(&database).await;
         let (app, admin) = (tenant.caller("ingest"), tenant.caller("admin"));
         let first = sent(&client(&tenant.url(), app.key()).await);
         let again = sent(&client(&tenant.url(), app.key()).await);
         assert_eq!(first, again, "both runs send the same ids");
-        arrived(&admin, &first).await;
+        holds_once(&admin, prefix, &first).await;
     })
     .await;
 }
 
 #[tokio::test]
 async fn segment_analytics_python() {
-    check(async |url, key| python("segment_client.py", &[url, key, "plain", TRACKS]).await).await;
+    check("plain-", async |url, key| python("segment_client.py", &[url, key, "plain", TRACKS]).await).await;
 }
 
 #[tokio::test]
 async fn segment_analytics_python_with_gzip() {
-    check(async |url, key| python("segment_client.py", &[url, key, "gzip", TRACKS, "gzip"]).await).await;
+    check("gzip-", async |url, key| python("segment_client.py", &[url, key, "gzip", TRACKS, "gzip"]).await).await;
 }
 
 #[tokio::test]
 async fn rudder_sdk_python() {
-    check(async |url, key| python("rudder_client.py", &[url, key, "rudder", TRACKS]).await).await;
+    check("rudder-", async |url, key| python("rudder_client.py", &[url, key, "rudder", TRACKS]).await).await;
 }
 
 #[tokio::test]
 async fn segment_analytics_node() {
-    check(async |url, key| node("segment_client.cjs", &[url, key, "node", TRACKS]).await).await;
+    check("node-", async |url, key| node("segment_client.cjs", &[url, key, "node", TRACKS]).await).await;
 }
 
 #[tokio::test]
