@@ -14,12 +14,12 @@ use crate::history::{holds_once, stored};
 
 const KILLS: usize = 12;
 const SENDERS: usize = 6;
-const EVENTS_A_REQUEST: usize = 10;
+pub(crate) const EVENTS_A_REQUEST: usize = 10;
 
 /// Requests that are acknowledged before a kill, so that it comes at full load and each time at another moment.
 const ACKNOWLEDGED_MIN: usize = 20;
 
-fn batch(prefix: &str) -> (Vec<String>, Value) {
+pub(crate) fn batch(prefix: &str) -> (Vec<String>, Value) {
     let ids: Vec<_> = (0..EVENTS_A_REQUEST).map(|number| format!("{prefix}-{number}")).collect();
     let event = |id: &String| {
         let identifiers = json!([{ "type": "device", "value": "tablet-1" }]);
@@ -30,13 +30,13 @@ fn batch(prefix: &str) -> (Vec<String>, Value) {
 }
 
 /// The statuses of an acknowledgement, in order.
-fn statuses(answer: &Answer) -> Vec<String> {
+pub(crate) fn statuses(answer: &Answer) -> Vec<String> {
     let results = answer.expect(200)["results"].as_array().cloned().expect("an acknowledgement has results");
     results.iter().map(|result| result["status"].as_str().expect("a result has a status").to_owned()).collect()
 }
 
 /// Sends until the server is gone; answers the ids that were acknowledged.
-async fn send_until_the_end(app: Caller, prefix: String, acknowledged: Arc<AtomicUsize>) -> Vec<String> {
+pub(crate) async fn send_until_the_end(app: Caller, prefix: String, acknowledged: Arc<AtomicUsize>) -> Vec<String> {
     let mut kept = Vec::new();
     for number in 0.. {
         let (ids, body) = batch(&format!("{prefix}-{number}"));

@@ -5,5 +5,6 @@ mod crash;
 mod directions;
 mod harness;
 mod history;
+mod processor;
 mod sdk;
 mod tidy;
