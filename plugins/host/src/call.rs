@@ -15,7 +15,8 @@ const TABLE_ELEMENTS_MAX: usize = 10_000;
 pub(crate) struct CallState {
     log: String,
     log_bytes_max: usize,
-    log_cut: bool,
+    log_full: bool,
+    line_ended: bool,
     /// The last line, kept apart from the log: a panic's message must not drown in what was logged before.
     last_line: String,
     memory_bytes_max: usize,
@@ -43,29 +44,30 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 }
 
 impl CallState {
-    fn write(&mut self, line: &str) {
-        self.last_line.clear();
-        self.last_line.push_str(cut(line, LAST_LINE_BYTES_MAX));
-        let left = self.log_bytes_max.saturating_sub(self.log.len());
-        if self.log_cut || left == 0 {
-            return;
+    fn put(&mut self, character: char) {
+        if self.line_ended {
+            self.last_line.clear();
         }
-        let kept = cut(line, left - 1);
-        self.log_cut = kept.len() < line.len();
-        self.log.push_str(kept);
-        self.log.push('\n');
+        self.line_ended = character == '\n';
+        if !self.line_ended && self.last_line.len() + character.len_utf8() <= LAST_LINE_BYTES_MAX {
+            self.last_line.push(character);
+        }
+        self.log_full |= self.log.len() + character.len_utf8() > self.log_bytes_max;
+        if !self.log_full {
+            self.log.push(character);
+        }
     }
 }
 
 impl worlds::tagger::heyuan::plugins::log::Host for CallState {
-    fn write(&mut self, line: String) {
-        self.write(&line);
+    fn put(&mut self, character: char) {
+        self.put(character);
     }
 }
 
 impl worlds::benefit_rule::heyuan::plugins::log::Host for CallState {
-    fn write(&mut self, line: String) {
-        self.write(&line);
+    fn put(&mut self, character: char) {
+        self.put(character);
     }
 }
 
@@ -84,7 +86,8 @@ impl<'a> Call<'a> {
         let state = CallState {
             log: String::new(),
             log_bytes_max: limits.log_bytes,
-            log_cut: false,
+            log_full: false,
+            line_ended: false,
             last_line: String::new(),
             memory_bytes_max: limits.memory_bytes,
         };

@@ -81,7 +81,7 @@ pub(crate) fn serving_engine(concurrent_calls: u32, memory_bytes: usize) -> wasm
     let mut config = code_config()?;
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(concurrent_calls)
-        // A component with an import is three core instances: the plugin and two that wire the import.
+        // A plugin of our SDKs is one core instance; components of other toolchains wire theirs with two more.
         .total_core_instances(concurrent_calls * 4)
         .max_core_instances_per_component(8)
         .total_memories(concurrent_calls)

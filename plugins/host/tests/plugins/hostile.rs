@@ -29,6 +29,10 @@ fn tagger() -> (TempDir, Host, Tagger) {
 /// One row misbehaves; the call fails as expected within its time, and a good call follows at once.
 fn check(behaviour: f64, expected: impl Fn(&CallError) -> bool) {
     let (_dir, _host, tagger) = tagger();
+    check_with(&tagger, behaviour, expected);
+}
+
+fn check_with(tagger: &Tagger, behaviour: f64, expected: impl Fn(&CallError) -> bool) {
     let start = Instant::now();
     let error = tagger.evaluate(&batch(&[behaviour])).expect_err("the row misbehaves");
     assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
@@ -48,14 +52,33 @@ fn an_endless_loop_runs_out_of_fuel() {
     check(1.0, stopped_by(Stop::Fuel));
 }
 
+/// Filling memory costs fuel by the byte, so with the usual fuel a bomb never gets far.
+fn tagger_with_much_fuel() -> (TempDir, Tagger) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut config = config(dir.path());
+    config.tagger.fuel_base = 1_000_000_000;
+    config.tagger.deadline_ms = 10_000;
+    let host = Host::new(config).expect("the host starts");
+    let digest = host.install(&component("hostile-tagger")).expect("it is installed");
+    (dir, host.tagger(&digest).expect("it is a tagger"))
+}
+
 #[test]
 fn a_memory_bomb_is_stopped_at_its_limit() {
-    check(2.0, stopped_by(Stop::Memory));
+    let (_dir, tagger) = tagger_with_much_fuel();
+    check_with(&tagger, 2.0, stopped_by(Stop::Memory));
 }
 
 #[test]
 fn a_huge_answer_is_not_copied() {
-    check(3.0, |error| matches!(error, CallError::OutputTooLarge { .. }));
+    let (_dir, tagger) = tagger_with_much_fuel();
+    check_with(&tagger, 3.0, |error| matches!(error, CallError::OutputTooLarge { .. }));
+}
+
+#[test]
+fn with_the_usual_fuel_neither_gets_that_far() {
+    check(2.0, stopped_by(Stop::Fuel));
+    check(3.0, stopped_by(Stop::Fuel));
 }
 
 #[test]

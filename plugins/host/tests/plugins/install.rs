@@ -154,7 +154,7 @@ fn a_compiler_past_its_limits_is_stopped_and_said_so() {
         assert!(matches!(error, Error::CompilerStopped { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
     };
-    is_stop(&with_compiler(|compiler| compiler.memory_bytes = 48 << 20), "");
+    is_stop(&with_compiler(|compiler| compiler.memory_bytes = 16 << 20), "");
     is_stop(&with_compiler(|compiler| compiler.output_bytes = 1_000), "larger than 1000 bytes");
     is_stop(&with_compiler(|compiler| compiler.program = "/nonexistent".into()), "start /nonexistent");
     is_stop(

@@ -34,13 +34,8 @@ pub(crate) fn tags(input: &DeriveInput) -> Result<TokenStream> {
             values: <#ty as ::heyuan_tagger::TagField>::values().iter().map(|value| ::std::string::String::from(*value)).collect(),
         }));
         columns.push(quote!(<#ty as ::heyuan_tagger::TagField>::column(rows)));
-        writes.push(if optional(&field.ty).is_some() {
-            quote!(if let ::std::option::Option::Some(value) = self.#ident {
-                ::heyuan_tagger::TagField::write(value, &mut columns.#place, row);
-            })
-        } else {
-            quote!(::heyuan_tagger::TagField::write(self.#ident, &mut columns.#place, row);)
-        });
+        let value = if optional(&field.ty).is_some() { quote!(self.#ident) } else { quote!(::std::option::Option::Some(self.#ident)) };
+        writes.push(quote!(<#ty as ::heyuan_tagger::TagField>::write(#value, &mut columns.#place, row);));
         finishes.push(quote!(<#ty as ::heyuan_tagger::TagField>::finish(columns.#place)));
         types.push(ty);
     }

@@ -53,7 +53,8 @@ impl<'a> Feature<'a> for Option<f64> {
         if column.values.len() < cursor.rows || column.present.len() * 64 < cursor.rows {
             return Err("a number column is shorter than the batch".to_owned());
         }
-        Ok(NumberReader { values: &column.values, present: &column.present })
+        // Cut to the batch, so that the compiler sees that no row lies outside.
+        Ok(NumberReader { values: &column.values[..cursor.rows], present: &column.present })
     }
 
     #[inline(always)]
@@ -72,7 +73,7 @@ impl<'a> Feature<'a> for Option<&'a str> {
         if column.codes.len() < cursor.rows {
             return Err("a text column is shorter than the batch".to_owned());
         }
-        Ok(TextReader { codes: &column.codes, dictionary: &column.dictionary })
+        Ok(TextReader { codes: &column.codes[..cursor.rows], dictionary: &column.dictionary })
     }
 
     #[inline(always)]

@@ -14,8 +14,10 @@ pub trait TagField {
         &[]
     }
     fn column(rows: usize) -> Self::Column;
-    /// Writes one row; a row that is never written has no tag.
-    fn write(self, column: &mut Self::Column, row: usize);
+    /// Writes one row once; a row without a value has no tag.
+    fn write(value: Option<Self>, column: &mut Self::Column, row: usize)
+    where
+        Self: Sized;
     fn finish(column: Self::Column) -> TagColumn;
 }
 
@@ -62,9 +64,10 @@ pub trait TagText {
     fn place(&self) -> u32;
 }
 
+/// Without a branch: whether a customer has a tag is as good as random.
 #[inline(always)]
-fn set(bits: &mut [u64], row: usize) {
-    bits[row / 64] |= 1 << (row % 64);
+fn set(bits: &mut [u64], row: usize, bit: bool) {
+    bits[row / 64] |= u64::from(bit) << (row % 64);
 }
 
 fn no_bits(rows: usize) -> Vec<u64> {
@@ -82,9 +85,9 @@ impl TagField for f64 {
     }
 
     #[inline(always)]
-    fn write(self, column: &mut Numbers, row: usize) {
-        column.0.values[row] = self;
-        set(&mut column.0.present, row);
+    fn write(value: Option<Self>, column: &mut Numbers, row: usize) {
+        column.0.values[row] = value.unwrap_or(0.0);
+        set(&mut column.0.present, row, value.is_some());
     }
 
     fn finish(column: Numbers) -> TagColumn {
@@ -103,11 +106,9 @@ impl TagField for bool {
     }
 
     #[inline(always)]
-    fn write(self, column: &mut Flags, row: usize) {
-        if self {
-            set(&mut column.0.values, row);
-        }
-        set(&mut column.0.present, row);
+    fn write(value: Option<Self>, column: &mut Flags, row: usize) {
+        set(&mut column.0.values, row, value.unwrap_or(false));
+        set(&mut column.0.present, row, value.is_some());
     }
 
     fn finish(column: Flags) -> TagColumn {
@@ -134,8 +135,8 @@ impl<T: TagText> TagField for T {
     }
 
     #[inline(always)]
-    fn write(self, column: &mut Codes, row: usize) {
-        column.codes[row] = self.place() + 1;
+    fn write(value: Option<Self>, column: &mut Codes, row: usize) {
+        column.codes[row] = value.map_or(0, |value| value.place() + 1);
     }
 
     fn finish(column: Codes) -> TagColumn {
@@ -172,8 +173,10 @@ macro_rules! free_text {
                 Texts { column: TextColumn { codes: vec![0; rows], dictionary: Vec::new() }, places: HashMap::default() }
             }
 
-            fn write(self, column: &mut Texts, row: usize) {
-                column.column.codes[row] = column.code(&self);
+            fn write(value: Option<Self>, column: &mut Texts, row: usize) {
+                if let Some(text) = value {
+                    column.column.codes[row] = column.code(&text);
+                }
             }
 
             fn finish(column: Texts) -> TagColumn {
