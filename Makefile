@@ -10,7 +10,7 @@ help: ## Show the doors
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 run: build ## Start a demo tenant on 127.0.0.1:8080 and fill it through its public API
-	@exec target/release/heyuan demo run --data ./data --listen 127.0.0.1:8080 --plugins "$(HEYUAN_CACHE)/plugins"
+	@exec "$(HEYUAN_CACHE)/target/release/heyuan" demo run --data ./data --listen 127.0.0.1:8080 --plugins "$(HEYUAN_CACHE)/plugins"
 
 test: ## Run every test, with its own PostgreSQL, plugins from source and SDKs as clients
 	@scripts/setup.sh test
@@ -18,7 +18,7 @@ test: ## Run every test, with its own PostgreSQL, plugins from source and SDKs a
 
 bench: build ## Measure the bars and print them as a table
 	@scripts/setup.sh test
-	@target/release/heyuan-bench
+	@"$(HEYUAN_CACHE)/target/release/heyuan-bench"
 
 check: ## Format, lints, documentation, dependencies
 	@scripts/setup.sh check

@@ -51,6 +51,8 @@ target_link() {
   mkdir -p "$CARGO_TARGET_DIR"
   if [ -L "$root/target" ] || [ ! -e "$root/target" ]; then
     ln -sfn "$CARGO_TARGET_DIR" "$root/target"
+  else
+    say "target/ is a folder of its own here; the binaries are under $CARGO_TARGET_DIR/release"
   fi
 }
 

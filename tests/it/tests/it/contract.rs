@@ -30,6 +30,8 @@ struct Operation<'a> {
     document: &'a Value,
     method: Method,
     path: &'a str,
+    /// Whether the document says that it needs a key.
+    secured: bool,
     parameters: Vec<&'a Value>,
     body: Option<(&'a str, &'a Value)>,
 }
@@ -47,7 +49,8 @@ impl<'a> Operation<'a> {
                 let content = operation["requestBody"]["content"].as_object();
                 let body = content.and_then(|content| content.iter().next()).map(|(kind, media)| (kind.as_str(), &media["schema"]));
                 let method = method.to_uppercase().parse().expect("a method has a name");
-                Some(Operation { document, method, path, parameters, body })
+                let secured = operation["security"].as_array().is_some_and(|schemes| !schemes.is_empty());
+                Some(Operation { document, method, path, secured, parameters, body })
             })
             .collect();
         assert!(!found.is_empty(), "the document has operations");
@@ -213,6 +216,8 @@ async fn every_public_operation_is_in_the_document_and_answers() {
         for public in PUBLIC {
             assert!(documented.contains(public), "{public:?} is not in the document");
         }
+        let wrong: Vec<_> = operations.iter().filter(|operation| operation.secured == operation.is_public()).map(Operation::name).collect();
+        assert!(wrong.is_empty(), "the document is wrong about whether these need a key: {wrong:?}");
         let pages = operations.iter().filter(|operation| operation.is_public() && operation.method == Method::GET);
         for path in pages.map(|operation| operation.path).chain(ABOUT_THE_DOCUMENT.iter().copied()) {
             tenant.stranger().get(path).await.expect_status(200);
