@@ -1,8 +1,10 @@
 //! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
 
+mod bad_input;
 mod contract;
 mod crash;
 mod directions;
+mod faults;
 mod harness;
 mod history;
 mod processor;

@@ -1,0 +1,103 @@
+//! Bodies that no honest client sends: each gets a 4xx with a code, the server lives on, and its memory stays bounded.
+
+use std::fs;
+
+use heyuan_harness::{Answer, Tenant, for_both_databases, python_tool};
+use reqwest::Method;
+use serde_json::json;
+
+/// What the peak of resident memory may grow by while bombs go off, in KiB.
+const GROWTH_KIB_MAX: u64 = 256 * 1024;
+
+const COLLECTING: &[&str] = &["/v1/events", "/v1/batch", "/v1/track"];
+
+/// A body as it goes over the wire: what it is, its content encoding, its bytes.
+type Bad = (&'static str, Option<&'static str>, Vec<u8>);
+
+/// As many MiB of zeros, compressed by the reference implementation.
+async fn bomb(mebibytes: usize) -> Vec<u8> {
+    let program = format!(
+        "import zlib; z = zlib.compressobj(6, wbits=31); print(b''.join([*(z.compress(bytes(1 << 20)) for _ in range({mebibytes})), z.flush()]).hex())"
+    );
+    let (made, output) = python_tool("python", &["-c", &program]).await;
+    assert!(made, "{output}");
+    hex::decode(output.trim()).expect("the program prints hexadecimal digits")
+}
+
+async fn bodies() -> Vec<Bad> {
+    let nested = [b"[".repeat(1_000), b"]".repeat(1_000)].concat();
+    vec![
+        ("nothing", None, Vec::new()),
+        ("no JSON", None, b"hello".to_vec()),
+        ("half of a JSON", None, br#"{"events": [{"#.to_vec()),
+        ("invalid UTF-8", None, b"{\"events\": [\"\xff\xfe\"]}".to_vec()),
+        ("JSON a thousand deep", None, nested.clone()),
+        ("events a thousand deep", None, [b"{\"events\": ".as_slice(), &nested, b"}"].concat()),
+        ("a number instead", None, b"42".to_vec()),
+        ("a list of numbers", None, b"[1, 2, 3]".to_vec()),
+        ("no gzip although it says so", Some("gzip"), br#"{"events": []}"#.to_vec()),
+        ("a broken gzip", Some("gzip"), bomb(1).await[..100].to_vec()),
+        ("a zip bomb", Some("gzip"), bomb(1024).await),
+        ("an oversized body", None, [b"{\"events\": \"".as_slice(), &vec![b'x'; 64 << 20], b"\"}"].concat()),
+    ]
+}
+
+/// The peak of resident memory so far.
+fn peak_kib(tenant: &Tenant) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", tenant.process_id())).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel says VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("VmHWM is a number")
+}
+
+#[tokio::test]
+async fn bodies_that_nobody_should_send_are_refused_one_by_one() {
+    let bodies = bodies().await;
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let app = tenant.caller("ingest");
+        let before = peak_kib(&tenant);
+        for path in COLLECTING {
+            for (what, encoding, body) in &bodies {
+                let request = app.request(Method::POST, path).header("Content-Type", "application/json").body(body.clone());
+                let request = encoding.iter().fold(request, |request, encoding| request.header("Content-Encoding", *encoding));
+                // A server may close the connection in the middle of a body that is too large; then there is no answer to read.
+                if let Ok(answer) = Answer::try_of(request).await {
+                    assert!((400..500).contains(&answer.status), "{what} to {path}: {} {}", answer.status, answer.text());
+                    answer.problem(answer.status);
+                }
+            }
+        }
+        let grown = peak_kib(&tenant) - before;
+        assert!(grown < GROWTH_KIB_MAX, "memory grew by {grown} KiB");
+        assert!(!tenant.log().contains("panicked at"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_event_does_not_harm_its_batch() {
+    let track = |id: &str| json!({ "type": "track", "message_id": id, "name": "unit_viewed", "identifiers": [{ "type": "device", "value": "d-1" }] });
+    let long = "x".repeat(1 << 20);
+    let bad = [
+        json!(42),
+        json!(null),
+        json!({}),
+        json!({ "type": "track", "message_id": 7, "name": "unit_viewed" }),
+        json!({ "type": "no such type", "message_id": "b-1" }),
+        json!({ "type": "track", "message_id": "b-2", "name": "unit_viewed", "identifiers": [{ "type": "device", "value": "" }] }),
+        json!({ "type": "track", "message_id": "b-3", "name": "unit_viewed", "identifiers": "device" }),
+        json!({ "type": "track", "message_id": long, "name": "unit_viewed", "identifiers": [{ "type": "device", "value": "d-1" }] }),
+    ];
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let app = tenant.caller("ingest");
+        for (number, bad) in bad.iter().enumerate() {
+            let (before, after) = (format!("good-{number}-before"), format!("good-{number}-after"));
+            let answer = app.post("/v1/events", &json!({ "events": [track(&before), bad, track(&after)] })).await.expect(200);
+            let statuses: Vec<_> = answer["results"].as_array().expect("results").iter().map(|result| result["status"].as_str()).collect();
+            assert_eq!(statuses, [Some("ok"), Some("rejected"), Some("ok")], "{answer}");
+            assert!(answer["results"][1]["reason"].is_string(), "{answer}");
+        }
+    })
+    .await;
+}
