@@ -1,1 +1,16 @@
-//! heyuan-server
+//! The composition root: opens the rooms, wires them to each other, and serves them as one process.
+//!
+//! The server owns the command line, the settings, the routes that belong to no wing, and the implementations of the traits that
+//! wings ask for. It is the only crate that knows every room. It promises that nothing is reachable before the process is ready,
+//! that a stop loses nothing that was acknowledged, and that what a stranger reads (help, problems, the API page) is whole.
+
+mod admin;
+mod cli;
+mod page;
+mod place;
+mod rooms;
+mod sandbox;
+mod serve;
+mod settings;
+
+pub use cli::run;

@@ -1,2 +1,7 @@
 //! The `heyuan` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heyuan_server::run()
+}

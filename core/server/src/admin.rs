@@ -1,0 +1,377 @@
+//! Routes that belong to no wing: units, plugins, parked events, audit, health.
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, get, post, put, web};
+use futures::future::LocalBoxFuture;
+use futures::{FutureExt, future};
+use heyuan_contract::{Line, OrgUnitId, UnitKind};
+use heyuan_kernel::error::{ProblemBody, codes};
+use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, read_body};
+use heyuan_kernel::org::OrgUnit;
+use heyuan_kernel::plugin::{MODULE_BYTES_MAX, Plugins, Version};
+use heyuan_kernel::pump::Pump;
+use heyuan_kernel::{Kernel, Problem, Rfc3339, Scope, sql};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// Registers the routes.
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(me)
+        .service(put_units)
+        .service(list_units)
+        .service(upload_plugin)
+        .service(list_plugins)
+        .service(activate_plugin)
+        .service(retire_plugin)
+        .service(list_parked)
+        .service(retry_parked)
+        .service(list_audit);
+}
+
+/// Who the key belongs to.
+#[derive(Debug, Serialize, ToSchema)]
+struct Me {
+    /// The key's or member's name in audit and logs.
+    actor: String,
+    /// What it may do.
+    scopes: Vec<String>,
+    /// Its unit; absent for the whole group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<String>,
+}
+
+#[utoipa::path(tag = "Tenant", summary = "Who am I", security(("key" = [])),
+    responses((status = 200, body = Me), (status = 401, body = ProblemBody, content_type = "application/problem+json")))]
+#[get("/v1/me")]
+async fn me(Authenticated(actor): Authenticated) -> web::Json<Me> {
+    let scopes = Scope::ALL.into_iter().filter(|scope| actor.has(*scope)).map(|scope| scope.to_string()).collect();
+    web::Json(Me { actor: actor.name().to_owned(), scopes, unit: actor.unit().map(ToString::to_string) })
+}
+
+/// A node of the group's tree.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UnitView {
+    /// The group's own code, 1 to 64 characters of A-Z a-z 0-9 . _ : @ -
+    #[schema(value_type = String)]
+    id: OrgUnitId,
+    /// The unit above; absent for the group itself.
+    #[schema(value_type = Option<String>)]
+    parent: Option<OrgUnitId>,
+    /// The name that people know.
+    name: String,
+    /// group, city, project, mall, hotel, office or community
+    #[schema(value_type = String)]
+    kind: UnitKind,
+    /// residential, mall, office, hotel or community; absent for group and city.
+    #[schema(value_type = Option<String>)]
+    line: Option<Line>,
+}
+
+/// Units to add or rename, parents before their children.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PutUnits {
+    units: Vec<UnitView>,
+}
+
+#[utoipa::path(tag = "Tenant", summary = "Add or rename org units", security(("key" = [])), request_body = PutUnits,
+    responses((status = 204), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json")))]
+#[put("/v1/org-units")]
+async fn put_units(Authenticated(actor): Authenticated, kernel: web::Data<Kernel>, body: Body<PutUnits>) -> Result<HttpResponse, Problem> {
+    actor.require(Scope::Admin)?;
+    if actor.unit().is_some() {
+        return Err(Problem::new(codes::FORBIDDEN, "the tree is changed with a key of the whole group"));
+    }
+    let units = body.0.units.into_iter().map(|unit| OrgUnit {
+        id: unit.id,
+        parent: unit.parent,
+        name: unit.name,
+        kind: unit.kind,
+        line: unit.line,
+    });
+    kernel.org.put(units.collect()).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+#[utoipa::path(tag = "Tenant", summary = "List org units", security(("key" = [])), params(PageQuery),
+    responses((status = 200, body = Page<UnitView>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+#[get("/v1/org-units")]
+async fn list_units(
+    Authenticated(actor): Authenticated,
+    kernel: web::Data<Kernel>,
+    page: web::Query<PageQuery>,
+) -> Result<web::Json<Page<UnitView>>, Problem> {
+    actor.require_any(&[Scope::App, Scope::Admin])?;
+    let (after, limit) = (page.after()?.unwrap_or_default(), page.limit()?);
+    let tree = kernel.org.tree();
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+    let seen = tree.units().filter(|unit| actor.reach().covers(&unit.id) && unit.id.as_str() > after.as_str()).take(wanted);
+    let items = seen.cloned().map(|unit| UnitView { id: unit.id, parent: unit.parent, name: unit.name, kind: unit.kind, line: unit.line });
+    Ok(web::Json(Page::of(items.collect(), limit, |unit| unit.id.to_string())))
+}
+
+/// A module's bytes, read only after the key was found good: a stranger uploads nothing.
+struct Module(Vec<u8>);
+
+impl FromRequest for Module {
+    type Error = Problem;
+    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let authenticated = Authenticated::from_request(request, &mut Payload::None);
+        let payload = payload.take();
+        async move {
+            authenticated.await?.0.require(Scope::Admin)?;
+            read_body(payload, MODULE_BYTES_MAX).await.map(Module)
+        }
+        .boxed_local()
+    }
+}
+
+#[utoipa::path(tag = "Plugins", summary = "Upload a version of a plugin", security(("key" = [])),
+    params(("name" = String, Path, description = "The plugin's name: 1 to 63 characters of a-z 0-9 -")),
+    request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component of the world tagger or benefit-rule"),
+    responses((status = 200, body = Version), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, body = ProblemBody, content_type = "application/problem+json")))]
+#[put("/v1/plugins/{name}/versions")]
+async fn upload_plugin(
+    Authenticated(actor): Authenticated,
+    plugins: web::Data<Plugins>,
+    name: web::Path<String>,
+    module: Module,
+) -> Result<web::Json<Version>, Problem> {
+    plugins.upload(&actor, &name, module.0).await.map(web::Json)
+}
+
+#[utoipa::path(tag = "Plugins", summary = "List versions of plugins", security(("key" = [])), params(PageQuery),
+    responses((status = 200, body = Page<Version>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+#[get("/v1/plugins")]
+async fn list_plugins(
+    Authenticated(actor): Authenticated,
+    plugins: web::Data<Plugins>,
+    page: web::Query<PageQuery>,
+) -> Result<web::Json<Page<Version>>, Problem> {
+    let limit = page.limit()?;
+    let items = plugins.list(&actor, page.after()?, limit + 1).await?;
+    Ok(web::Json(Page::of(items, limit, |version| format!("{}@{}", version.name, version.digest))))
+}
+
+/// Which version counts from now on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Activate {
+    /// SHA-256 of an uploaded version, in hex.
+    digest: String,
+    /// Lower runs first; 100 when left out.
+    priority: Option<i64>,
+}
+
+#[utoipa::path(tag = "Plugins", summary = "Make a version the one that counts, or go back to an earlier one", security(("key" = [])),
+    params(("name" = String, Path, description = "The plugin's name")), request_body = Activate,
+    responses((status = 200, body = Version), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+#[post("/v1/plugins/{name}/activate")]
+async fn activate_plugin(
+    Authenticated(actor): Authenticated,
+    plugins: web::Data<Plugins>,
+    name: web::Path<String>,
+    body: Body<Activate>,
+) -> Result<web::Json<Version>, Problem> {
+    plugins.activate(&actor, &name, &body.0.digest, body.0.priority.unwrap_or(100)).await.map(web::Json)
+}
+
+#[utoipa::path(tag = "Plugins", summary = "Take a plugin out of service", security(("key" = [])),
+    params(("name" = String, Path, description = "The plugin's name")),
+    responses((status = 204), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+#[post("/v1/plugins/{name}/retire")]
+async fn retire_plugin(
+    Authenticated(actor): Authenticated,
+    plugins: web::Data<Plugins>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    plugins.retire(&actor, &name).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// A domain event that a consumer could not apply.
+#[derive(Debug, Serialize, ToSchema)]
+struct Parked {
+    /// Its number in this list.
+    id: i64,
+    /// Who could not apply it.
+    consumer: String,
+    /// Its place in the outbox.
+    position: i64,
+    /// Its key; later events of the same key wait behind it.
+    key: String,
+    /// Its name and version.
+    name: String,
+    /// What went wrong.
+    error: String,
+    /// When it was parked.
+    parked_at: Rfc3339,
+}
+
+#[utoipa::path(tag = "Tenant", summary = "List domain events that a consumer could not apply", security(("key" = [])), params(PageQuery),
+    responses((status = 200, body = Page<Parked>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+#[get("/v1/parked-events")]
+async fn list_parked(
+    Authenticated(actor): Authenticated,
+    kernel: web::Data<Kernel>,
+    page: web::Query<PageQuery>,
+) -> Result<web::Json<Page<Parked>>, Problem> {
+    require_group_admin(&actor)?;
+    let (after, limit) = (page.after_number()?.unwrap_or(0), page.limit()?);
+    let text = "SELECT id, consumer, position, event_key, name, error, parked_at FROM kernel_parked WHERE id > $1 ORDER BY id LIMIT $2";
+    let rows = sql::all(kernel.db.reader(), text, [after.into(), (limit + 1).into()]).await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        items.push(Parked {
+            id: sql::get(row, "id")?,
+            consumer: sql::get(row, "consumer")?,
+            position: sql::get(row, "position")?,
+            key: sql::get(row, "event_key")?,
+            name: sql::get(row, "name")?,
+            error: sql::get(row, "error")?,
+            parked_at: Rfc3339(heyuan_contract::Timestamp::clamped(sql::get(row, "parked_at")?)),
+        });
+    }
+    Ok(web::Json(Page::of(items, limit, |parked| parked.id.to_string())))
+}
+
+fn require_group_admin(actor: &heyuan_kernel::Actor) -> Result<(), Problem> {
+    actor.require(Scope::Admin)?;
+    match actor.unit() {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(codes::FORBIDDEN, "this needs a key of the whole group")),
+    }
+}
+
+/// The pumps by consumer, for trying parked events again.
+pub(crate) struct Pumps(pub(crate) Vec<(&'static str, Arc<Pump>)>);
+
+/// How many parked events were applied.
+#[derive(Debug, Serialize, ToSchema)]
+struct Retried {
+    applied: u64,
+}
+
+#[utoipa::path(tag = "Tenant", summary = "Try parked events of a consumer again", security(("key" = [])),
+    params(("consumer" = String, Path, description = "As listed")),
+    responses((status = 200, body = Retried), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+#[post("/v1/parked-events/{consumer}/retry")]
+async fn retry_parked(
+    Authenticated(actor): Authenticated,
+    pumps: web::Data<Pumps>,
+    consumer: web::Path<String>,
+) -> Result<web::Json<Retried>, Problem> {
+    require_group_admin(&actor)?;
+    let found = pumps.0.iter().find(|(name, _)| *name == consumer.as_str());
+    let (_, pump) = found.ok_or_else(|| Problem::not_found("consumer", consumer.as_str()))?;
+    Ok(web::Json(Retried { applied: pump.retry_parked().await? }))
+}
+
+/// An audited act.
+#[derive(Debug, Serialize, ToSchema)]
+struct Audited {
+    id: i64,
+    at: Rfc3339,
+    /// The key or member that acted.
+    actor: String,
+    /// What it did.
+    action: String,
+    /// On what.
+    object: String,
+    /// More facts; never personal data.
+    detail: serde_json::Value,
+}
+
+#[utoipa::path(tag = "Tenant", summary = "List audited acts", security(("key" = [])), params(PageQuery),
+    responses((status = 200, body = Page<Audited>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+#[get("/v1/audit")]
+async fn list_audit(
+    Authenticated(actor): Authenticated,
+    kernel: web::Data<Kernel>,
+    page: web::Query<PageQuery>,
+) -> Result<web::Json<Page<Audited>>, Problem> {
+    require_group_admin(&actor)?;
+    let (after, limit) = (page.after_number()?.unwrap_or(0), page.limit()?);
+    let text = "SELECT id, at, actor, action, object, detail FROM kernel_audit WHERE id > $1 ORDER BY id LIMIT $2";
+    let rows = sql::all(kernel.db.reader(), text, [after.into(), (limit + 1).into()]).await?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let detail: String = sql::get(row, "detail")?;
+        items.push(Audited {
+            id: sql::get(row, "id")?,
+            at: Rfc3339(heyuan_contract::Timestamp::clamped(sql::get(row, "at")?)),
+            actor: sql::get(row, "actor")?,
+            action: sql::get(row, "action")?,
+            object: sql::get(row, "object")?,
+            detail: serde_json::from_str(&detail).unwrap_or_default(),
+        });
+    }
+    Ok(web::Json(Page::of(items, limit, |audited| audited.id.to_string())))
+}
+
+/// Whether the process serves.
+#[utoipa::path(tag = "Health", summary = "The process lives", responses((status = 200, description = "It does")))]
+#[get("/livez")]
+async fn livez() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/plain").body("ok\n")
+}
+
+/// Whether requests can be served: the database answers.
+#[utoipa::path(tag = "Health", summary = "The process is ready to serve",
+    responses((status = 200, description = "Ready"), (status = 503, body = ProblemBody, content_type = "application/problem+json")))]
+#[get("/readyz")]
+async fn readyz(kernel: web::Data<Kernel>) -> Result<HttpResponse, Problem> {
+    sql::one(kernel.db.reader(), "SELECT 1 AS one", []).await?;
+    Ok(HttpResponse::Ok().content_type("text/plain").body("ready\n"))
+}
+
+#[utoipa::path(tag = "Health", summary = "Metrics in the Prometheus text format", responses((status = 200, description = "Metrics")))]
+#[get("/metrics")]
+async fn metrics(running: web::Data<heyuan_kernel::telemetry::Running>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4")).body(running.render())
+}
+
+/// Registers health, metrics and nothing that needs a key.
+pub(crate) fn health_routes(config: &mut ServiceConfig) {
+    config.service(livez).service(readyz).service(metrics);
+}
+
+/// What a path without a route answers.
+pub(crate) fn no_such_path(request: HttpRequest) -> future::Ready<Result<HttpResponse, Problem>> {
+    let known = request.resource_map().has_resource(request.path());
+    let problem = if known {
+        Problem::new(codes::METHOD_NOT_ALLOWED, format!("{} does not take {}; /docs lists what it takes", request.path(), request.method()))
+    } else {
+        Problem::new(codes::NO_SUCH_PATH, "there is nothing at this path; /docs lists every path")
+    };
+    future::ready(Err(problem))
+}

@@ -1,0 +1,91 @@
+//! The sandbox of plugins as the register and the wings see it, over the plugin host.
+
+use crate::place::Place;
+use crate::settings::Settings;
+use anyhow::Context;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_kernel::error::{Code, Kind};
+use heyuan_kernel::guard::outside_unit;
+use heyuan_kernel::plugin::{Installed, PluginKind, Runtime};
+use heyuan_kernel::{Kernel, Problem};
+use heyuan_plugin_host::{CallError, CompilerCommand, Description, Digest, Error, Host, HostConfig};
+
+/// A module that the sandbox does not take.
+const INVALID_PLUGIN: Code = Code::new(Kind::Invalid, "invalid_plugin", "The plugin is not accepted", "插件未通过检查");
+/// A call that was stopped, or a sandbox that is busy.
+const PLUGIN_UNAVAILABLE: Code = Code::new(Kind::Unavailable, "plugin_unavailable", "The plugin gave no answer", "插件未给出结果");
+
+/// The hidden command by which the binary compiles a plugin in a process of its own.
+pub(crate) const COMPILE_COMMAND: &str = "compile-plugin";
+
+/// The tenant's plugin host.
+#[derive(Clone)]
+pub(crate) struct Sandbox {
+    host: Host,
+}
+
+impl Sandbox {
+    /// Opens the host on the tenant's store of compiled code.
+    pub(crate) fn open(kernel: &Kernel, place: &Place, settings: &Settings) -> anyhow::Result<Sandbox> {
+        let own = settings.plugins.cache_dir.as_os_str().is_empty();
+        let store = if own { place.data.join("plugins") } else { settings.plugins.cache_dir.clone() };
+        let program = std::env::current_exe().context("could not find this program's own file")?;
+        let compiler = CompilerCommand::new(program, &[COMPILE_COMMAND]);
+        let host = Host::new(HostConfig::new(store, *kernel.keys.plugin().bytes(), compiler))?;
+        Ok(Sandbox { host })
+    }
+
+    /// The host, for calls.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl Runtime for Sandbox {
+    fn install(&self, module: Vec<u8>) -> BoxFuture<'_, Result<Installed, Problem>> {
+        async move {
+            outside_unit("compiling a plugin");
+            let host = self.host.clone();
+            let installed = tokio::task::spawn_blocking(move || {
+                let digest = host.install(&module)?;
+                Ok::<(Digest, Description), Error>((digest, host.describe(&digest)?))
+            });
+            let (digest, description) = installed.await.map_err(|e| Problem::new(PLUGIN_UNAVAILABLE, e.to_string()))?.map_err(refusal)?;
+            let kind = match description {
+                Description::Tagger(_) => PluginKind::Tagger,
+                Description::BenefitRule(_) => PluginKind::BenefitRule,
+            };
+            let description = serde_json::to_value(&description).map_err(|e| Problem::new(INVALID_PLUGIN, e.to_string()))?;
+            Ok(Installed { digest: digest.to_string(), kind, description })
+        }
+        .boxed()
+    }
+}
+
+fn refusal(error: Error) -> Problem {
+    match &error {
+        Error::CompilerStopped { .. } | Error::Config(_) | Error::Store { .. } | Error::Tampered { .. } | Error::NotInstalled(_) => {
+            tracing::error!(error = %chain(&error), "the plugin host failed");
+            Problem::new(PLUGIN_UNAVAILABLE, error.to_string()).retry_after_s(5)
+        }
+        _ => Problem::new(INVALID_PLUGIN, chain(&error)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A failed call, for whoever waits for its answer.
+pub(crate) fn call_problem(name: &str, error: &CallError) -> Problem {
+    tracing::warn!(plugin = name, %error, "a plugin call gave no answer");
+    Problem::new(PLUGIN_UNAVAILABLE, format!("plugin {name}: {error}")).retry_after_s(1)
+}

@@ -1,0 +1,130 @@
+//! `heyuan serve`: the process of a tenant, from its start to its stop.
+
+use crate::admin::{self, Pumps};
+use crate::page;
+use crate::place::{Place, Schema};
+use crate::rooms::Rooms;
+use crate::settings::Settings;
+use actix_web::error::{PathError, QueryPayloadError};
+use actix_web::{App, HttpRequest, HttpServer, web};
+use anyhow::Context;
+use heyuan_kernel::keys::Credentials;
+use heyuan_kernel::processor::{Processor, Task};
+use heyuan_kernel::pump::{Pump, Sequencer};
+use heyuan_kernel::{Kernel, Problem, telemetry};
+use std::io::Write;
+use std::sync::Arc;
+use tokio::sync::watch;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_actix_web::AppExt;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting, in words.
+pub(crate) async fn serve(place: &Place, listen: &str) -> anyhow::Result<()> {
+    let settings = place.settings()?;
+    let running = web::Data::new(telemetry::start(&settings.telemetry)?);
+    let _lock = place.lock()?;
+    let kernel = place.open(&settings, Schema::Prepare).await?;
+    let rooms = Rooms::open(&kernel, place, &settings).await?;
+    rooms.plugins.warm().await.map_err(|problem| anyhow::anyhow!("an active plugin can't be made ready: {problem}"))?;
+    let pumps: Vec<(&'static str, Arc<Pump>)> =
+        rooms.reactions().into_iter().map(|reaction| (reaction.consumer(), Arc::new(Pump::new(kernel.db.clone(), reaction)))).collect();
+    let mut tasks: Vec<Arc<dyn Task>> = vec![Arc::new(Sequencer::new(kernel.db.clone(), pumps.iter().map(|(name, _)| *name).collect()))];
+    tasks.extend(pumps.iter().map(|(_, pump)| pump.clone() as Arc<dyn Task>));
+    tasks.extend(rooms.tasks());
+    let (stop, stopped) = watch::channel(false);
+    let holder = format!("{}-{}", std::process::id(), uuid_text());
+    let processor = tokio::spawn(Processor::new(kernel.db.clone(), holder, tasks).run(stopped));
+    let result = serve_http(&settings, listen, kernel, rooms, web::Data::new(Pumps(pumps)), running.clone()).await;
+    let _ = stop.send(true);
+    processor.await.context("the processor broke off")?;
+    running.stop();
+    result
+}
+
+fn uuid_text() -> String {
+    Kernel::new_id::<heyuan_contract::KeyId>("process").to_string()
+}
+
+async fn serve_http(
+    settings: &Settings,
+    listen: &str,
+    kernel: Kernel,
+    rooms: Rooms,
+    pumps: web::Data<Pumps>,
+    running: web::Data<telemetry::Running>,
+) -> anyhow::Result<()> {
+    let credentials = web::Data::new(Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone()));
+    let document = web::Data::new(openapi().to_json()?);
+    let kernel = web::Data::new(kernel);
+    let server = HttpServer::new(move || {
+        let (app, _) = App::new()
+            .app_data(kernel.clone())
+            .app_data(credentials.clone())
+            .app_data(pumps.clone())
+            .app_data(running.clone())
+            .app_data(document.clone())
+            .app_data(web::PathConfig::default().error_handler(path_problem))
+            .app_data(web::QueryConfig::default().error_handler(query_problem))
+            .into_utoipa_app()
+            .configure(|config| routes(config, Some(&rooms)))
+            .split_for_parts();
+        app.service(page::docs).service(page::document).default_service(web::to(admin::no_such_path))
+    })
+    .workers(settings.http.workers)
+    .max_connections(settings.http.connections_max)
+    .shutdown_timeout(settings.http.stop_seconds_max)
+    .bind(listen)
+    .with_context(|| format!("could not listen on {listen}"))?;
+    for address in server.addrs() {
+        announce(&format!("listening on http://{address}"));
+    }
+    server.run().await.context("the server broke off")
+}
+
+/// Said on standard output and at once: whoever started the process waits for it.
+fn announce(line: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+        tracing::warn!(%error, line, "standard output can't be written");
+    }
+}
+
+/// Every route, once: for serving with the rooms' data, and for the document without.
+fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {
+    admin::health_routes(config);
+    admin::routes(config);
+    Rooms::routes(config);
+    if let Some(rooms) = rooms {
+        rooms.provide(config);
+    }
+}
+
+/// The OpenAPI document of everything that is served.
+pub(crate) fn openapi() -> OpenApi {
+    let (_, mut document) = App::new().into_utoipa_app().configure(|config| routes(config, None)).split_for_parts();
+    document.info.title = "Heyuan".into();
+    document.info.version = env!("CARGO_PKG_VERSION").into();
+    document.info.description = Some(
+        "The customer platform of a property group: events, customers, members, mall, attribution. \
+         Send `Authorization: Bearer KEY`, or the key as the user of Basic auth. Errors are RFC 9457 problems with a stable `code`."
+            .into(),
+    );
+    document.info.license = Some(utoipa::openapi::LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build());
+    let components = document.components.get_or_insert_default();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, or a member's token")).build();
+    components.security_schemes.insert("key".into(), SecurityScheme::Http(scheme).into());
+    document
+}
+
+fn path_problem(error: PathError, _: &HttpRequest) -> actix_web::Error {
+    Problem::invalid("path", error.to_string()).into()
+}
+
+fn query_problem(error: QueryPayloadError, _: &HttpRequest) -> actix_web::Error {
+    Problem::invalid("query", error.to_string()).into()
+}
