@@ -1,0 +1,67 @@
+//! The facade and what it stands on.
+
+use crate::Settings;
+use crate::error::Error;
+use crate::gateway::Client;
+use crate::reaction::Grants;
+use crate::tasks::{Expiry, Gateway, Inbox};
+use futures::future::BoxFuture;
+use heyuan_contract::MemberId;
+use heyuan_kernel::processor::Task;
+use heyuan_kernel::pump::Reaction;
+use heyuan_kernel::secret::Key;
+use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx};
+use heyuan_ledger::Ledger;
+use sea_orm::{ConnectionTrait, DbBackend};
+use std::sync::Arc;
+
+/// What the mall must know of members; implemented where the wings are wired.
+pub trait Members: Send + Sync {
+    /// Whether there is such a member.
+    fn exists<'a>(&'a self, member: &'a MemberId) -> BoxFuture<'a, Result<bool, Problem>>;
+}
+
+/// The mall; cheap to clone.
+#[derive(Clone)]
+pub struct Mall {
+    pub(crate) kernel: Kernel,
+    pub(crate) members: Arc<dyn Members>,
+    pub(crate) ledger: Ledger,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) client: Client,
+    /// Seals the codes of vouchers.
+    pub(crate) code_key: Key,
+}
+
+impl Mall {
+    /// A mall on migrated tables.
+    pub fn new(kernel: Kernel, members: Arc<dyn Members>, settings: Settings) -> Mall {
+        let code_key = kernel.keys.lookup().derive("mall/voucher-code");
+        let client = Client::new(&settings);
+        let ledger = Ledger::new(kernel.clone());
+        Mall { kernel, members, ledger, settings: Arc::new(settings), client, code_key }
+    }
+
+    /// What the mall does when others' facts arrive.
+    pub fn reactions(&self) -> Vec<Arc<dyn Reaction>> {
+        vec![Arc::new(Grants::new(self.clone()))]
+    }
+
+    /// What the processor does for the mall: free the stock of unpaid orders, apply what waits in the inbox, ask for refunds.
+    pub fn tasks(&self) -> Vec<Arc<dyn Task>> {
+        vec![Arc::new(Expiry::new(self.clone())), Arc::new(Inbox::new(self.clone())), Arc::new(Gateway::new(self.clone()))]
+    }
+
+    /// Members see what is sold; so do keys of apps and administrators.
+    pub(crate) fn require_shopper(actor: &Actor) -> Result<(), Error> {
+        if actor.as_member().is_none() {
+            actor.require_any(&[Scope::App, Scope::Admin])?;
+        }
+        Ok(())
+    }
+}
+
+/// Locks the rows of a `SELECT` on PostgreSQL; on SQLite units of work are serial anyway.
+pub(crate) fn locking(tx: &Tx) -> &'static str {
+    if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
+}

@@ -1,0 +1,21 @@
+//! The mall's tables, by migrations under their own migration table.
+
+use sea_orm_migration::prelude::*;
+
+#[path = "migration/m20261122_000001_mall.rs"]
+mod m20261122_000001_mall;
+
+/// The mall's migrations.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261122_000001_mall::MIGRATION)]
+    }
+
+    fn migration_table_name() -> DynIden {
+        "mall_migration".into_iden()
+    }
+}

@@ -1,0 +1,195 @@
+//! Payments and orders as the tables hold them.
+
+use crate::catalogue::{ProductKind, read_line, read_rate};
+use crate::error::{Error, corrupt};
+use heyuan_contract::{Fen, Line, MemberId, MerchantId, OrderId, OrgUnitId, ProductId, Ratio, Timestamp};
+use heyuan_kernel::sql;
+use sea_orm::{ConnectionTrait, QueryResult};
+use std::collections::HashMap;
+
+/// One payment for everything in a cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// `pay_…`, also the reference that the gateway carries.
+    pub id: String,
+    /// Who pays.
+    pub member: MemberId,
+    /// What is paid, after the discount.
+    pub amount: Fen,
+    /// What was taken off the prices.
+    pub discount: Fen,
+    /// What has been given back.
+    pub refunded: Fen,
+    /// `created`, `paid`, `expired`, or `returned` for money that came too late and went back.
+    pub state: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it gives its stock back unless it is paid.
+    pub expires_at: Timestamp,
+    /// When the gateway took the money.
+    pub paid_at: Option<Timestamp>,
+    pub(crate) gateway_transaction: Option<String>,
+    pub(crate) digest: String,
+}
+
+/// What one merchant sold in a cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// `ord_…`
+    pub id: OrderId,
+    /// The payment that it is part of.
+    pub payment: String,
+    /// Who bought.
+    pub member: MemberId,
+    /// Who sold.
+    pub merchant: MerchantId,
+    /// Where.
+    pub unit: OrgUnitId,
+    /// The unit's line.
+    pub line: Line,
+    /// What is paid for it, after discounts.
+    pub amount: Fen,
+    /// What has been given back.
+    pub refunded: Fen,
+    /// `unpaid`, `paid`, `expired` or `returned`.
+    pub state: String,
+    /// When it was placed.
+    pub created_at: Timestamp,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+    /// What was bought, a product once.
+    pub parts: Vec<OrderPart>,
+    pub(crate) commission_rate: Ratio,
+}
+
+/// A product of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderPart {
+    /// The product.
+    pub product: ProductId,
+    /// Its category when it was ordered.
+    pub category: String,
+    /// Goods or voucher.
+    pub kind: ProductKind,
+    /// Pieces.
+    pub quantity: i64,
+    /// The price of one piece when it was ordered.
+    pub price: Fen,
+    /// The part of the payment's discount that fell on it.
+    pub discount: Fen,
+    /// What is paid for all pieces, after the discount.
+    pub amount: Fen,
+    /// Pieces that went back.
+    pub refunded_quantity: i64,
+    /// What was given back for them.
+    pub refunded_amount: Fen,
+}
+
+const PAYMENT: &str = "SELECT id, member, amount, discount, refunded, state, created_at, expires_at, paid_at, gateway_transaction, digest
+ FROM mall_payment";
+pub(crate) const ORDER: &str = "SELECT id, payment, member, merchant, unit, line, amount, refunded, state, commission_numerator,
+ commission_denominator, created_at, paid_at FROM mall_order";
+
+/// The payment under a unique column; `lock` is what [`crate::mall::locking`] says, or nothing.
+pub(crate) async fn payment<C: ConnectionTrait>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Payment>, Error> {
+    let row = sql::one(conn, &format!("{PAYMENT} WHERE {column} = $1{lock}"), [value.into()]).await?;
+    row.map(|row| read_payment(&row)).transpose()
+}
+
+/// The orders of a payment, by id, with their parts.
+pub(crate) async fn orders_of<C: ConnectionTrait>(conn: &C, payment: &str) -> Result<Vec<Order>, Error> {
+    let rows = sql::all(conn, &format!("{ORDER} WHERE payment = $1 ORDER BY id"), [payment.into()]).await?;
+    with_parts(conn, rows).await
+}
+
+/// The order under its id.
+pub(crate) async fn order<C: ConnectionTrait>(conn: &C, id: &OrderId, lock: &str) -> Result<Option<Order>, Error> {
+    let rows = sql::all(conn, &format!("{ORDER} WHERE id = $1{lock}"), [id.as_str().into()]).await?;
+    Ok(with_parts(conn, rows).await?.pop())
+}
+
+/// Orders from their rows, with the parts of all of them read at once.
+pub(crate) async fn with_parts<C: ConnectionTrait>(conn: &C, rows: Vec<QueryResult>) -> Result<Vec<Order>, Error> {
+    let mut orders: Vec<Order> = rows.iter().map(read_order).collect::<Result<_, _>>()?;
+    if orders.is_empty() {
+        return Ok(orders);
+    }
+    let text = format!(
+        "SELECT order_id, product, category, kind, quantity, price, discount, amount, refunded_quantity, refunded_amount
+         FROM mall_order_line WHERE order_id IN ({}) ORDER BY order_id, product",
+        sql::placeholders(1, orders.len())
+    );
+    let ids: Vec<sea_orm::Value> = orders.iter().map(|order| order.id.as_str().into()).collect();
+    let mut parts: HashMap<String, Vec<OrderPart>> = HashMap::new();
+    for row in sql::all(conn, &text, ids).await? {
+        parts.entry(sql::get(&row, "order_id")?).or_default().push(read_part(&row)?);
+    }
+    for order in &mut orders {
+        order.parts = parts.remove(order.id.as_str()).unwrap_or_default();
+    }
+    Ok(orders)
+}
+
+pub(crate) fn time(row: &QueryResult, column: &str) -> Result<Timestamp, Error> {
+    Ok(Timestamp::clamped(sql::get(row, column)?))
+}
+
+pub(crate) fn time_if(row: &QueryResult, column: &str) -> Result<Option<Timestamp>, Error> {
+    Ok(sql::get::<Option<i64>>(row, column)?.map(Timestamp::clamped))
+}
+
+/// A stored identifier.
+pub(crate) fn id<T>(row: &QueryResult, column: &str) -> Result<T, Error>
+where
+    T: std::str::FromStr<Err = heyuan_contract::InvalidId>,
+{
+    sql::get::<String>(row, column)?.parse().map_err(|e| corrupt("id", e))
+}
+
+fn read_payment(row: &QueryResult) -> Result<Payment, Error> {
+    Ok(Payment {
+        id: sql::get(row, "id")?,
+        member: id(row, "member")?,
+        amount: Fen(sql::get(row, "amount")?),
+        discount: Fen(sql::get(row, "discount")?),
+        refunded: Fen(sql::get(row, "refunded")?),
+        state: sql::get(row, "state")?,
+        created_at: time(row, "created_at")?,
+        expires_at: time(row, "expires_at")?,
+        paid_at: time_if(row, "paid_at")?,
+        gateway_transaction: sql::get(row, "gateway_transaction")?,
+        digest: sql::get(row, "digest")?,
+    })
+}
+
+fn read_order(row: &QueryResult) -> Result<Order, Error> {
+    Ok(Order {
+        id: id(row, "id")?,
+        payment: sql::get(row, "payment")?,
+        member: id(row, "member")?,
+        merchant: id(row, "merchant")?,
+        unit: id(row, "unit")?,
+        line: read_line(row)?,
+        amount: Fen(sql::get(row, "amount")?),
+        refunded: Fen(sql::get(row, "refunded")?),
+        state: sql::get(row, "state")?,
+        created_at: time(row, "created_at")?,
+        paid_at: time_if(row, "paid_at")?,
+        parts: Vec::new(),
+        commission_rate: read_rate(row)?,
+    })
+}
+
+fn read_part(row: &QueryResult) -> Result<OrderPart, Error> {
+    Ok(OrderPart {
+        product: id(row, "product")?,
+        category: sql::get(row, "category")?,
+        kind: ProductKind::parse(&sql::get::<String>(row, "kind")?)?,
+        quantity: sql::get(row, "quantity")?,
+        price: Fen(sql::get(row, "price")?),
+        discount: Fen(sql::get(row, "discount")?),
+        amount: Fen(sql::get(row, "amount")?),
+        refunded_quantity: sql::get(row, "refunded_quantity")?,
+        refunded_amount: Fen(sql::get(row, "refunded_amount")?),
+    })
+}

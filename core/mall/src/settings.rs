@@ -1,0 +1,45 @@
+//! The mall's settings, section `[mall]`.
+
+use serde::Deserialize;
+use std::fmt;
+
+/// A secret from the configuration; it is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What the mall is told at start.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the payment gateway listens, such as `http://127.0.0.1:8090`; without it no payment can be started.
+    pub gateway_url: Option<String>,
+    /// The secret shared with the gateway; without it every notification is refused.
+    pub payment_secret: Option<Secret>,
+    /// An order that is unpaid this long gives its stock back.
+    pub order_expiry_minutes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        // A quarter of an hour is what shoppers know from every mall app.
+        Settings { gateway_url: None, payment_secret: None, order_expiry_minutes: 15 }
+    }
+}

@@ -1,0 +1,5 @@
+//! The mall at its door, on both databases, and beside a payment gateway that misbehaves.
+
+mod gateway;
+mod use_cases;
+mod world;
