@@ -9,7 +9,7 @@ use crate::period::Period;
 use crate::transfer::{LotUse, Posted, Transfer};
 use crate::written;
 use heyuan_contract::{Ratio, Timestamp};
-use heyuan_kernel::{Kernel, Tx, sql};
+use heyuan_kernel::{Database, Kernel, Tx, sql};
 use sea_orm::ConnectionTrait;
 use std::collections::{HashMap, HashSet};
 
@@ -23,6 +23,11 @@ impl Ledger {
     /// The book in a tenant's database.
     pub fn new(kernel: Kernel) -> Ledger {
         Ledger { kernel }
+    }
+
+    /// The database that the book is in.
+    pub fn database(&self) -> &Database {
+        &self.kernel.db
     }
 
     /// Opens accounts; those that are open stay as they are.
