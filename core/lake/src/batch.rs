@@ -13,36 +13,12 @@ use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
 /// The columns of the view `events`; the rest is for ourselves.
-pub(crate) const VIEW: [&str; 12] = [
-    "position",
-    "message_id",
-    "kind",
-    "name",
-    "anchor",
-    "identifiers",
-    "unit",
-    "app",
-    "occurred_at",
-    "arrived_at",
-    "day",
-    "properties",
-];
+pub(crate) const VIEW: [&str; 12] =
+    ["position", "message_id", "kind", "name", "anchor", "identifiers", "unit", "app", "occurred_at", "arrived_at", "day", "properties"];
 
 /// The columns that make an [`EventRow`].
-pub(crate) const ROW: [&str; 12] = [
-    "position",
-    "message_id",
-    "kind",
-    "name",
-    "anchor",
-    "identifiers",
-    "unit",
-    "app",
-    "occurred_at",
-    "arrived_at",
-    "properties",
-    "sealed",
-];
+pub(crate) const ROW: [&str; 12] =
+    ["position", "message_id", "kind", "name", "anchor", "identifiers", "unit", "app", "occurred_at", "arrived_at", "properties", "sealed"];
 
 /// The order of rows in every file.
 pub(crate) const SORT: [&str; 5] = ["part", "day", "anchor", "occurred_at", "position"];
@@ -90,8 +66,7 @@ pub(crate) fn indices(names: &[&str]) -> Vec<usize> {
 /// Brings rows into the order of files.
 pub(crate) fn sort(rows: &mut Vec<EventRow>, zone: &Zone) {
     let mut places = Places::new(zone);
-    let mut keyed: Vec<(Place, EventRow)> =
-        rows.drain(..).map(|row| (places.of(&row.anchor, row.occurred_at), row)).collect();
+    let mut keyed: Vec<(Place, EventRow)> = rows.drain(..).map(|row| (places.of(&row.anchor, row.occurred_at), row)).collect();
     keyed.sort_unstable_by(|(a_place, a), (b_place, b)| {
         let by_place = a_place.cmp(b_place);
         by_place.then_with(|| a.anchor.cmp(&b.anchor)).then_with(|| in_time(a, b))

@@ -21,10 +21,9 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
-use heyuan_kernel::guard;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task};
-use heyuan_kernel::Problem;
+use heyuan_kernel::{Problem, guard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -79,7 +78,10 @@ impl Compaction {
             return Err(heyuan_kernel::Error::Corrupt { what: "event file", why }.into());
         }
         tracing::debug!(files = ids.len(), into = written.len(), rows, "files of the lake were merged");
-        self.lake.commit(fence, "compact the lake", written, Change::Replace { ids }).await
+        let replaced = u64::try_from(ids.len()).unwrap_or(0);
+        self.lake.commit(fence, "compact the lake", written, Change::Replace { ids }).await?;
+        self.lake.inner.meters.replaced_files.add(replaced, &[]);
+        Ok(())
     }
 }
 
@@ -142,7 +144,9 @@ async fn write_merged(lake: &Lake, merge: Merge) -> Result<Vec<Written>, Error> 
 fn merged_stream(lake: &Lake, files: &[LakeFile]) -> Result<SendableRecordBatchStream, DataFusionError> {
     let environment = RuntimeEnvBuilder::new().build_arc()?;
     environment.register_object_store(Store::url().as_ref(), lake.inner.store.objects());
-    let config = SessionConfig::new().with_batch_size(MERGE_BATCH_ROWS);
+    let mut config = SessionConfig::new().with_batch_size(MERGE_BATCH_ROWS);
+    // A stream that took over another's file would give rows out of order.
+    config.options_mut().execution.enable_file_stream_work_stealing = false;
     let groups = partitioned(files).into_iter().map(|file| FileGroup::new(vec![file])).collect();
     let input = files_exec(groups, config.options(), None, None, None)?;
     let schema = batch::schema();
@@ -163,9 +167,9 @@ struct Output<'a> {
 
 impl Output<'_> {
     async fn write(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let parts = parts(batch)?.to_vec();
+        let (parts, cut) = (parts(batch)?, self.cut);
         let mut start = 0;
-        for run in parts.chunk_by(|a, b| !self.cut || a == b) {
+        for run in parts.chunk_by(|a, b| !cut || a == b) {
             let rows = batch.slice(start, run.len());
             start += run.len();
             self.write_run(run[0], &rows).await?;
@@ -174,9 +178,8 @@ impl Output<'_> {
     }
 
     async fn write_run(&mut self, part: i32, rows: &RecordBatch) -> Result<(), Error> {
-        let full = |part_now: i32, writer: &FileWriter| {
-            self.cut && (part_now != part || writer.rows() >= self.lake.inner.config.file_rows_max)
-        };
+        let full =
+            |part_now: i32, writer: &FileWriter| self.cut && (part_now != part || writer.rows() >= self.lake.inner.config.file_rows_max);
         if self.writing.as_ref().is_some_and(|(part_now, writer)| full(*part_now, writer)) {
             self.end_file().await?;
         }

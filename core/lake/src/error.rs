@@ -1,8 +1,10 @@
 //! What can go wrong in the lake, and what a caller hears of it.
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use heyuan_kernel::error::codes as shared;
 use heyuan_kernel::{Failure, Problem};
+use parquet::errors::ParquetError;
 
 /// The lake's stable codes.
 pub mod codes {
@@ -79,11 +81,11 @@ impl Error {
         move |source| Error::Engine { doing, source }
     }
 
-    pub(crate) fn arrow(doing: &'static str) -> impl Fn(datafusion::arrow::error::ArrowError) -> Error {
+    pub(crate) fn arrow(doing: &'static str) -> impl Fn(ArrowError) -> Error {
         move |source| Error::Engine { doing, source: source.into() }
     }
 
-    pub(crate) fn parquet(doing: &'static str) -> impl Fn(parquet::errors::ParquetError) -> Error {
+    pub(crate) fn parquet(doing: &'static str) -> impl Fn(ParquetError) -> Error {
         move |source| Error::Engine { doing, source: source.into() }
     }
 

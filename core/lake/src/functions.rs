@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn reads_one_property() {
-        let object = r#"{"unit_type":"三居","amount":9007199254740993,"area":89.5,"vip":true,"gone":null,"list":[1,{"amount":2}],"quo\"te":"a\nb"}"#;
+        let object =
+            r#"{"unit_type":"三居","amount":9007199254740993,"area":89.5,"vip":true,"gone":null,"list":[1,{"amount":2}],"quo\"te":"a\nb"}"#;
         let text = |text: &str| Some(text.to_owned());
         for (name, expected) in [
             ("unit_type", (text("三居"), None)),

@@ -9,7 +9,6 @@ use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::execution::TaskContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Expr, lit};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, ident};
 use futures::TryStreamExt;
 use heyuan_kernel::guard;

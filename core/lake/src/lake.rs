@@ -3,6 +3,7 @@
 use crate::catalog::{self, LakeFile};
 use crate::compaction::Compaction;
 use crate::isolation::Isolated;
+use crate::meters::Meters;
 use crate::store::{Store, Written};
 use crate::sweep::Sweep;
 use crate::table::Snapshot;
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) query_slots: Arc<Semaphore>,
     pub(crate) scan_slots: Arc<Semaphore>,
+    pub(crate) meters: Meters,
     tail: OnceLock<Arc<dyn Tail>>,
 }
 
@@ -44,7 +46,8 @@ impl Lake {
         let store = Store::open(&config)?;
         let query_slots = Arc::new(Semaphore::new(config.query_slots));
         let scan_slots = Arc::new(Semaphore::new(config.scan_slots));
-        Ok(Lake { inner: Arc::new(Inner { kernel, config, store, query_slots, scan_slots, tail: OnceLock::new() }) })
+        let inner = Inner { kernel, config, store, query_slots, scan_slots, meters: Meters::new(), tail: OnceLock::new() };
+        Ok(Lake { inner: Arc::new(inner) })
     }
 
     /// Names who knows the events that are not in files yet; the first one named stays.
@@ -79,6 +82,7 @@ impl Lake {
             return refuse("a row lies outside the range");
         }
         let mut written = Vec::new();
+        let count = u64::try_from(rows.len()).unwrap_or(0);
         if !rows.is_empty() {
             let lake = self.clone();
             let threads = Isolated::new("lake-flush", 1)?;
@@ -93,7 +97,10 @@ impl Lake {
             });
             written.push(work.await.map_err(|_| heyuan_kernel::Error::Broken("flush to the lake"))??);
         }
-        self.commit(fence, "flush to the lake", written, Change::Advance { from, to }).await
+        self.commit(fence, "flush to the lake", written, Change::Advance { from, to }).await?;
+        self.inner.meters.flushed_events.add(count, &[]);
+        self.inner.meters.watermark.record(to, &[]);
+        Ok(())
     }
 
     /// Makes written files count, in one fenced transaction; removes them when that fails.

@@ -19,6 +19,7 @@ mod history;
 mod http;
 mod isolation;
 mod lake;
+mod meters;
 mod migration;
 mod pin;
 mod place;

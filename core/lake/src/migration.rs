@@ -1,6 +1,7 @@
 //! The lake's migrations, under their own table.
 
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_query::{DynIden, IntoIden};
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
 #[path = "migration/m20261122_000001_lake.rs"]
 mod m20261122_000001_lake;

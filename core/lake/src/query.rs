@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows of a batch: smaller ones bound what a single function may blow up.
 const BATCH_ROWS: usize = 4_096;
@@ -112,10 +112,10 @@ impl Lake {
             let work = AbortOnDrop(work);
             work.await
         };
-        match tokio::time::timeout(Duration::from_millis(config.query_timeout_ms), answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Timeout(config.query_timeout_ms)),
-        }
+        let started = Instant::now();
+        let answer = tokio::time::timeout(Duration::from_millis(config.query_timeout_ms), answer).await;
+        self.inner.meters.query_ms.record(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), &[]);
+        answer.unwrap_or(Err(Error::Timeout(config.query_timeout_ms)))
     }
 
     async fn answer(
@@ -182,8 +182,10 @@ pub(crate) fn session(lake: &Lake, memory: Memory) -> Result<SessionContext, Err
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(disk))
             .build_arc()?;
         environment.register_object_store(Store::url().as_ref(), lake.inner.store.objects());
-        let mut config =
-            SessionConfig::new().with_target_partitions(lake.inner.config.query_threads).with_batch_size(BATCH_ROWS).with_information_schema(false);
+        let mut config = SessionConfig::new()
+            .with_target_partitions(lake.inner.config.query_threads)
+            .with_batch_size(BATCH_ROWS)
+            .with_information_schema(false);
         config.options_mut().execution.parquet.pushdown_filters = true;
         config.options_mut().execution.parquet.reorder_filters = true;
         let mut state = SessionStateBuilder::new().with_config(config).with_runtime_env(environment).with_default_features();

@@ -71,8 +71,11 @@ impl Store {
         std::fs::create_dir_all(&spill).map_err(file("make the sort folder in"))?;
         clear_old_sorts(&spill, config.scan_ms_max).map_err(file("clear the sort folder in"))?;
         std::fs::File::open(&root).and_then(|folder| folder.sync_all()).map_err(file("sync the folder"))?;
-        let local = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|source| Error::Store { doing: "open", path: root.display().to_string(), source })?;
+        let local = LocalFileSystem::new_with_prefix(&root).map_err(|source| Error::Store {
+            doing: "open",
+            path: root.display().to_string(),
+            source,
+        })?;
         let inner = Inner { objects: Arc::new(local.clone()), local, root, unregistered: Mutex::default() };
         Ok(Store { inner: Arc::new(inner) })
     }
@@ -107,8 +110,7 @@ impl Store {
         self.claims().insert(path.clone());
         let claim = Claim { store: self.clone(), path: path.clone() };
         let sink = BufWriter::new(self.objects(), Path::from(path.as_str()));
-        let writer =
-            AsyncArrowWriter::try_new(sink, batch::schema(), Some(properties())).map_err(Error::parquet("begin an event file"))?;
+        let writer = AsyncArrowWriter::try_new(sink, batch::schema(), Some(properties())).map_err(Error::parquet("begin an event file"))?;
         let file = LakeFile {
             id,
             path,
@@ -126,11 +128,11 @@ impl Store {
 
     /// Makes a written file survive a power cut: itself and its name. Object stores over a network do so by themselves.
     async fn settle(&self, path: &str) -> Result<(), Error> {
-        let target = self
-            .inner
-            .local
-            .path_to_filesystem(&Path::from(path))
-            .map_err(|source| Error::Store { doing: "find", path: path.to_owned(), source })?;
+        let target = self.inner.local.path_to_filesystem(&Path::from(path)).map_err(|source| Error::Store {
+            doing: "find",
+            path: path.to_owned(),
+            source,
+        })?;
         let synced = tokio::task::spawn_blocking(move || {
             std::fs::File::open(&target)?.sync_all()?;
             target.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
@@ -176,9 +178,8 @@ fn properties() -> WriterProperties {
         .set_column_bloom_filter_fpp(column("anchor"), 0.01)
         .set_column_bloom_filter_max_ndv(column("anchor"), ROW_GROUP_ANCHORS);
     for name in ["message_id", "properties", "sealed"] {
-        builder = builder
-            .set_column_statistics_enabled(column(name), EnabledStatistics::None)
-            .set_column_dictionary_enabled(column(name), false);
+        builder =
+            builder.set_column_statistics_enabled(column(name), EnabledStatistics::None).set_column_dictionary_enabled(column(name), false);
     }
     builder.build()
 }
@@ -195,7 +196,7 @@ pub(crate) struct FileWriter {
 pub(crate) struct Written {
     pub(crate) file: LakeFile,
     /// Held until the file is registered or removed.
-    pub(crate) claim: Claim,
+    _claim: Claim,
 }
 
 impl FileWriter {
@@ -234,7 +235,7 @@ impl FileWriter {
         let head = store.objects().head(&Path::from(self.file.path.as_str())).await;
         let head = head.map_err(|source| Error::Store { doing: "look at", path: self.file.path.clone(), source })?;
         self.file.bytes = i64::try_from(head.size).unwrap_or(i64::MAX);
-        Ok(Written { file: self.file, claim: self.claim })
+        Ok(Written { file: self.file, _claim: self.claim })
     }
 }
 

@@ -15,8 +15,10 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::error::Result;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use std::sync::Arc;
@@ -71,11 +73,7 @@ impl TableProvider for EventsTable {
             inputs.push(files_exec(groups, state.config_options(), projection.cloned(), None, limit)?);
         }
         if !self.snapshot.tail.is_empty() || inputs.is_empty() {
-            inputs.push(MemorySourceConfig::try_new_exec(
-                std::slice::from_ref(&self.snapshot.tail),
-                batch::schema(),
-                projection.cloned(),
-            )?);
+            inputs.push(MemorySourceConfig::try_new_exec(std::slice::from_ref(&self.snapshot.tail), batch::schema(), projection.cloned())?);
         }
         UnionExec::try_new(inputs)
     }
@@ -144,8 +142,7 @@ pub(crate) fn files_exec(
 pub(crate) fn condition(expr: &Expr) -> std::result::Result<Arc<dyn PhysicalExpr>, Error> {
     let build = || {
         let schema = DFSchema::try_from(batch::schema())?;
-        let state = datafusion::execution::SessionStateBuilder::new().build();
-        state.create_physical_expr(expr.clone(), &schema)
+        create_physical_expr(expr, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
     };
     build().map_err(Error::engine("build a condition on events"))
 }
