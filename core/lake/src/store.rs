@@ -27,8 +27,8 @@ const FOLDER: &str = "events";
 const SPILL: &str = "spill";
 /// Rows of a row group: small enough to skip a day or an anchor, large enough for a scan.
 const ROW_GROUP_ROWS: usize = 65_536;
-/// Anchors that a row group's Bloom filter is sized for at most; it folds to what is there.
-const ROW_GROUP_ANCHORS: u64 = 65_536;
+/// Values that a row group's Bloom filter is sized for at most; it folds to what is there.
+const ROW_GROUP_VALUES: u64 = 65_536;
 
 /// The files of the lake.
 #[derive(Debug, Clone)]
@@ -168,15 +168,19 @@ fn clear_old_sorts(spill: &std::path::Path, scan_ms_max: u64) -> std::io::Result
     Ok(())
 }
 
-/// How files are written. Anchors get a Bloom filter, since a customer's rows are few and spread over the days.
+/// How files are written. Anchors and message ids get a Bloom filter: a customer's rows are few and spread over the days, and who
+/// looks for one message wants one row.
 fn properties() -> WriterProperties {
     let column = |name: &str| ColumnPath::new(vec![name.to_owned()]);
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_column_bloom_filter_enabled(column("anchor"), true)
-        .set_column_bloom_filter_fpp(column("anchor"), 0.01)
-        .set_column_bloom_filter_max_ndv(column("anchor"), ROW_GROUP_ANCHORS);
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    for name in ["anchor", "message_id"] {
+        builder = builder
+            .set_column_bloom_filter_enabled(column(name), true)
+            .set_column_bloom_filter_fpp(column(name), 0.01)
+            .set_column_bloom_filter_max_ndv(column(name), ROW_GROUP_VALUES);
+    }
     for name in ["message_id", "properties", "sealed"] {
         builder =
             builder.set_column_statistics_enabled(column(name), EnabledStatistics::None).set_column_dictionary_enabled(column(name), false);

@@ -177,7 +177,7 @@ async fn bounds_are_kept() {
         config.query_rows_max = 100;
         config.query_bytes_max = 4_000;
         config.query_memory_bytes_max = 4 << 20;
-        config.query_timeout_ms = 300;
+        config.query_timeout_ms = 1_500;
         config.query_slots = 1;
         config.tail_rows_max = 2_000;
     })
