@@ -1,5 +1,10 @@
 //! From the inbox to known events: what a batch is, and what later rooms do with it.
 
+pub(crate) mod mapping;
+pub(crate) mod retention;
+pub(crate) mod task;
+pub(crate) mod touch;
+
 use crate::event::Known;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, Cause, CustomerId};

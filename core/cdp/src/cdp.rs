@@ -1,0 +1,240 @@
+//! The facade: collecting, identifying, and what other wings ask.
+
+use crate::collect::backlog::{Backlog, Waiting};
+use crate::collect::message_ids::MessageIds;
+use crate::collect::{Arrival, Collector};
+use crate::event_type::EventTypes;
+use crate::history::{Flush, KnownTail};
+use crate::identity::identifier::Identifier;
+use crate::identity::plan::{Plan, Sighting};
+use crate::identity::resolve::{customer_of_root, root_of_customer};
+use crate::identity::{Rules, change, store};
+use crate::pipeline::Knowing;
+use crate::pipeline::retention::Retention;
+use crate::pipeline::task::Pipeline;
+use crate::settings::Collect;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_contract::{AnchorId, CustomerId, OrgUnitId};
+use heyuan_kernel::lease::Fence;
+use heyuan_kernel::processor::Task;
+use heyuan_kernel::pump::Reaction;
+use heyuan_kernel::{Actor, Error, Kernel, Problem};
+use heyuan_lake::{Lake, Tail};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::broadcast;
+
+/// What else is known of a customer, shown beside its identifiers.
+pub trait ProfileSource: Send + Sync {
+    /// Members of `profile` in the answer of `GET /v1/customers/{id}`; only what this actor may see, personal values masked.
+    fn profile<'a>(
+        &'a self,
+        actor: &'a Actor,
+        customer: &'a CustomerId,
+        anchors: &'a [AnchorId],
+    ) -> BoxFuture<'a, Result<Map<String, Value>, Problem>>;
+}
+
+/// Collects, identifies, and answers who is who. Cheap to clone.
+#[derive(Clone)]
+pub struct Cdp {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub kernel: Kernel,
+    pub settings: Arc<Collect>,
+    pub types: EventTypes,
+    pub rules: Arc<Rules>,
+    pub collector: Collector,
+    pub lake: OnceLock<Lake>,
+    pub profile: OnceLock<Arc<dyn ProfileSource>>,
+}
+
+impl Cdp {
+    /// Opens the room on migrated tables. `data` is the folder whose disk must not run full.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting that makes no sense; [`Error::Database`].
+    pub async fn open(kernel: Kernel, settings: Collect, data: &Path) -> Result<Cdp, Error> {
+        settings.check()?;
+        let settings = Arc::new(settings);
+        let types = EventTypes::open(kernel.db.clone()).await?;
+        let ids = MessageIds::open(kernel.db.clone(), settings.generation_ids).await?;
+        let backlog = Backlog::new(kernel.clone(), settings.clone(), data.to_owned());
+        let collector = Collector::start(kernel.clone(), types.clone(), ids, backlog);
+        let rules = Arc::new(Rules::built_in());
+        let inner = Inner { kernel, settings, types, rules, collector, lake: OnceLock::new(), profile: OnceLock::new() };
+        Ok(Cdp { inner: Arc::new(inner) })
+    }
+
+    /// Gives the lake from which timelines are read: one that was opened with [`Cdp::tail`].
+    pub fn use_lake(&self, lake: Lake) {
+        // A second lake would be a wiring mistake; the first stays.
+        let _ = self.inner.lake.set(lake);
+    }
+
+    /// Says who tells more about a customer.
+    pub fn use_profile(&self, source: Arc<dyn ProfileSource>) {
+        let _ = self.inner.profile.set(source);
+    }
+
+    /// Known events that the lake does not hold yet.
+    pub fn tail(&self) -> Arc<dyn Tail> {
+        Arc::new(KnownTail)
+    }
+
+    /// What the processor runs: the pipeline with the rooms that it lets know, the flush to the lake, retention.
+    pub fn tasks(&self, knowing: Vec<Arc<dyn Knowing>>) -> Vec<Arc<dyn Task>> {
+        let (kernel, settings) = (self.inner.kernel.clone(), self.inner.settings.clone());
+        let mut tasks: Vec<Arc<dyn Task>> = vec![Arc::new(Pipeline {
+            kernel: kernel.clone(),
+            types: self.inner.types.clone(),
+            rules: self.inner.rules.clone(),
+            settings: settings.clone(),
+            knowing,
+        })];
+        if let Some(lake) = self.inner.lake.get() {
+            tasks.push(Arc::new(Flush { kernel: kernel.clone(), lake: lake.clone(), settings: settings.clone() }));
+        }
+        tasks.push(Arc::new(Retention { kernel, ids: self.inner.collector.ids().clone(), settings, looked_at: AtomicI64::new(0) }));
+        tasks
+    }
+
+    /// What this room does when something happens in another.
+    pub fn reactions(&self) -> Vec<Arc<dyn Reaction>> {
+        vec![Arc::new(crate::reactions::Facts { kernel: self.inner.kernel.clone() })]
+    }
+
+    /// Gives every known event to the lake at once, however few they are.
+    ///
+    /// # Errors
+    /// The lake's and the database's.
+    pub async fn flush(&self, fence: &Fence) -> Result<bool, Problem> {
+        let Some(lake) = self.inner.lake.get() else { return Ok(false) };
+        let flush = Flush { kernel: self.inner.kernel.clone(), lake: lake.clone(), settings: self.inner.settings.clone() };
+        flush.flush(fence, true).await
+    }
+
+    /// The event types in force.
+    pub fn event_types(&self) -> &EventTypes {
+        &self.inner.types
+    }
+
+    /// The rules by which identifiers are matched.
+    pub fn rules(&self) -> &Rules {
+        &self.inner.rules
+    }
+
+    /// What arrives from now on, with its fate.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arrival> {
+        self.inner.collector.subscribe()
+    }
+
+    /// What waits to be processed.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn waiting(&self) -> Result<Waiting, Error> {
+        self.inner.collector.backlog().waiting().await
+    }
+
+    /// The position up to which events are known.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn position(&self) -> Result<i64, Error> {
+        crate::batch_sql::position(self.inner.kernel.db.reader(), crate::pipeline::task::PROCESSED).await
+    }
+
+    /// Records identifiers (`phone`, `openid@APP`, `member`, …, with their values) that were seen together just now, and answers the
+    /// strongest. Other wings call it for an actor whose right they have checked.
+    ///
+    /// # Errors
+    /// `invalid_request` for an unknown type or a value that can't be one of it; the database's.
+    pub async fn observe(&self, actor: &Actor, unit: Option<&OrgUnitId>, identifiers: &[(&str, &str)]) -> Result<AnchorId, Problem> {
+        let mut list = Vec::with_capacity(identifiers.len());
+        for (place, (kind, value)) in identifiers.iter().enumerate() {
+            let field = format!("identifiers[{place}]");
+            let identifier = Identifier::read(kind, value, None)
+                .ok_or_else(|| Problem::invalid(&field, format!("expected a type of identifier that we know and a value of it, not {kind}")))?;
+            list.push(identifier);
+        }
+        if list.is_empty() || list.len() > crate::identity::identifier::MAX {
+            return Err(Problem::invalid("identifiers", format!("1 to {} identifiers are seen together", crate::identity::identifier::MAX)));
+        }
+        let at = self.inner.kernel.clock.now().ms();
+        let sighting = Sighting { identifiers: list, at, unit: unit.cloned(), source: actor.name().to_owned() };
+        let anchor = self.inner.kernel.db.settle(|| self.observe_once(&sighting)).await?;
+        anchor.ok_or_else(|| Problem::new(heyuan_kernel::error::codes::ERASED, "the person was erased just now"))
+    }
+
+    async fn observe_once(&self, sighting: &Sighting) -> Result<Option<AnchorId>, Error> {
+        let kernel = &self.inner.kernel;
+        let plan = Plan::make(kernel.db.reader(), kernel, &self.inner.rules, std::slice::from_ref(sighting)).await?;
+        let anchor = plan.seen.first().and_then(|ids| ids.first()).cloned();
+        self.write_plan("observe identifiers", plan, |_| async { Ok(()) }.boxed()).await?;
+        Ok(anchor)
+    }
+
+    /// Writes a plan outside the pipeline: later rooms hear of its changes with the next batch.
+    pub(crate) async fn write_plan<F>(&self, name: &'static str, plan: Plan, also: F) -> Result<(), Error>
+    where
+        F: for<'c> Fn(&'c heyuan_kernel::Tx) -> BoxFuture<'c, Result<(), Error>> + Send + Sync + 'static,
+    {
+        let (plan, rules, now) = (Arc::new(plan), self.inner.rules.clone(), self.inner.kernel.clock.now());
+        let also = Arc::new(also);
+        self.inner
+            .kernel
+            .db
+            .write(name, move |tx| {
+                let (plan, rules, also) = (plan.clone(), rules.clone(), also.clone());
+                async move {
+                    plan.write(tx, &rules).await?;
+                    change::emit(tx, &plan.changes, now).await?;
+                    change::leave_pending(tx, &plan.changes).await?;
+                    also(tx).await
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// The customers behind anchors; unknown ones are left out.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn customers_of(&self, anchors: &[AnchorId]) -> Result<HashMap<AnchorId, CustomerId>, Error> {
+        let rows = store::nodes_by_id(self.inner.kernel.db.reader(), anchors).await?;
+        Ok(rows.into_iter().map(|row| (row.node.id.clone(), customer_of_root(&row.cluster))).collect())
+    }
+
+    /// The customer behind an anchor.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn customer_of(&self, anchor: &AnchorId) -> Result<Option<CustomerId>, Error> {
+        Ok(self.customers_of(std::slice::from_ref(anchor)).await?.remove(anchor))
+    }
+
+    /// The anchors of a customer, earliest first. Any id ever handed out resolves; an unknown one has none.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn anchors_of(&self, customer: &CustomerId) -> Result<Vec<AnchorId>, Error> {
+        let Some(root) = root_of_customer(customer) else { return Ok(Vec::new()) };
+        let reader = self.inner.kernel.db.reader();
+        let Some(row) = store::nodes_by_id(reader, [&root]).await?.pop() else { return Ok(Vec::new()) };
+        let rows = store::nodes_of_clusters(reader, &[row.cluster]).await?;
+        Ok(rows.into_iter().map(|row| row.node.id).collect())
+    }
+
+    /// The kernel that this room stands on.
+    pub fn kernel(&self) -> &Kernel {
+        &self.inner.kernel
+    }
+}

@@ -1,0 +1,22 @@
+//! Taking events in: parsed as far as refusing needs, known by their message ids, durable before the answer.
+
+pub(crate) mod backlog;
+mod collector;
+pub(crate) mod message;
+pub(crate) mod message_ids;
+pub(crate) mod rejected;
+pub(crate) mod sender;
+mod tail;
+
+pub use collector::{Collector, Outcome, Status};
+pub use message::Reason;
+pub use tail::Arrival;
+
+/// Largest event, in bytes: the Segment protocol's own limit.
+pub const EVENT_BYTES_MAX: usize = 32 << 10;
+/// Largest batch, in bytes after decompression: the Segment protocol's own limit.
+pub const BATCH_BYTES_MAX: usize = 500 << 10;
+/// Deepest nesting of an event's JSON; what people send is below 10.
+pub const DEPTH_MAX: usize = 32;
+/// Longest identifier or message id, in bytes.
+pub const ID_BYTES_MAX: usize = 256;

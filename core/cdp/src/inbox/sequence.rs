@@ -1,0 +1,72 @@
+//! Numbering: a block gets its positions only once it is committed, so a reader never passes one that can still commit.
+
+use crate::batch_sql::{position, set_position};
+use crate::collect::sender::{Sender, Spelling};
+use crate::inbox::block::{self, Entry, Part};
+use futures::FutureExt;
+use heyuan_contract::Timestamp;
+use heyuan_kernel::lease::Fence;
+use heyuan_kernel::{Error, Kernel, Tx, sql};
+use std::sync::Arc;
+
+/// The last position handed out.
+pub(crate) const SEQUENCED: &str = "sequenced";
+/// Blocks numbered in one transaction.
+const BLOCKS_MAX: i64 = 500;
+
+/// Numbers committed blocks in the order of their insertion; answers how many.
+pub(crate) async fn number(kernel: &Kernel, fence: &Fence) -> Result<u64, Error> {
+    let waiting = sql::one(kernel.db.reader(), "SELECT id FROM cdp_inbox_block WHERE first_position IS NULL LIMIT 1", []).await?;
+    if waiting.is_none() {
+        return Ok(0);
+    }
+    let fence = fence.clone();
+    kernel
+        .db
+        .write("number inbox blocks", move |tx| {
+            let fence = fence.clone();
+            async move {
+                fence.check(tx).await?;
+                number_blocks(tx).await
+            }
+            .boxed()
+        })
+        .await
+}
+
+async fn number_blocks(tx: &Tx) -> Result<u64, Error> {
+    let base = position(tx.conn(), SEQUENCED).await?;
+    let text = "SELECT id, events FROM cdp_inbox_block WHERE first_position IS NULL ORDER BY id LIMIT $1";
+    let rows = sql::all(tx.conn(), text, [BLOCKS_MAX.into()]).await?;
+    let mut next = base + 1;
+    for row in &rows {
+        let (id, events): (i64, i64) = (sql::get(row, "id")?, sql::get(row, "events")?);
+        sql::execute(tx.conn(), "UPDATE cdp_inbox_block SET first_position = $1 WHERE id = $2", [next.into(), id.into()]).await?;
+        next += events;
+    }
+    set_position(tx.conn(), SEQUENCED, next - 1).await?;
+    Ok(u64::try_from(rows.len()).unwrap_or(0))
+}
+
+/// Puts events of this process itself into the inbox, in the transaction of their cause. They are native, and may name anchors.
+pub(crate) async fn append(tx: &Tx, kernel: &Kernel, source: &str, unit: Option<heyuan_contract::OrgUnitId>, events: Vec<(String, serde_json::Value)>) -> Result<(), Error> {
+    let arrived_at = Timestamp::clamped(heyuan_kernel::time::now_ms());
+    let sender = Sender { key: source.to_owned(), unit, import: true, spelling: Spelling::Internal, arrived_at, sent_at: None };
+    let entries: Vec<Entry> =
+        events.into_iter().map(|(message_id, event)| Entry { path_kind: None, message_id, raw: event.to_string() }).collect();
+    let count = i64::try_from(entries.len()).unwrap_or(0);
+    let payload = block::seal(kernel.keys.inbox(), &[Part { sender: Arc::new(sender), entries }])?;
+    write(tx, count, arrived_at, Vec::new(), payload).await
+}
+
+/// Writes a block.
+pub(crate) async fn write(tx: &Tx, events: i64, arrived_at: Timestamp, skipped: Vec<u8>, payload: Vec<u8>) -> Result<(), Error> {
+    let bytes = i64::try_from(payload.len()).unwrap_or(i64::MAX);
+    sql::execute(
+        tx.conn(),
+        "INSERT INTO cdp_inbox_block (events, bytes, arrived_at, skipped, payload) VALUES ($1, $2, $3, $4, $5)",
+        [events.into(), bytes.into(), arrived_at.ms().into(), skipped.into(), payload.into()],
+    )
+    .await?;
+    Ok(())
+}

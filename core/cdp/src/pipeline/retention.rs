@@ -1,0 +1,78 @@
+//! Retention: message ids and rejected events go when their days are over, in small steps.
+
+use crate::collect::message_ids::MessageIds;
+use crate::settings::Collect;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_kernel::lease::Fence;
+use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::time::now_ms;
+use heyuan_kernel::{Kernel, Problem, sql};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// How often it is looked for what is too old.
+const LOOK_EVERY_MS: i64 = 10 * 60_000;
+/// A day.
+const DAY_MS: i64 = 86_400_000;
+/// Rejected events removed in one transaction.
+const REJECTED_MAX: i64 = 1_000;
+
+/// The processor's task that removes what is too old.
+pub(crate) struct Retention {
+    pub kernel: Kernel,
+    pub ids: MessageIds,
+    pub settings: Arc<Collect>,
+    pub looked_at: AtomicI64,
+}
+
+impl Task for Retention {
+    fn name(&self) -> &'static str {
+        "inbox retention"
+    }
+
+    fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
+        async move {
+            let now = now_ms();
+            if now - self.looked_at.load(Ordering::Relaxed) < LOOK_EVERY_MS {
+                return Ok(Progress::Idle);
+            }
+            let more_ids = self.ids.forget(now - self.settings.message_id_days * DAY_MS).await?;
+            let more_rejected = self.forget_rejected(fence, now - self.settings.rejected_days * DAY_MS).await?;
+            if more_ids || more_rejected {
+                return Ok(Progress::Busy);
+            }
+            self.looked_at.store(now, Ordering::Relaxed);
+            Ok(Progress::Idle)
+        }
+        .boxed()
+    }
+
+    fn begin_term(&self) {
+        self.looked_at.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Retention {
+    async fn forget_rejected(&self, fence: &Fence, before: i64) -> Result<bool, Problem> {
+        let old = sql::one(self.kernel.db.reader(), "SELECT id FROM cdp_rejected WHERE arrived_at < $1 LIMIT 1", [before.into()]).await?;
+        if old.is_none() {
+            return Ok(false);
+        }
+        let fence = fence.clone();
+        let text = "DELETE FROM cdp_rejected WHERE id IN (SELECT id FROM cdp_rejected WHERE arrived_at < $1 LIMIT $2)";
+        let removed: u64 = self
+            .kernel
+            .db
+            .write("remove old rejected events", move |tx| {
+                let fence = fence.clone();
+                async move {
+                    fence.check(tx).await?;
+                    sql::execute(tx.conn(), text, [before.into(), REJECTED_MAX.into()]).await
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(removed > 0)
+    }
+}

@@ -1,0 +1,291 @@
+//! The pipeline: numbers blocks, identifies, types and seals a batch, lets later rooms know, and commits all of it with its position.
+
+use super::mapping::{self, Ground, Mapped};
+use super::{Batch, Knowing};
+use crate::batch_sql::{position, set_position};
+use crate::event::{Known, PropertyValue};
+use crate::event_type::EventTypes;
+use crate::event_type::faults::{self, Counts};
+use crate::history;
+use crate::identity::plan::{Plan, Sighting};
+use crate::identity::{Rules, change};
+use crate::inbox::{block, sequence};
+use crate::settings::Collect;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_contract::{DomainEvent, Timestamp};
+use heyuan_kernel::lease::Fence;
+use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::{Error, Kernel, Problem, Tx, sql};
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The position up to which events are known.
+pub(crate) const PROCESSED: &str = "processed";
+/// A batch takes no further block once it holds this many events.
+const BATCH_EVENTS: i64 = 2_000;
+/// Blocks looked at for one batch.
+const BATCH_BLOCKS: i64 = 256;
+
+/// The processor's task between the inbox and what is known.
+pub(crate) struct Pipeline {
+    pub kernel: Kernel,
+    pub types: EventTypes,
+    pub rules: Arc<Rules>,
+    pub settings: Arc<Collect>,
+    pub knowing: Vec<Arc<dyn Knowing>>,
+}
+
+/// A batch with everything that is decided and made before its transaction.
+struct Ready {
+    batch: Batch,
+    plan: Plan,
+    prepared: Vec<Box<dyn Any + Send + Sync>>,
+    counts: Counts,
+    blocks: Vec<i64>,
+    known: Vec<u8>,
+    before: i64,
+    pending: i64,
+    now: Timestamp,
+}
+
+/// Blocks that were read.
+struct Read {
+    ids: Vec<i64>,
+    mapped: Vec<Mapped>,
+    counts: Counts,
+    to: i64,
+}
+
+impl Task for Pipeline {
+    fn name(&self) -> &'static str {
+        "inbox pipeline"
+    }
+
+    fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
+        async move {
+            let numbered = sequence::number(&self.kernel, fence).await?;
+            let worked = self.kernel.db.settle(|| self.process(fence)).await?;
+            Ok(if worked || numbered > 0 { Progress::Busy } else { Progress::Idle })
+        }
+        .boxed()
+    }
+}
+
+impl Pipeline {
+    async fn process(&self, fence: &Fence) -> Result<bool, Error> {
+        self.types.refresh().await?;
+        let before = position(self.kernel.db.reader(), PROCESSED).await?;
+        let (pending, last_pending) = change::read_pending(self.kernel.db.reader()).await?;
+        let read = self.read(before).await?;
+        if read.ids.is_empty() && pending.is_empty() {
+            return Ok(false);
+        }
+        let mut ready = self.identify(before, read).await?;
+        ready.pending = last_pending;
+        // What another room's observation changed comes first: it was committed before this batch.
+        ready.batch.identity.splice(0..0, pending);
+        self.fill_customers(&mut ready).await?;
+        for knowing in &self.knowing {
+            let prepared = knowing.prepare(&ready.batch).await.map_err(Error::Problem)?;
+            ready.prepared.push(prepared);
+        }
+        self.commit(fence, ready).await?;
+        Ok(true)
+    }
+
+    /// Reads whole blocks after a position, opens them and maps their events.
+    async fn read(&self, before: i64) -> Result<Read, Error> {
+        let reader = self.kernel.db.reader();
+        let text = "SELECT id, first_position, events FROM cdp_inbox_block WHERE first_position > $1 ORDER BY first_position LIMIT $2";
+        let mut chosen: Vec<(i64, i64)> = Vec::new();
+        let (mut events, mut to) = (0, before);
+        for row in sql::all(reader, text, [before.into(), BATCH_BLOCKS.into()]).await? {
+            let (id, first, count): (i64, i64, i64) = (sql::get(&row, "id")?, sql::get(&row, "first_position")?, sql::get(&row, "events")?);
+            if first != to + 1 {
+                return Err(Error::Corrupt { what: "inbox", why: format!("position {} is missing", to + 1) });
+            }
+            chosen.push((id, first));
+            to += count;
+            events += count;
+            if events >= BATCH_EVENTS {
+                break;
+            }
+        }
+        let mut sealed = Vec::with_capacity(chosen.len());
+        for (id, first) in &chosen {
+            let row = sql::one(reader, "SELECT skipped, payload FROM cdp_inbox_block WHERE id = $1", [(*id).into()]).await?;
+            let row = row.ok_or(Error::Stale("an inbox block"))?;
+            sealed.push((*first, sql::get::<Vec<u8>>(&row, "skipped")?, sql::get::<Vec<u8>>(&row, "payload")?));
+        }
+        let ground = Ground { types: self.types.types(), own_time_ms_max: self.settings.own_time_days_max * 86_400_000 };
+        let key = self.kernel.keys.inbox().clone();
+        let opened = tokio::task::spawn_blocking(move || open_blocks(&ground, &key, &sealed));
+        let (mapped, counts) = opened.await.map_err(|_| Error::Broken("inbox pipeline"))??;
+        Ok(Read { ids: chosen.into_iter().map(|(id, _)| id).collect(), mapped, counts, to })
+    }
+
+    /// Turns identifiers into nodes, and events into known ones.
+    async fn identify(&self, before: i64, mut read: Read) -> Result<Ready, Error> {
+        let reader = self.kernel.db.reader();
+        let sightings: Vec<Sighting> =
+            read.mapped.iter_mut().map(|mapped| Sighting { identifiers: std::mem::take(&mut mapped.sighting.identifiers), ..mapped.sighting.clone() }).collect();
+        let mut plan = Plan::make(reader, &self.kernel, &self.rules, &sightings).await?;
+        let seen = std::mem::take(&mut plan.seen);
+        let sealers = read.mapped.iter().zip(&seen).filter(|(mapped, _)| !mapped.personal.is_empty() || mapped.undeclared.is_some());
+        let anchors: BTreeSet<_> = sealers.filter_map(|(_, ids)| ids.first()).cloned().collect();
+        plan.sealing.load(reader, &self.kernel.keys, &anchors).await?;
+        let mut events = Vec::with_capacity(read.mapped.len());
+        for (mapped, identifiers) in read.mapped.into_iter().zip(seen) {
+            // All identifiers suppressed: a late retry of an erased person's event is dropped.
+            if !identifiers.is_empty() {
+                events.push(known(mapped, identifiers, &mut plan));
+            }
+        }
+        let identity = plan.changes.clone();
+        let batch = Batch { events, identity, customers: HashMap::new(), from: before + 1, to: read.to };
+        let rows = batch.events.clone();
+        let packed = tokio::task::spawn_blocking(move || history::pack(&rows));
+        let known = packed.await.map_err(|_| Error::Broken("inbox pipeline"))??;
+        Ok(Ready {
+            batch,
+            plan,
+            prepared: Vec::new(),
+            counts: read.counts,
+            blocks: read.ids,
+            known,
+            before,
+            pending: 0,
+            now: self.kernel.clock.now(),
+        })
+    }
+
+    /// The customers of all anchors that the batch names, as they are after it.
+    async fn fill_customers(&self, ready: &mut Ready) -> Result<(), Error> {
+        let mut missing = BTreeSet::new();
+        let named = ready.batch.events.iter().flat_map(|event| &event.identifiers).chain(ready.batch.identity.iter().map(|change| &change.anchor));
+        for anchor in named {
+            match ready.plan.customer(anchor) {
+                Some(customer) => {
+                    ready.batch.customers.insert(anchor.clone(), customer);
+                }
+                None => {
+                    missing.insert(anchor.clone());
+                }
+            }
+        }
+        for row in crate::identity::store::nodes_by_id(self.kernel.db.reader(), &missing).await? {
+            ready.batch.customers.insert(row.node.id.clone(), crate::identity::resolve::customer_of_root(&row.cluster));
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, fence: &Fence, ready: Ready) -> Result<(), Error> {
+        let ready = Arc::new(ready);
+        let (fence, knowing, rules) = (fence.clone(), self.knowing.clone(), self.rules.clone());
+        self.kernel
+            .db
+            .write("inbox pipeline", move |tx| {
+                let (fence, knowing, rules, ready) = (fence.clone(), knowing.clone(), rules.clone(), ready.clone());
+                async move {
+                    fence.check(tx).await?;
+                    if position(tx.conn(), PROCESSED).await? != ready.before {
+                        return Err(Error::Stale("the pipeline's position"));
+                    }
+                    ready.write(tx, &rules).await?;
+                    for (knowing, prepared) in knowing.iter().zip(&ready.prepared) {
+                        knowing.apply(tx, &ready.batch, prepared.as_ref()).await?;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+}
+
+impl Ready {
+    async fn write(&self, tx: &Tx, rules: &Rules) -> Result<(), Error> {
+        self.plan.write(tx, rules).await?;
+        for event in &self.batch.events {
+            if let Some(touch) = &event.touch {
+                let touched = DomainEvent::CampaignTouched {
+                    anchor: event.anchor.clone(),
+                    message_id: event.message_id.clone(),
+                    unit: event.unit.clone(),
+                    touch: touch.clone(),
+                    occurred_at: event.occurred_at,
+                };
+                tx.emit(event.anchor.as_str(), &touched).await?;
+            }
+        }
+        change::emit(tx, &self.plan.changes, self.now).await?;
+        change::drop_pending(tx, self.pending).await?;
+        faults::add(tx, &self.counts, self.now).await?;
+        for id in &self.blocks {
+            sql::execute(tx.conn(), "DELETE FROM cdp_inbox_block WHERE id = $1", [(*id).into()]).await?;
+        }
+        if self.batch.to > self.before {
+            history::write(tx, self.batch.from, self.batch.to, self.batch.events.len(), self.now, &self.known).await?;
+            set_position(tx.conn(), PROCESSED, self.batch.to).await?;
+        }
+        Ok(())
+    }
+}
+
+type SealedBlock = (i64, Vec<u8>, Vec<u8>);
+
+fn open_blocks(ground: &Ground, key: &heyuan_kernel::secret::Key, sealed: &[SealedBlock]) -> Result<(Vec<Mapped>, Counts), Error> {
+    let mut mapped = Vec::new();
+    let mut counts = Counts::new();
+    for (first, skipped, payload) in sealed {
+        let skipped: BTreeSet<u32> = block::read_places(skipped).into_iter().collect();
+        let mut next = *first;
+        let mut place = 0;
+        for part in block::open(key, payload)? {
+            for entry in part.entries {
+                let duplicate = skipped.contains(&place);
+                place += 1;
+                if duplicate {
+                    continue;
+                }
+                match mapping::map(ground, &part.sender, next, entry, &mut counts) {
+                    Some(one) => mapped.push(one),
+                    None => tracing::error!(position = next, "an accepted event can't be read by this release; its position stays empty"),
+                }
+                next += 1;
+            }
+        }
+    }
+    Ok((mapped, counts))
+}
+
+/// Puts personal values and undeclared properties under the key of the anchor.
+fn known(mapped: Mapped, identifiers: Vec<heyuan_contract::AnchorId>, plan: &mut Plan) -> Known {
+    let anchor = identifiers[0].clone();
+    let (mut properties, mut traits) = (mapped.properties, mapped.traits);
+    for (is_trait, name, class, value) in mapped.personal {
+        if let Some(reference) = plan.sealing.value(&anchor, class, &value) {
+            let target = if is_trait { &mut traits } else { &mut properties };
+            target.insert(name, PropertyValue::Personal(reference));
+        }
+    }
+    let sealed = mapped.undeclared.and_then(|plain| plan.sealing.bytes(&anchor, plain.as_bytes(), &mapped.message_id));
+    Known {
+        position: mapped.position,
+        message_id: mapped.message_id,
+        kind: mapped.kind,
+        name: mapped.name,
+        anchor,
+        identifiers,
+        unit: mapped.unit,
+        app: mapped.app,
+        occurred_at: mapped.occurred_at,
+        arrived_at: mapped.arrived_at,
+        properties,
+        traits,
+        touch: mapped.touch,
+        sealed,
+    }
+}
