@@ -1,0 +1,6 @@
+//! Attribution at its door, on both databases.
+
+mod leads;
+mod reports;
+mod spend;
+mod world;
