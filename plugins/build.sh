@@ -60,9 +60,9 @@ target_dir="$out/target"
     cargo build --quiet --release --locked --package heyuan-componentize --target-dir "$target_dir/tools"
 )
 
-# 4 MiB from the start: growing memory later is a system call of the host in every call. A quarter of a MiB of stack is plenty
+# A MiB from the start: growing memory later is a system call of the host in every call. A quarter of a MiB of stack is plenty
 # for rules and keeps the pages together. SIMD is deterministic; its relaxed sibling, which isn't, stays off.
-flags="-Ctarget-feature=+simd128 -Clink-arg=--initial-memory=4194304 -Clink-arg=-zstack-size=262144"
+flags="-Ctarget-feature=+simd128 -Clink-arg=--initial-memory=1048576 -Clink-arg=-zstack-size=262144"
 packages=()
 for plugin in "${plugins[@]}"; do packages+=(--package "$plugin"); done
 build=(cargo build --quiet --release --locked --target $target --target-dir "$target_dir/$route" "${packages[@]}")

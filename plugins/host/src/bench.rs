@@ -51,7 +51,7 @@ struct Native {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Takes some ten seconds. Installs the example plugins into `host`, whose limits are all on.
+/// Takes half a minute. Installs the example plugins into `host`, whose limits are all on.
 pub fn measure(host: &Host, plugins: &BenchPlugins) -> Result<Vec<Measure>, Failure> {
     let tagger = host.tagger(&host.install(&std::fs::read(&plugins.home_upgrader)?)?)?;
     let rule = host.benefit_rule(&host.install(&std::fs::read(&plugins.member_day)?)?)?;
@@ -88,6 +88,8 @@ pub fn measure(host: &Host, plugins: &BenchPlugins) -> Result<Vec<Measure>, Fail
     add("isolated evaluations/s, one thread", one, "1/s", "member-day decisions, a fresh instance each");
     add("isolated evaluations/s, two threads", two, "1/s", "member-day decisions, a fresh instance each");
     add("two threads to one", two / one, "x", "isolated evaluations");
+    let (bytes, plugins_installed) = resident_bytes_of_many(host, &std::fs::read(&plugins.home_upgrader)?)?;
+    add("memory of 50 active Rust plugins", bytes / f64::from(plugins_installed) * 50.0 / 1e6, "MB", "resident, each called once");
     let native_gain = native.decisions_two_threads / native.decisions_one_thread;
     add("two threads to one, native rule", native_gain, "x", "the same source natively, same run");
     Ok(measures)
@@ -149,6 +151,26 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 
 fn micros(sorted: &[u64], percent: usize) -> f64 {
     percentile(sorted, percent) as f64 / 1_000.0
+}
+
+/// Resident memory that further plugins add, and how many these were: the same component under other digests.
+fn resident_bytes_of_many(host: &Host, component: &[u8]) -> Result<(f64, u8), Failure> {
+    const PLUGINS: u8 = 20;
+    let before = resident_bytes()?;
+    for number in 0..PLUGINS {
+        // A custom section of one byte and a name of one letter changes the digest and nothing else.
+        let other = [component, &[0, 3, 1, b'n', number]].concat();
+        host.tagger(&host.install(&other)?)?.evaluate(&batch(1_000))?;
+    }
+    let after = resident_bytes()?;
+    Ok((after.saturating_sub(before) as f64, PLUGINS))
+}
+
+fn resident_bytes() -> Result<u64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kilobytes * 1_024)
 }
 
 fn evaluations_per_second(tagger: &Tagger, rule: &BenefitRule, threads: usize) -> Result<f64, Failure> {

@@ -1,6 +1,6 @@
 //! What a host is told: where compiled code lies, who compiles, and how much a call may use.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// What one call may use at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,19 +67,34 @@ impl CompilerCommand {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HostConfig {
     pub tagger: Limits,
     pub benefit_rule: Limits,
     /// Size of an uploaded component.
     pub component_bytes: usize,
-    /// Calls that run at the same moment; one more is stopped with [`crate::Stop::Busy`]. Each slot keeps at most a quarter of
-    /// a MiB and a few pages resident once it was used, and slots are reused before fresh ones are touched.
+    /// Calls that run at the same moment; one more is stopped with [`crate::Stop::Busy`]. Each slot keeps at most half a MiB
+    /// resident once it was used, and slots are reused before fresh ones are touched.
     pub concurrent_calls: u32,
     pub compiled_cache_dir: PathBuf,
     /// Proves that compiled code is ours. From the tenant's keys; whoever knows it can run native code in this process.
     pub cache_key: [u8; 32],
     pub compiler: CompilerCommand,
+}
+
+impl fmt::Debug for HostConfig {
+    /// Without the key.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("HostConfig")
+            .field("tagger", &self.tagger)
+            .field("benefit_rule", &self.benefit_rule)
+            .field("component_bytes", &self.component_bytes)
+            .field("concurrent_calls", &self.concurrent_calls)
+            .field("compiled_cache_dir", &self.compiled_cache_dir)
+            .field("compiler", &self.compiler)
+            .finish_non_exhaustive()
+    }
 }
 
 impl HostConfig {

@@ -37,6 +37,43 @@ fn bomb() -> usize {
     }
 }
 
+/// Blocks of many sizes, grown, shrunk and dropped in no order; each must keep its own bytes, and new ones must be zero. No
+/// harm, but where else would the allocator of the SDK be put to the test?
+fn shuffle_memory() -> u32 {
+    let mut state = 1_u32;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    let mut held: Vec<(u8, Vec<u8>)> = Vec::new();
+    let mut checked = 0;
+    for round in 0..4_000_usize {
+        let mark = round as u8;
+        match next(4) {
+            0 | 1 => {
+                let mut block = black_box(vec![0_u8; next(if round % 16 == 0 { 20_000 } else { 300 })]);
+                assert!(block.iter().all(|&byte| byte == 0), "a new block of {} bytes is not zero", block.len());
+                block.fill(mark);
+                held.push((mark, block));
+            }
+            2 if !held.is_empty() => {
+                let place = next(held.len());
+                let (mark, block) = &mut held[place];
+                let size = next(2 * block.len() + 64);
+                block.resize(size, *mark);
+                block.shrink_to_fit();
+            }
+            _ if !held.is_empty() => {
+                let (mark, block) = held.swap_remove(next(held.len()));
+                assert!(block.iter().all(|&byte| byte == mark), "a block of {} bytes was written by another", block.len());
+                checked += 1;
+            }
+            _ => {}
+        }
+    }
+    checked + held.iter().filter(|(mark, block)| block.iter().all(|byte| byte == mark)).count() as u32
+}
+
 /// Does harm on request.
 #[tagger(name = "hostile-tagger")]
 pub fn tag(wish: &Wish, moment: Moment) -> Result<Answer, String> {
@@ -60,6 +97,7 @@ pub fn tag(wish: &Wish, moment: Moment) -> Result<Answer, String> {
                 black_box(&block);
             }
         }
+        10 => answer.number = Some(f64::from(shuffle_memory())),
         _ => {}
     }
     Ok(answer)

@@ -76,6 +76,15 @@ fn a_huge_answer_is_not_copied() {
 }
 
 #[test]
+fn the_allocator_of_the_sdk_keeps_blocks_apart() {
+    let (_dir, tagger) = tagger_with_much_fuel();
+    let answer = tagger.evaluate(&batch(&[10.0])).expect("no assertion inside fails");
+    // Every block that was made was found whole; the generator's start is fixed.
+    let Some(TagValue::Number(blocks)) = answer.columns[1].value(0) else { panic!("the row has a number") };
+    assert!(blocks > 1_900.0, "{blocks} blocks");
+}
+
+#[test]
 fn with_the_usual_fuel_neither_gets_that_far() {
     check(2.0, stopped_by(Stop::Fuel));
     check(3.0, stopped_by(Stop::Fuel));
