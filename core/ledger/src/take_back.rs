@@ -26,6 +26,8 @@ pub struct TakeBack {
     pub credit: String,
     /// Above zero.
     pub amount: i64,
+    /// The most that may be owed for it: what of the lot was spent. What is in neither the lot nor this is let go: it expired.
+    pub owed_max: i64,
     /// The taking's own time.
     pub occurred_at: Timestamp,
     /// The month that it counts in.
@@ -46,31 +48,42 @@ pub struct TakenBack {
 }
 
 impl Ledger {
+    /// What moved a lot since it was opened, by kind of transfer: negative out of it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn lot_moves(&self, tx: &Tx, source: &str) -> Result<Vec<(String, i64)>, Error> {
+        let text = "SELECT t.kind, CAST(SUM(m.amount) AS BIGINT) AS amount FROM ledger_lot l JOIN ledger_lot_move m ON m.lot = l.no
+                    JOIN ledger_transfer t ON t.no = m.transfer WHERE l.source = $1 GROUP BY t.kind ORDER BY t.kind";
+        let rows = sql::all(tx.conn(), text, [source.into()]).await?;
+        rows.iter().map(|row| Ok((sql::get(row, "kind")?, sql::get(row, "amount")?))).collect()
+    }
+
     /// Takes points of one lot back. The same key again answers what it did the first time.
     ///
     /// # Errors
     /// [`Error::KeyReused`], [`Error::Amount`], [`Error::UnknownAccount`]; the database's.
     pub async fn take_back(&self, tx: &Tx, taking: &TakeBack) -> Result<TakenBack, Error> {
+        if taking.amount <= 0 {
+            return Err(Error::Amount(taking.key.clone()));
+        }
         let ids = [taking.account.clone(), taking.receivable.clone(), taking.credit.clone()];
         account::lock(tx, &ids).await?;
         let owed_key = format!("{}/receivable", taking.key);
         let done = TakenBack { lot: posted(tx, &taking.key).await?, receivable: posted(tx, &owed_key).await? };
         if done != TakenBack::default() {
-            let same = done.lot + done.receivable == taking.amount;
+            let same = done.lot + done.receivable <= taking.amount;
             return if same { Ok(done) } else { Err(Error::KeyReused(taking.key.clone())) };
         }
         let left = lot::of_source(tx, &taking.lot).await?.map_or(0, |lot| lot.remaining);
         let part = left.min(taking.amount);
-        let rest = taking.amount - part;
+        let rest = (taking.amount - part).min(taking.owed_max.max(0));
         let mut transfers = Vec::with_capacity(2);
         if part > 0 {
             transfers.push(transfer(taking, taking.key.clone(), &taking.account, part, Lots::From(taking.lot.clone())));
         }
         if rest > 0 {
             transfers.push(transfer(taking, owed_key, &taking.receivable, rest, Lots::None));
-        }
-        if transfers.is_empty() {
-            return Err(Error::Amount(taking.key.clone()));
         }
         self.post(tx, &transfers).await?;
         Ok(TakenBack { lot: part, receivable: rest })

@@ -157,6 +157,7 @@ async fn lots_go_first_expiring_first_and_come_back_with_their_own_expiry() {
             receivable: "member/1/receivable".into(),
             credit: "line/mall/issued".into(),
             amount: 30,
+            owed_max: 25,
             occurred_at: Timestamp::clamped(NOW_MS),
             period: Period::parse("2026-11").expect("a month"),
             kind: "refund".into(),

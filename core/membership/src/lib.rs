@@ -1,1 +1,49 @@
-//! heyuan-membership
+//! One member for all lines: joining, tiers, earning, benefits, points, clearing.
+//!
+//! Membership owns members, the transactions that lines report, the decisions made about them, tiers, points in use, budgets of
+//! rules, and the clearing of lines with the points centre. It promises that a transaction is posted once with everything that it
+//! earned or nothing, that a decision can be explained and run again on the bytes that it was made with, that refunds end alike in
+//! whatever order and parts they come, that no member spends a point twice and no rule grants one beyond its budget, and that a
+//! closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`, `tier.changed.v1` and `voucher.granted.v1`.
+//! It reacts to `order.paid.v1`, `order.refunded.v1` and `customer.erased.v1`.
+
+mod books;
+mod clearing;
+mod clock;
+mod customers;
+mod decide;
+mod decision;
+mod earn;
+mod error;
+mod explain;
+mod facade;
+mod http;
+mod join;
+mod member;
+mod migration;
+mod points;
+mod post;
+mod reaction;
+mod refund;
+mod report;
+mod rule;
+mod tier;
+mod transaction;
+
+pub use clearing::{Clearing, ClearingLine, ClearingState, MatrixCell};
+pub use clock::Clockwork;
+pub use customers::{Customers, Features, Identifier};
+pub use decision::{Call, Decision, RerunCall, RerunReport};
+pub use earn::{EarnRules, Earned, LineRule};
+pub use error::{Error, codes};
+pub use facade::Membership;
+pub use http::routes;
+pub use join::{Join, Joined};
+pub use member::MemberView;
+pub use migration::Migrator;
+pub use points::{Spend, SpendView, StatementLine};
+pub use rule::{
+    BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
+};
+pub use tier::{TierPolicy, TierStep};
+pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};

@@ -1,0 +1,98 @@
+//! Names of accounts, locks in the order that everybody takes them, and the open period.
+
+use crate::error::Error;
+use heyuan_contract::{Line, MemberId, OrgUnitId, TransactionId};
+use heyuan_kernel::{Tx, sql};
+use heyuan_ledger::{Account, Period};
+use sea_orm::{ConnectionTrait, DbBackend};
+
+/// The unit of spendable points.
+pub(crate) const POINTS: &str = "points";
+/// The unit of growth value.
+pub(crate) const GROWTH: &str = "growth";
+/// The unit in which lines settle.
+pub(crate) const FEN: &str = "cny_fen";
+/// The points centre's side of the settlement.
+pub(crate) const CENTRE: &str = "centre/settlement";
+
+/// What a line's points were, on the line's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LineAccount {
+    Issued,
+    Refunded,
+    Expired,
+    Spent,
+    Growth,
+    Settlement,
+}
+
+pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
+    let what = match account {
+        LineAccount::Issued => "points_issued",
+        LineAccount::Refunded => "points_refunded",
+        LineAccount::Expired => "points_expired",
+        LineAccount::Spent => "points_spent",
+        LineAccount::Growth => "growth_issued",
+        LineAccount::Settlement => "settlement",
+    };
+    format!("line/{line}/{what}")
+}
+
+/// Every account of the lines and the centre.
+pub(crate) fn standing_accounts() -> Vec<Account> {
+    let points = [LineAccount::Issued, LineAccount::Refunded, LineAccount::Expired, LineAccount::Spent];
+    let mut accounts = vec![Account::striped(CENTRE, "centre", FEN)];
+    for line in Line::ALL {
+        accounts.extend(points.iter().map(|account| Account::striped(line_account(line, *account), line.as_str(), POINTS)));
+        accounts.push(Account::striped(line_account(line, LineAccount::Growth), line.as_str(), GROWTH));
+        accounts.push(Account::striped(line_account(line, LineAccount::Settlement), line.as_str(), FEN));
+    }
+    accounts
+}
+
+pub(crate) fn points_account(member: &MemberId) -> String {
+    format!("member/{member}/points")
+}
+
+pub(crate) fn growth_account(member: &MemberId) -> String {
+    format!("member/{member}/growth")
+}
+
+pub(crate) fn receivable_account(member: &MemberId) -> String {
+    format!("member/{member}/points_receivable")
+}
+
+/// The accounts of one member.
+pub(crate) fn member_accounts(member: &MemberId) -> Vec<Account> {
+    vec![
+        Account::lots(points_account(member), member.as_str(), POINTS),
+        Account::plain(growth_account(member), member.as_str(), GROWTH, None),
+        Account::plain(receivable_account(member), member.as_str(), POINTS, None),
+    ]
+}
+
+/// The key of the transfer that opened a purchase's lot.
+pub(crate) fn earn_key(unit: &OrgUnitId, id: &TransactionId) -> String {
+    format!("transaction/{unit}/{id}/points")
+}
+
+/// Lets one unit of work at a time deal with a purchase and its refunds, whether or not its row is there yet: a refund that waits
+/// and the purchase that it waits for can't pass each other. The first lock that a unit takes.
+pub(crate) async fn lock_purchase(tx: &Tx, unit: &OrgUnitId, id: &TransactionId) -> Result<(), Error> {
+    if tx.conn().get_database_backend() == DbBackend::Postgres {
+        let name = format!("membership/{unit}/{id}");
+        sql::one(tx.conn(), "SELECT pg_advisory_xact_lock(hashtextextended($1, 7))::text AS locked", [name.into()]).await?;
+    }
+    Ok(())
+}
+
+/// The month in which a fact counts: its own while that is open, else the first open one. Keeps a close waiting until the commit.
+pub(crate) async fn open_period(tx: &Tx, own: Period) -> Result<Period, Error> {
+    let text = match tx.conn().get_database_backend() {
+        DbBackend::Postgres => "SELECT closed_through FROM membership_book WHERE name = 'points' FOR SHARE",
+        _ => "SELECT closed_through FROM membership_book WHERE name = 'points'",
+    };
+    let row = sql::one(tx.conn(), text, []).await?;
+    let closed: i64 = row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?;
+    Ok(Period::from_number(closed).map_or(own, |closed| own.max(closed.next())))
+}

@@ -1,0 +1,348 @@
+//! Clearing (单项结算): what each line owes the points centre for a month, or gets from it.
+//!
+//! A line owes the cost of the points that it issued, gets back the cost of those that were taken back or expired, and gets the
+//! cost of the points that were spent with it. Costs are summed exactly and rounded to fen once per issuer, spender and period.
+
+use crate::books::{self, LineAccount};
+use crate::error::{Error, codes};
+use crate::facade::Membership;
+use crate::member::corrupt;
+use futures::FutureExt;
+use heyuan_contract::{Line, Ratio};
+use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::{Actor, Problem, Reach, Scope, Tx, audit, sql};
+use heyuan_ledger::{Lots, Period, Transfer};
+use sea_orm::ConnectionTrait;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Whether a period can still change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClearingState {
+    /// It can.
+    Open,
+    /// It can't, and its statement is being written.
+    Closing,
+    /// It never changes again.
+    Closed,
+}
+
+/// The statement of a period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clearing {
+    /// The month, `2026-11`.
+    pub period: String,
+    /// Whether it can still change.
+    pub state: ClearingState,
+    /// Every line, in the order of reports.
+    pub lines: Vec<ClearingLine>,
+    /// Points spent, by the line that issued them and the line that they were spent with.
+    pub matrix: Vec<MatrixCell>,
+}
+
+/// One line's month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearingLine {
+    /// The line.
+    pub line: Line,
+    /// Points that it issued.
+    pub issued_points: i64,
+    /// Their cost: the line owes it.
+    pub issued_fen: i64,
+    /// Points of its that were taken back.
+    pub refunded_points: i64,
+    /// Their cost: the line gets it.
+    pub refunded_fen: i64,
+    /// Points of its that expired.
+    pub expired_points: i64,
+    /// Their cost: the line gets it.
+    pub expired_fen: i64,
+    /// Points of any line that were spent with it.
+    pub spent_points: i64,
+    /// Their cost: the line gets it.
+    pub spent_fen: i64,
+    /// What the line gets in sum; with a minus, what it owes.
+    pub net_fen: i64,
+}
+
+/// Points of one line spent with another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixCell {
+    /// Who stands for them.
+    pub issuer: Line,
+    /// Where they were spent.
+    pub spender: Line,
+    /// How many.
+    pub points: i64,
+    /// Their cost.
+    pub fen: i64,
+}
+
+/// An exact sum of points and their cost.
+#[derive(Debug, Clone, Copy)]
+struct Exact {
+    points: i64,
+    numerator: i128,
+    denominator: i128,
+}
+
+impl Default for Exact {
+    fn default() -> Exact {
+        Exact { points: 0, numerator: 0, denominator: 1 }
+    }
+}
+
+impl Exact {
+    fn add(&mut self, points: i64, cost: Ratio) -> Result<(), Error> {
+        let overflow = || corrupt("clearing", "the exact cost does not fit");
+        let (n, d) = (i128::from(points) * i128::from(cost.numerator()), i128::from(cost.denominator()));
+        let left = self.numerator.checked_mul(d).ok_or_else(overflow)?;
+        let right = n.checked_mul(self.denominator).ok_or_else(overflow)?;
+        let numerator = left.checked_add(right).ok_or_else(overflow)?;
+        let denominator = self.denominator.checked_mul(d).ok_or_else(overflow)?;
+        let common = gcd(numerator.unsigned_abs(), denominator.unsigned_abs());
+        let common = i128::try_from(common).unwrap_or(1).max(1);
+        self.numerator = numerator / common;
+        self.denominator = denominator / common;
+        self.points = self.points.checked_add(points).ok_or_else(overflow)?;
+        Ok(())
+    }
+
+    /// To whole fen, half a fen up.
+    fn fen(self) -> Result<i64, Error> {
+        let doubled = 2 * self.numerator + self.denominator;
+        Ok(i64::try_from(doubled.div_euclid(2 * self.denominator)).map_err(|e| corrupt("clearing", e))?)
+    }
+}
+
+fn gcd(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[derive(Default)]
+struct Sums {
+    issued: BTreeMap<Line, Exact>,
+    refunded: BTreeMap<Line, Exact>,
+    expired: BTreeMap<Line, Exact>,
+    spent: BTreeMap<(Line, Line), Exact>,
+}
+
+impl Membership {
+    /// The statement of a period: of an open one as it stands, of a closed one as it was closed.
+    ///
+    /// # Errors
+    /// `forbidden`; `invalid_request` for no month.
+    pub async fn clearing(&self, actor: &Actor, period: &str) -> Result<Clearing, Error> {
+        let period = parse(actor, period)?;
+        let reader = self.kernel().db.reader();
+        if let Some(closed) = stored(reader, period).await? {
+            return Ok(closed);
+        }
+        let state = if period.number() <= closed_through(reader).await? { ClearingState::Closing } else { ClearingState::Open };
+        self.compute(reader, period, state).await
+    }
+
+    /// Closes a period and all before it: from now on later facts count in the first open one. Closing it again answers the same.
+    ///
+    /// # Errors
+    /// `forbidden`; `invalid_request` for no month; `period_not_over`, also while an earlier one with facts in it is open.
+    pub async fn close(&self, actor: &Actor, period: &str) -> Result<Clearing, Error> {
+        let period = parse(actor, period)?;
+        let reader = self.kernel().db.reader();
+        if let Some(closed) = stored(reader, period).await? {
+            return Ok(closed);
+        }
+        let current = Period::of(&self.kernel().zone, self.kernel().clock.now());
+        if period >= current {
+            return Err(Error::refused(codes::PERIOD_NOT_OVER, format!("{period} is not over; {} can be closed", current.previous())));
+        }
+        let through = closed_through(reader).await?;
+        if through > 0 && period.number() < through {
+            let words = format!("{period} lies before the first closed period and has no statement");
+            return Err(Error::refused(codes::PERIOD_NOT_OVER, words));
+        }
+        let next = Period::from_number(through).map(Period::next);
+        if let Some(next) = next.filter(|next| period > *next) {
+            return Err(Error::refused(codes::PERIOD_NOT_OVER, format!("close {next} first")));
+        }
+        self.shut(period).await?;
+        // Nothing can be posted to the period any more, so that what is summed outside a transaction stays so.
+        let statement = self.compute(reader, period, ClearingState::Closed).await?;
+        self.write_statement(actor, period, statement).await
+    }
+
+    /// Waits for the postings under way, and lets no further one into the period.
+    async fn shut(&self, period: Period) -> Result<(), Error> {
+        self.kernel()
+            .db
+            .write("shut a period", move |tx| {
+                async move {
+                    let text = "UPDATE membership_book SET closed_through = $1 WHERE name = 'points' AND closed_through < $1";
+                    sql::execute(tx.conn(), text, [period.number().into()]).await?;
+                    Ok::<(), Error>(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    async fn write_statement(&self, actor: &Actor, period: Period, statement: Clearing) -> Result<Clearing, Error> {
+        let entry = audit::Entry::new(actor, "close period", &period.to_string());
+        let name = actor.name().to_owned();
+        let (membership, written) = (self.clone(), statement.clone());
+        self.kernel()
+            .db
+            .write("close a period", move |tx| {
+                let (membership, statement, entry, name) = (membership.clone(), written.clone(), entry.clone(), name.clone());
+                async move {
+                    let body = serde_json::to_string(&statement).map_err(|e| corrupt("clearing", e))?;
+                    let inserted = sql::execute(
+                        tx.conn(),
+                        "INSERT INTO membership_clearing (period, closed_at, closed_by, statement) VALUES ($1, $2, $3, $4)
+                         ON CONFLICT (period) DO NOTHING",
+                        [period.number().into(), membership.kernel().clock.now().ms().into(), name.into(), body.into()],
+                    )
+                    .await?;
+                    if inserted == 1 {
+                        membership.settle_lines(tx, period, &statement).await?;
+                        audit::record(tx, &entry).await?;
+                    }
+                    Ok::<(), Error>(())
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(statement)
+    }
+
+    /// Moves what the statement says between the lines' settlement accounts and the centre's.
+    async fn settle_lines(&self, tx: &Tx, period: Period, statement: &Clearing) -> Result<(), Error> {
+        let mut transfers = Vec::new();
+        for line in &statement.lines {
+            let own = books::line_account(line.line, LineAccount::Settlement);
+            for (what, fen) in
+                [("issued", -line.issued_fen), ("refunded", line.refunded_fen), ("expired", line.expired_fen), ("spent", line.spent_fen)]
+            {
+                if fen == 0 {
+                    continue;
+                }
+                let centre = books::CENTRE.to_owned();
+                let (debit, credit) = if fen > 0 { (centre, own.clone()) } else { (own.clone(), centre) };
+                transfers.push(Transfer {
+                    key: format!("clearing/{period}/{}/{what}", line.line),
+                    unit: books::FEN.to_owned(),
+                    debit,
+                    credit,
+                    amount: fen.abs(),
+                    occurred_at: self.kernel().clock.now(),
+                    period,
+                    kind: "clearing".to_owned(),
+                    reference: period.to_string(),
+                    lots: Lots::None,
+                });
+            }
+        }
+        self.ledger().post(tx, &transfers).await?;
+        Ok(())
+    }
+
+    async fn compute<C: ConnectionTrait>(&self, conn: &C, period: Period, state: ClearingState) -> Result<Clearing, Error> {
+        let mut sums = Sums::default();
+        for movement in self.ledger().lot_movements(conn, books::POINTS, period).await? {
+            let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
+            match movement.kind.as_str() {
+                "earn" => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+                "expire" => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+                "spend" => {
+                    let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
+                    let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
+                    sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
+                }
+                // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
+                _ => {}
+            }
+        }
+        let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
+                    WHERE kind = 'refund' AND state = 'posted' AND period = $1 GROUP BY line, cost_numerator, cost_denominator
+                    ORDER BY line, cost_numerator, cost_denominator";
+        for row in sql::all(conn, text, [period.number().into()]).await? {
+            let line: String = sql::get(&row, "line")?;
+            let line = Line::parse(&line).ok_or_else(|| corrupt("refund line", line))?;
+            let cost = Ratio::new(sql::get(&row, "cost_numerator")?, sql::get(&row, "cost_denominator")?);
+            let cost = cost.map_err(|e| corrupt("unit cost", e))?;
+            sums.refunded.entry(line).or_default().add(sql::get(&row, "points")?, cost)?;
+        }
+        statement(period, state, &sums)
+    }
+}
+
+fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Clearing, Error> {
+    let mut matrix = Vec::new();
+    for ((issuer, spender), sum) in &sums.spent {
+        matrix.push(MatrixCell { issuer: *issuer, spender: *spender, points: sum.points, fen: sum.fen()? });
+    }
+    let of = |sums: &BTreeMap<Line, Exact>, line: Line| sums.get(&line).copied().unwrap_or_default();
+    let mut lines = Vec::with_capacity(Line::ALL.len());
+    for line in Line::ALL {
+        let (issued, refunded, expired) = (of(&sums.issued, line), of(&sums.refunded, line), of(&sums.expired, line));
+        let cells = matrix.iter().filter(|cell| cell.spender == line);
+        let (spent_points, spent_fen) = cells.fold((0, 0), |(points, fen), cell| (points + cell.points, fen + cell.fen));
+        let (issued_fen, refunded_fen, expired_fen) = (issued.fen()?, refunded.fen()?, expired.fen()?);
+        lines.push(ClearingLine {
+            line,
+            issued_points: issued.points,
+            issued_fen,
+            refunded_points: refunded.points,
+            refunded_fen,
+            expired_points: expired.points,
+            expired_fen,
+            spent_points,
+            spent_fen,
+            net_fen: spent_fen + refunded_fen + expired_fen - issued_fen,
+        });
+    }
+    Ok(Clearing { period: period.to_string(), state, lines, matrix })
+}
+
+/// Clearing is between the lines of the whole group: a key of one unit sees none of it.
+fn parse(actor: &Actor, period: &str) -> Result<Period, Error> {
+    actor.require(Scope::Admin)?;
+    if *actor.reach() != Reach::Everything {
+        return Err(Error::refused(kernel_codes::FORBIDDEN, "clearing needs a key of the whole group"));
+    }
+    Ok(Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?)
+}
+
+async fn stored<C: ConnectionTrait>(conn: &C, period: Period) -> Result<Option<Clearing>, Error> {
+    let row = sql::one(conn, "SELECT statement FROM membership_clearing WHERE period = $1", [period.number().into()]).await?;
+    let Some(row) = row else { return Ok(None) };
+    let body: String = sql::get(&row, "statement")?;
+    Ok(Some(serde_json::from_str(&body).map_err(|e| corrupt("clearing", e))?))
+}
+
+async fn closed_through<C: ConnectionTrait>(conn: &C) -> Result<i64, Error> {
+    let row = sql::one(conn, "SELECT closed_through FROM membership_book WHERE name = 'points'", []).await?;
+    Ok(row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_summed_exactly_and_rounded_once() -> Result<(), Error> {
+        let third = Ratio::new(1, 3).map_err(|e| corrupt("ratio", e))?;
+        let fifth = Ratio::new(6, 5).map_err(|e| corrupt("ratio", e))?;
+        let mut sum = Exact::default();
+        for _ in 0..3 {
+            sum.add(1, third)?;
+        }
+        assert_eq!(sum.fen()?, 1);
+        sum.add(2, fifth)?;
+        assert_eq!((sum.points, sum.fen()?), (5, 3), "1 and 2.4 fen are 3.4");
+        sum.add(-5, fifth)?;
+        assert_eq!(sum.fen()?, -3, "-2.6 fen");
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! What turns because time passes: points expire, and tiers above the lowest are looked at once a day.
+
+use crate::books::{self, LineAccount};
+use crate::error::Error;
+use crate::facade::Membership;
+use crate::member;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_contract::{EntryId, Line, MemberId};
+use heyuan_kernel::lease::Fence;
+use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::{Kernel, Problem, Tx, sql};
+use heyuan_ledger::{ExpiredLot, Lots, Period, Transfer};
+use std::sync::Arc;
+
+/// Lots or members of one transaction.
+const BATCH_MAX: u64 = 200;
+
+/// The processor's task for both.
+pub struct Clockwork {
+    membership: Membership,
+}
+
+impl Clockwork {
+    /// The clockwork of a membership.
+    pub fn new(membership: Membership) -> Clockwork {
+        Clockwork { membership }
+    }
+
+    async fn turn(&self, fence: &Fence) -> Result<Progress, Error> {
+        let expired = self.membership.expire_points(Some(fence)).await?;
+        let looked_at = self.membership.settle_due_tiers(Some(fence)).await?;
+        Ok(if expired + looked_at > 0 { Progress::Busy } else { Progress::Idle })
+    }
+}
+
+impl Task for Clockwork {
+    fn name(&self) -> &'static str {
+        "membership clockwork"
+    }
+
+    fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
+        async move { Ok(self.turn(fence).await?) }.boxed()
+    }
+}
+
+impl Membership {
+    /// Moves out a batch of what is past its expiry; answers how many lots. A processor brings its fence.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn expire_points(&self, fence: Option<&Fence>) -> Result<usize, Error> {
+        let now = self.kernel().clock.now();
+        let lots = self.ledger().expired_lots(books::POINTS, now, BATCH_MAX).await?;
+        if lots.is_empty() {
+            return Ok(0);
+        }
+        let count = lots.len();
+        let named: Vec<(String, ExpiredLot)> =
+            lots.into_iter().map(|lot| (format!("expire/{}", Kernel::new_id::<EntryId>("exp")), lot)).collect();
+        let (membership, fence, named) = (self.clone(), fence.cloned(), Arc::new(named));
+        self.kernel()
+            .db
+            .write("expire points", move |tx| {
+                let (membership, fence, named) = (membership.clone(), fence.clone(), named.clone());
+                async move {
+                    if let Some(fence) = &fence {
+                        fence.check(tx).await?;
+                    }
+                    membership.write_expired(tx, &named).await
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(count)
+    }
+
+    async fn write_expired(&self, tx: &Tx, named: &[(String, ExpiredLot)]) -> Result<(), Error> {
+        let now = self.kernel().clock.now();
+        let period = books::open_period(tx, Period::of(&self.kernel().zone, now)).await?;
+        let transfers = named
+            .iter()
+            .map(|(key, expired)| {
+                let issuer = &expired.lot.issuer;
+                let line = Line::parse(issuer).ok_or_else(|| member::corrupt("issuer line", issuer))?;
+                Ok(Transfer {
+                    key: key.clone(),
+                    unit: books::POINTS.to_owned(),
+                    debit: expired.account.clone(),
+                    credit: books::line_account(line, LineAccount::Expired),
+                    amount: expired.lot.remaining,
+                    occurred_at: now,
+                    period,
+                    kind: "expire".to_owned(),
+                    reference: expired.lot.source.clone(),
+                    lots: Lots::From(expired.lot.source.clone()),
+                })
+            })
+            .collect::<Result<Vec<Transfer>, Error>>()?;
+        self.ledger().post(tx, &transfers).await?;
+        Ok(())
+    }
+
+    /// Looks at a batch of members whose tier may have been lost by time; answers how many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn settle_due_tiers(&self, fence: Option<&Fence>) -> Result<usize, Error> {
+        let text = "SELECT id FROM membership_member WHERE tier_due <= $1 ORDER BY tier_due, id LIMIT $2";
+        let now = self.kernel().clock.now().ms();
+        let rows = sql::all(self.kernel().db.reader(), text, [now.into(), BATCH_MAX.into()]).await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in &rows {
+            ids.push(MemberId::new(sql::get::<String>(row, "id")?).map_err(|e| member::corrupt("member", e))?);
+        }
+        ids.sort_unstable();
+        let count = ids.len();
+        let (membership, fence, ids) = (self.clone(), fence.cloned(), Arc::new(ids));
+        self.kernel()
+            .db
+            .write("settle tiers", move |tx| {
+                let (membership, fence, ids) = (membership.clone(), fence.clone(), ids.clone());
+                async move {
+                    if let Some(fence) = &fence {
+                        fence.check(tx).await?;
+                    }
+                    for id in ids.iter() {
+                        let row = member::lock_any(tx, id).await?;
+                        membership.settle_tier(tx, &row).await?;
+                    }
+                    Ok::<(), Error>(())
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(count)
+    }
+}

@@ -1,0 +1,251 @@
+//! A decision on record: who decided with what, explained, and run again on the very bytes.
+
+use crate::decide::{Decided, Drafted};
+use crate::error::Error;
+use crate::facade::Membership;
+use crate::member::corrupt;
+use crate::rule::{Effect, RuleError};
+use crate::transaction::RuleEffect;
+use heyuan_contract::{MemberId, OrgUnitId, Timestamp, TransactionId};
+use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::secret::sha256_hex;
+use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
+use sea_orm::{ConnectionTrait, QueryResult};
+
+/// A decision as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Its id.
+    pub id: String,
+    /// Whom it is about.
+    pub member: MemberId,
+    /// The transaction.
+    pub unit: OrgUnitId,
+    /// The transaction.
+    pub transaction: TransactionId,
+    /// When it was made.
+    pub at: Timestamp,
+    /// The version of the earn rules.
+    pub earn_version: i64,
+    /// The rules, in the order in which they ran.
+    pub calls: Vec<Call>,
+}
+
+/// One rule's part in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The plugin's name.
+    pub rule: String,
+    /// The version, for ever.
+    pub digest: String,
+    /// The pointer's generation that was checked at the commit.
+    pub generation: i64,
+    /// The canonical bytes that it was shown.
+    pub input: Vec<u8>,
+    /// The bytes that it answered.
+    pub output: Vec<u8>,
+    /// What it cost then.
+    pub fuel: i64,
+    /// What it wanted.
+    pub effects_raw: Vec<Effect>,
+    /// What it got, after limits and budget.
+    pub effects: Vec<Effect>,
+    /// The rule's budget of the month.
+    pub budget_limit: i64,
+    /// What was spent of it before.
+    pub budget_spent: i64,
+    /// Points that it granted.
+    pub points: i64,
+}
+
+/// What running a decision again showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RerunReport {
+    /// The decision.
+    pub id: String,
+    /// Whether every rule answered the same bytes.
+    pub same: bool,
+    /// Each rule.
+    pub calls: Vec<RerunCall>,
+}
+
+/// One rule, run again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RerunCall {
+    /// The plugin's name.
+    pub rule: String,
+    /// The version that was run.
+    pub digest: String,
+    /// Whether it answered the same bytes.
+    pub same: bool,
+    /// SHA-256 of the input.
+    pub input_sha256: String,
+    /// SHA-256 of the stored output.
+    pub stored_sha256: String,
+    /// SHA-256 of the new output; absent when the rule did not answer.
+    pub output_sha256: Option<String>,
+    /// Why it did not answer.
+    pub why: Option<String>,
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    Ok(serde_json::to_string(value).map_err(|e| corrupt("decision", e))?)
+}
+
+fn effects(row: &QueryResult, column: &str) -> Result<Vec<Effect>, Error> {
+    let text: String = sql::get(row, column)?;
+    Ok(serde_json::from_str(&text).map_err(|e| corrupt("decision", e))?)
+}
+
+/// Writes a decision with the transaction that it is about.
+pub(crate) async fn insert(
+    tx: &Tx,
+    id: &str,
+    unit: &OrgUnitId,
+    transaction: &TransactionId,
+    decided: &Decided,
+    at: Timestamp,
+) -> Result<(), Error> {
+    sql::execute(
+        tx.conn(),
+        "INSERT INTO membership_decision (id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
+        [
+            id.into(),
+            decided.snapshot.member.id.as_str().into(),
+            unit.as_str().into(),
+            transaction.as_str().into(),
+            at.ms().into(),
+            decided.rules.version.into(),
+            json(&decided.pointers)?.into(),
+            decided.position.into(),
+        ],
+    )
+    .await?;
+    for (place, call) in decided.calls.iter().enumerate() {
+        insert_call(tx, id, place, call).await?;
+    }
+    Ok(())
+}
+
+async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted) -> Result<(), Error> {
+    sql::execute(
+        tx.conn(),
+        "INSERT INTO membership_decision_call (decision, place, rule, digest, generation, input, output, fuel, effects_raw, effects,
+           budget_limit, budget_spent, points) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        [
+            decision.into(),
+            i64::try_from(place).unwrap_or(i64::MAX).into(),
+            call.rule.clone().into(),
+            call.digest.clone().into(),
+            call.generation.into(),
+            call.input.clone().into(),
+            call.output.clone().into(),
+            i64::try_from(call.fuel).unwrap_or(i64::MAX).into(),
+            json(&call.raw)?.into(),
+            json(&call.effects)?.into(),
+            call.budget_limit.into(),
+            call.budget_spent.into(),
+            call.points.into(),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// What the rules of a decision granted: name and points, for refunds.
+pub(crate) async fn granted(tx: &Tx, decision: &str) -> Result<Vec<(String, i64)>, Error> {
+    let text = "SELECT rule, points FROM membership_decision_call WHERE decision = $1 AND points > 0 ORDER BY place";
+    let rows = sql::all(tx.conn(), text, [decision.into()]).await?;
+    rows.iter().map(|row| Ok((sql::get(row, "rule")?, sql::get(row, "points")?))).collect()
+}
+
+/// The effects that a decision's rules had.
+pub(crate) async fn rule_effects<C: ConnectionTrait>(conn: &C, decision: &str) -> Result<Vec<RuleEffect>, Error> {
+    let text = "SELECT rule, effects FROM membership_decision_call WHERE decision = $1 ORDER BY place";
+    let mut list = Vec::new();
+    for row in sql::all(conn, text, [decision.into()]).await? {
+        let rule: String = sql::get(&row, "rule")?;
+        list.extend(effects(&row, "effects")?.into_iter().map(|effect| RuleEffect { rule: rule.clone(), effect }));
+    }
+    Ok(list)
+}
+
+impl Membership {
+    /// A decision in full.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `erased` when the person behind it was erased.
+    pub async fn decision(&self, actor: &Actor, id: &str) -> Result<Decision, Error> {
+        actor.require_any(&[Scope::App, Scope::Admin])?;
+        let reader = self.kernel().db.reader();
+        let missing = || Error::from(Problem::not_found("decision", id));
+        let text = "SELECT * FROM membership_decision WHERE id = $1";
+        let row = sql::one(reader, text, [id.into()]).await?.ok_or_else(missing)?;
+        let id_error = |e: heyuan_contract::InvalidId| corrupt("decision", e);
+        let unit = OrgUnitId::new(sql::get::<String>(&row, "transaction_unit")?).map_err(id_error)?;
+        if !actor.reach().covers(&unit) {
+            return Err(missing());
+        }
+        if sql::get::<i64>(&row, "erased")? != 0 {
+            return Err(Problem::new(kernel_codes::ERASED, format!("what decision {id} was made with was erased with the person")).into());
+        }
+        let text = "SELECT * FROM membership_decision_call WHERE decision = $1 ORDER BY place";
+        let calls = sql::all(reader, text, [id.into()]).await?.iter().map(read_call).collect::<Result<_, _>>()?;
+        Ok(Decision {
+            id: id.to_owned(),
+            member: MemberId::new(sql::get::<String>(&row, "member")?).map_err(id_error)?,
+            unit,
+            transaction: TransactionId::new(sql::get::<String>(&row, "transaction_id")?).map_err(id_error)?,
+            at: Timestamp::clamped(sql::get(&row, "at")?),
+            earn_version: sql::get(&row, "earn_version")?,
+            calls,
+        })
+    }
+
+    /// Runs every rule of a decision again on the bytes that it was shown, and compares what it answers with what is stored.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `erased`.
+    pub async fn rerun(&self, actor: &Actor, id: &str) -> Result<RerunReport, Error> {
+        actor.require(Scope::Admin)?;
+        let decision = self.decision(actor, id).await?;
+        let mut calls = Vec::with_capacity(decision.calls.len());
+        for call in decision.calls {
+            let answer = match self.plugins().ready(&call.digest).await {
+                Ok(_) => self.rules().decide(&call.digest, &call.input).await,
+                Err(problem) => Err(RuleError::Failed(problem.detail().to_owned())),
+            };
+            let (output, why) = match answer {
+                Ok(answer) => (Some(answer.output), None),
+                Err(RuleError::Stopped(why) | RuleError::Failed(why)) => (None, Some(why)),
+            };
+            calls.push(RerunCall {
+                rule: call.rule,
+                digest: call.digest,
+                same: output.as_ref() == Some(&call.output),
+                input_sha256: sha256_hex(&call.input),
+                stored_sha256: sha256_hex(&call.output),
+                output_sha256: output.as_deref().map(sha256_hex),
+                why,
+            });
+        }
+        Ok(RerunReport { id: decision.id, same: calls.iter().all(|call| call.same), calls })
+    }
+}
+
+fn read_call(row: &QueryResult) -> Result<Call, Error> {
+    Ok(Call {
+        rule: sql::get(row, "rule")?,
+        digest: sql::get(row, "digest")?,
+        generation: sql::get(row, "generation")?,
+        input: sql::get(row, "input")?,
+        output: sql::get(row, "output")?,
+        fuel: sql::get(row, "fuel")?,
+        effects_raw: effects(row, "effects_raw")?,
+        effects: effects(row, "effects")?,
+        budget_limit: sql::get(row, "budget_limit")?,
+        budget_spent: sql::get(row, "budget_spent")?,
+        points: sql::get(row, "points")?,
+    })
+}

@@ -1,0 +1,123 @@
+//! What can go wrong in membership, and what a caller hears of it.
+
+use heyuan_kernel::{Code, Failure, Problem};
+
+/// Membership's stable codes.
+pub mod codes {
+    use heyuan_kernel::{Code, Kind};
+
+    /// An identifier that the app has not verified.
+    pub const UNVERIFIED_IDENTIFIER: Code =
+        Code::new(Kind::Invalid, "unverified_identifier", "Only verified identifiers make a member", "标识未经验证，无法入会");
+    /// No member behind what was given.
+    pub const UNKNOWN_MEMBER: Code = Code::new(Kind::NotFound, "unknown_member", "There is no such member", "会员不存在");
+    /// The member left or was erased.
+    pub const MEMBER_CLOSED: Code = Code::new(Kind::Conflict, "member_closed", "The membership has ended", "会员资格已终止");
+    /// The id was reported before with other content.
+    pub const TRANSACTION_ID_REUSED: Code =
+        Code::new(Kind::Conflict, "transaction_id_reused", "The transaction id was reported with other content", "交易号已用于其他交易");
+    /// More than what is left of the purchase.
+    pub const REFUND_TOO_LARGE: Code =
+        Code::new(Kind::Conflict, "refund_too_large", "The refund is larger than what is left of the purchase", "退款金额超过可退金额");
+    /// A refund of somebody else's purchase, or of a refund.
+    pub const REFUND_MISMATCH: Code =
+        Code::new(Kind::Conflict, "refund_mismatch", "The refund does not fit the transaction that it names", "退款与原交易不符");
+    /// Another currency than the one that is settled.
+    pub const UNKNOWN_CURRENCY: Code = Code::new(Kind::Invalid, "unknown_currency", "The currency is not settled here", "不支持该币种");
+    /// Zero, negative, or beyond what is settled.
+    pub const AMOUNT_OUT_OF_RANGE: Code =
+        Code::new(Kind::Invalid, "amount_out_of_range", "The amount is outside what can be posted", "金额超出范围");
+    /// An own time ahead of the clock, or before what may be reported.
+    pub const TIME_OUT_OF_RANGE: Code =
+        Code::new(Kind::Invalid, "time_out_of_range", "The time is outside what may be reported", "时间超出可上报范围");
+    /// Fewer points than asked for.
+    pub const NOT_ENOUGH_POINTS: Code = Code::new(Kind::Conflict, "not_enough_points", "The member has fewer points than that", "积分不足");
+    /// A rule ran out of fuel, time or memory: nothing was posted, try again.
+    pub const RULE_STOPPED: Code =
+        Code::new(Kind::Unavailable, "rule_stopped", "A benefit rule was stopped; nothing was posted", "权益规则被中止，未入账");
+    /// A rule trapped or refused: nothing was posted, try again when it is mended.
+    pub const RULE_FAILED: Code =
+        Code::new(Kind::Unavailable, "rule_failed", "A benefit rule failed; nothing was posted", "权益规则执行失败，未入账");
+    /// The period can't be closed yet.
+    pub const PERIOD_NOT_OVER: Code = Code::new(Kind::Conflict, "period_not_over", "The period can't be closed yet", "该期间尚不能关账");
+
+    /// Every code of membership.
+    pub const ALL: &[Code] = &[
+        UNVERIFIED_IDENTIFIER,
+        UNKNOWN_MEMBER,
+        MEMBER_CLOSED,
+        TRANSACTION_ID_REUSED,
+        REFUND_TOO_LARGE,
+        REFUND_MISMATCH,
+        UNKNOWN_CURRENCY,
+        AMOUNT_OUT_OF_RANGE,
+        TIME_OUT_OF_RANGE,
+        NOT_ENOUGH_POINTS,
+        RULE_STOPPED,
+        RULE_FAILED,
+        PERIOD_NOT_OVER,
+    ];
+}
+
+/// Why a use case was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's: the database, races, and answers for the caller.
+    #[error(transparent)]
+    Kernel(#[from] heyuan_kernel::Error),
+    /// The book's.
+    #[error("could not post to the ledger")]
+    Ledger(#[source] heyuan_ledger::Error),
+    /// An answer for the caller.
+    #[error("{0}")]
+    Refused(Problem),
+}
+
+impl Error {
+    /// A refusal with words about this very case.
+    pub(crate) fn refused(code: Code, detail: impl Into<String>) -> Error {
+        Error::Refused(Problem::new(code, detail))
+    }
+
+    /// What a reaction hands to the pump.
+    pub(crate) fn into_kernel(self) -> heyuan_kernel::Error {
+        match self {
+            Error::Kernel(error) => error,
+            other => heyuan_kernel::Error::Problem(other.into()),
+        }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Error {
+        Error::Refused(problem)
+    }
+}
+
+impl From<heyuan_ledger::Error> for Error {
+    fn from(error: heyuan_ledger::Error) -> Error {
+        match error {
+            heyuan_ledger::Error::Kernel(error) => Error::Kernel(error),
+            other => Error::Ledger(other),
+        }
+    }
+}
+
+impl Failure for Error {
+    fn kernel(&self) -> Option<&heyuan_kernel::Error> {
+        match self {
+            Error::Kernel(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        match error {
+            Error::Kernel(error) => error.into(),
+            Error::Ledger(error) => error.into(),
+            Error::Refused(problem) => problem,
+        }
+    }
+}

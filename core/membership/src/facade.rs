@@ -1,0 +1,129 @@
+//! The facade: what membership stands on, and what it is given at start.
+
+use crate::books;
+use crate::clock::Clockwork;
+use crate::customers::Customers;
+use crate::earn::EarnRules;
+use crate::error::Error;
+use crate::member::corrupt;
+use crate::reaction;
+use crate::rule::BenefitRules;
+use crate::tier::TierPolicy;
+use futures::FutureExt;
+use heyuan_kernel::keys::Credentials;
+use heyuan_kernel::plugin::Plugins;
+use heyuan_kernel::processor::Task;
+use heyuan_kernel::pump::Reaction;
+use heyuan_kernel::{Kernel, Tx, sql};
+use heyuan_ledger::Ledger;
+use sea_orm::ConnectionTrait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// One membership for all lines. Cheap to clone.
+#[derive(Clone)]
+pub struct Membership {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    kernel: Kernel,
+    ledger: Ledger,
+    credentials: Credentials,
+    plugins: Plugins,
+    customers: Arc<dyn Customers>,
+    rules: Arc<dyn BenefitRules>,
+}
+
+impl Membership {
+    /// Membership over the book, the register of plugins, and the answers that it needs from others.
+    pub fn new(
+        kernel: Kernel,
+        ledger: Ledger,
+        credentials: Credentials,
+        plugins: Plugins,
+        customers: Arc<dyn Customers>,
+        rules: Arc<dyn BenefitRules>,
+    ) -> Membership {
+        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules }) }
+    }
+
+    /// Opens the lines' accounts and writes the first earn rules and the first tier policy, where they are missing. Called at start,
+    /// before the first request.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        let membership = self.clone();
+        self.kernel()
+            .db
+            .write("prepare membership", move |tx| {
+                let membership = membership.clone();
+                async move {
+                    membership.ledger().open(tx, &books::standing_accounts()).await?;
+                    membership.write_version(tx, "membership_earn_rules", 1, &EarnRules::first()).await?;
+                    membership.write_version(tx, "membership_tier_policy", 1, &TierPolicy::first()).await
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    async fn write_version(&self, tx: &Tx, table: &str, version: i64, body: &impl Serialize) -> Result<(), Error> {
+        let body = serde_json::to_string(body).map_err(|e| corrupt("policy", e))?;
+        let text = format!("INSERT INTO {table} (version, body, created_at) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING");
+        sql::execute(tx.conn(), &text, [version.into(), body.into(), self.kernel().clock.now().ms().into()]).await?;
+        Ok(())
+    }
+
+    async fn newest<T: DeserializeOwned, C: ConnectionTrait>(&self, conn: &C, table: &'static str) -> Result<T, Error> {
+        let row = sql::one(conn, &format!("SELECT body FROM {table} ORDER BY version DESC LIMIT 1"), []).await?;
+        let body: String = row.map_or_else(|| Err(corrupt(table, "it is empty")), |row| sql::get(&row, "body"))?;
+        Ok(serde_json::from_str(&body).map_err(|e| corrupt(table, e))?)
+    }
+
+    /// The earn rules that count now.
+    pub(crate) async fn earn_rules<C: ConnectionTrait>(&self, conn: &C) -> Result<EarnRules, Error> {
+        self.newest(conn, "membership_earn_rules").await
+    }
+
+    /// The tier policy that counts now.
+    pub(crate) async fn tier_policy<C: ConnectionTrait>(&self, conn: &C) -> Result<TierPolicy, Error> {
+        self.newest(conn, "membership_tier_policy").await
+    }
+
+    /// What membership does about the facts of others.
+    pub fn reactions(&self) -> Vec<Arc<dyn Reaction>> {
+        reaction::all(self)
+    }
+
+    /// What turns because time passes: points expire, tiers are lost.
+    pub fn tasks(&self) -> Vec<Arc<dyn Task>> {
+        vec![Arc::new(Clockwork::new(self.clone()))]
+    }
+
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.parts.kernel
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.parts.ledger
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.parts.credentials
+    }
+
+    pub(crate) fn plugins(&self) -> &Plugins {
+        &self.parts.plugins
+    }
+
+    pub(crate) fn customers(&self) -> &dyn Customers {
+        self.parts.customers.as_ref()
+    }
+
+    pub(crate) fn rules(&self) -> &dyn BenefitRules {
+        self.parts.rules.as_ref()
+    }
+}

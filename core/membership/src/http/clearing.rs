@@ -1,0 +1,173 @@
+//! Clearing and budgets over HTTP.
+
+use crate::clearing::{Clearing, ClearingLine, ClearingState, MatrixCell};
+use crate::facade::Membership;
+use actix_web::{get, post, put, web};
+use heyuan_kernel::Problem;
+use heyuan_kernel::error::ProblemBody;
+use heyuan_kernel::http::{Authenticated, Body};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The clearing of a month between the lines and the points centre.
+#[derive(Serialize, ToSchema)]
+struct ClearingBody {
+    /// The month.
+    #[schema(examples("2026-11"))]
+    period: String,
+    /// `open`, `closing` or `closed`.
+    state: &'static str,
+    /// Every line.
+    lines: Vec<ClearingLineBody>,
+    /// Points spent, by issuer and spender.
+    matrix: Vec<ClearingCellBody>,
+}
+
+/// One line's month: points, and their cost in fen.
+#[derive(Serialize, ToSchema)]
+struct ClearingLineBody {
+    /// The business line.
+    line: String,
+    /// Points that it issued.
+    issued_points: i64,
+    /// Their cost: the line owes it.
+    issued_fen: i64,
+    /// Points of its that were taken back.
+    refunded_points: i64,
+    /// Their cost: the line gets it.
+    refunded_fen: i64,
+    /// Points of its that expired.
+    expired_points: i64,
+    /// Their cost: the line gets it.
+    expired_fen: i64,
+    /// Points of any line that were spent with it.
+    spent_points: i64,
+    /// Their cost: the line gets it.
+    spent_fen: i64,
+    /// What the line gets in sum; with a minus, what it owes.
+    net_fen: i64,
+}
+
+impl From<ClearingLine> for ClearingLineBody {
+    fn from(line: ClearingLine) -> ClearingLineBody {
+        ClearingLineBody {
+            line: line.line.to_string(),
+            issued_points: line.issued_points,
+            issued_fen: line.issued_fen,
+            refunded_points: line.refunded_points,
+            refunded_fen: line.refunded_fen,
+            expired_points: line.expired_points,
+            expired_fen: line.expired_fen,
+            spent_points: line.spent_points,
+            spent_fen: line.spent_fen,
+            net_fen: line.net_fen,
+        }
+    }
+}
+
+/// Points of one line spent with another.
+#[derive(Serialize, ToSchema)]
+struct ClearingCellBody {
+    /// Who stands for them.
+    issuer: String,
+    /// Where they were spent.
+    spender: String,
+    /// How many.
+    points: i64,
+    /// Their cost.
+    fen: i64,
+}
+
+impl From<MatrixCell> for ClearingCellBody {
+    fn from(cell: MatrixCell) -> ClearingCellBody {
+        ClearingCellBody { issuer: cell.issuer.to_string(), spender: cell.spender.to_string(), points: cell.points, fen: cell.fen }
+    }
+}
+
+impl From<Clearing> for ClearingBody {
+    fn from(clearing: Clearing) -> ClearingBody {
+        ClearingBody {
+            period: clearing.period,
+            state: match clearing.state {
+                ClearingState::Open => "open",
+                ClearingState::Closing => "closing",
+                ClearingState::Closed => "closed",
+            },
+            lines: clearing.lines.into_iter().map(ClearingLineBody::from).collect(),
+            matrix: clearing.matrix.into_iter().map(ClearingCellBody::from).collect(),
+        }
+    }
+}
+
+/// A rule's budget.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RuleBudgetBody {
+    /// Points that the rule may grant to all members together in the month.
+    #[schema(examples(10_000_000))]
+    points_max: i64,
+}
+
+/// Sets what a benefit rule may grant in a month. What it granted already stays.
+#[utoipa::path(
+    tag = "membership", summary = "Set a rule's budget", request_body = RuleBudgetBody, security(("key" = [])),
+    params(("rule" = String, Path, description = "The plugin's name"), ("period" = String, Path, description = "A month such as 2026-11")),
+    responses(
+        (status = 200, body = RuleBudgetBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[put("/v1/rule-budgets/{rule}/{period}")]
+pub(super) async fn put_budget(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    path: web::Path<(String, String)>,
+    body: Body<RuleBudgetBody>,
+) -> Result<web::Json<RuleBudgetBody>, Problem> {
+    let Body(body) = body;
+    membership.set_budget(&actor, &path.0, &path.1, body.points_max).await?;
+    Ok(web::Json(body))
+}
+
+/// Reads the clearing of a month: as it stands, or as it was closed.
+#[utoipa::path(
+    tag = "membership", summary = "Read a clearing", security(("key" = [])),
+    params(("period" = String, Path, description = "A month such as 2026-11")),
+    responses(
+        (status = 200, body = ClearingBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[get("/v1/clearing/{period}")]
+pub(super) async fn get_clearing(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    period: web::Path<String>,
+) -> Result<web::Json<ClearingBody>, Problem> {
+    Ok(web::Json(membership.clearing(&actor, &period).await?.into()))
+}
+
+/// Closes a month that is over: it never changes again, and later facts count in the first open one.
+#[utoipa::path(
+    tag = "membership", summary = "Close a month", security(("key" = [])),
+    params(("period" = String, Path, description = "A month such as 2026-11")),
+    responses(
+        (status = 200, body = ClearingBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/clearing/{period}:close")]
+pub(super) async fn close_period(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    period: web::Path<String>,
+) -> Result<web::Json<ClearingBody>, Problem> {
+    Ok(web::Json(membership.close(&actor, &period).await?.into()))
+}

@@ -1,0 +1,286 @@
+//! Members and their points over HTTP.
+
+use super::path_id;
+use crate::customers::Identifier;
+use crate::facade::Membership;
+use crate::join::Join;
+use crate::points::{Spend, StatementLine};
+use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use heyuan_contract::OrgUnitId;
+use heyuan_kernel::error::ProblemBody;
+use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::{Problem, Rfc3339};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An identifier of a person.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemberIdentifier {
+    /// `phone`, `openid` or `unionid`.
+    #[schema(examples("phone"))]
+    pub(super) r#type: String,
+    /// The value; it goes to the vault and nowhere else.
+    #[schema(examples("13800138000"))]
+    pub(super) value: String,
+    /// The app that an openid belongs to.
+    pub(super) app: Option<String>,
+    /// Whether the app has verified it, by a code or by the platform's login.
+    #[serde(default)]
+    pub(super) verified: bool,
+}
+
+impl MemberIdentifier {
+    pub(super) fn parsed(self) -> (Identifier, bool) {
+        (Identifier { kind: self.r#type, value: self.value, app: self.app }, self.verified)
+    }
+}
+
+/// A request to join.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JoinBody {
+    /// Where: a mall, hotel, project, office tower or community.
+    #[schema(value_type = String, examples("mall-1"))]
+    unit: OrgUnitId,
+    /// Verified identifiers, the strongest of which the membership hangs on.
+    identifiers: Vec<MemberIdentifier>,
+}
+
+/// A member with the token that its app acts with.
+#[derive(Serialize, ToSchema)]
+pub(super) struct JoinedBody {
+    /// The member.
+    id: String,
+    /// The tier's code.
+    #[schema(examples("silver"))]
+    tier: String,
+    /// When it joined first.
+    joined_at: Rfc3339,
+    /// Sent as `Authorization: Bearer`, it speaks for this member alone.
+    token: String,
+    /// When the token runs out.
+    token_expires_at: Rfc3339,
+}
+
+/// A member.
+#[derive(Serialize, ToSchema)]
+pub(super) struct MemberBody {
+    /// The member.
+    id: String,
+    /// Where it joined.
+    unit: String,
+    /// The line that it joined from.
+    line: String,
+    /// `open` or `closed`.
+    state: &'static str,
+    /// When it joined.
+    joined_at: Rfc3339,
+    /// The tier at this moment.
+    tier: String,
+    /// Growth value of the whole history.
+    growth: i64,
+    /// Points that can be spent at this moment.
+    points: i64,
+    /// Points that were spent before they were taken back.
+    points_owed: i64,
+    /// When the first of the points expire.
+    nearest_expiry: Option<Rfc3339>,
+}
+
+/// An entry of a member's points.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PointsEntryBody {
+    /// Counted from 1 without gaps.
+    number: i64,
+    /// `earn`, `spend`, `refund` or `expire`.
+    kind: String,
+    /// What it belongs to.
+    reference: String,
+    /// Positive when points came in.
+    amount: i64,
+    /// Everything that the account held after it.
+    balance: i64,
+    /// Its own time.
+    occurred_at: Rfc3339,
+    /// The month that it counts in.
+    #[schema(examples("2026-11"))]
+    accounting_period: String,
+}
+
+impl From<StatementLine> for PointsEntryBody {
+    fn from(line: StatementLine) -> PointsEntryBody {
+        PointsEntryBody {
+            number: line.number,
+            kind: line.kind,
+            reference: line.reference,
+            amount: line.amount,
+            balance: line.balance,
+            occurred_at: Rfc3339(line.occurred_at),
+            accounting_period: line.period.to_string(),
+        }
+    }
+}
+
+/// Points to spend.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpendBody {
+    /// Above zero.
+    #[schema(examples(100))]
+    amount: i64,
+    /// Where.
+    #[schema(value_type = String, examples("mall-1"))]
+    unit: OrgUnitId,
+    /// What for, in the unit's own words; no personal data.
+    #[schema(examples("parking 2 hours"))]
+    reference: String,
+}
+
+/// Points that were spent.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SpentBody {
+    /// Its id.
+    id: String,
+    /// Who spent.
+    member: String,
+    /// Where.
+    unit: String,
+    /// How many.
+    amount: i64,
+    /// What for.
+    reference: String,
+    /// When.
+    occurred_at: Rfc3339,
+    /// The month that it counts in.
+    accounting_period: Option<String>,
+    /// What could be spent after it.
+    points_balance: i64,
+}
+
+/// Makes the customer behind verified identifiers a member, from any line. One that is a member already is answered as it is.
+#[utoipa::path(
+    tag = "membership", summary = "Join", request_body = JoinBody, security(("key" = [])),
+    responses(
+        (status = 200, description = "Was a member already", body = JoinedBody),
+        (status = 201, description = "Is a member now", body = JoinedBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/members")]
+pub(super) async fn join(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    body: Body<JoinBody>,
+) -> Result<HttpResponse, Problem> {
+    let Body(body) = body;
+    let identifiers = body.identifiers.into_iter().map(MemberIdentifier::parsed).collect();
+    let joined = membership.join(&actor, &Join { unit: body.unit, identifiers }).await?;
+    let mut answer = if joined.new { HttpResponse::Created() } else { HttpResponse::Ok() };
+    Ok(answer.json(JoinedBody {
+        id: joined.id.to_string(),
+        tier: joined.tier,
+        joined_at: Rfc3339(joined.joined_at),
+        token: joined.token,
+        token_expires_at: Rfc3339(joined.token_expires_at),
+    }))
+}
+
+/// Reads a member: with a key that reaches the unit where it joined, or with the member's own token.
+#[utoipa::path(
+    tag = "membership", summary = "Read a member", security(("key" = [])),
+    params(("id" = String, Path, description = "The member")),
+    responses(
+        (status = 200, body = MemberBody),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[get("/v1/members/{id}")]
+pub(super) async fn get_member(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+) -> Result<web::Json<MemberBody>, Problem> {
+    let member = membership.member(&actor, &path_id("member", &id)?).await?;
+    Ok(web::Json(MemberBody {
+        id: member.id.to_string(),
+        unit: member.unit.to_string(),
+        line: member.line.to_string(),
+        state: if member.open { "open" } else { "closed" },
+        joined_at: Rfc3339(member.joined_at),
+        tier: member.tier,
+        growth: member.growth,
+        points: member.points,
+        points_owed: member.points_owed,
+        nearest_expiry: member.nearest_expiry.map(Rfc3339),
+    }))
+}
+
+/// Lists the entries of a member's points, newest first.
+#[utoipa::path(
+    tag = "membership", summary = "Read a member's points", security(("key" = [])),
+    params(("id" = String, Path, description = "The member"), PageQuery),
+    responses(
+        (status = 200, body = Page<PointsEntryBody>),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[get("/v1/members/{id}/points")]
+pub(super) async fn get_points(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    page: web::Query<PageQuery>,
+) -> Result<web::Json<Page<PointsEntryBody>>, Problem> {
+    let limit = page.limit()?;
+    let lines = membership.statement(&actor, &path_id("member", &id)?, page.after_number()?, limit + 1).await?;
+    let entries = lines.into_iter().map(PointsEntryBody::from).collect();
+    Ok(web::Json(Page::of(entries, limit, |entry: &PointsEntryBody| entry.number.to_string())))
+}
+
+/// Spends points, those that expire first first; refused whole when there are fewer.
+#[utoipa::path(
+    tag = "membership", summary = "Spend points", request_body = SpendBody, security(("key" = [])),
+    params(
+        ("id" = String, Path, description = "The member"),
+        ("Idempotency-Key" = String, Header, description = "Fresh for each spend, the same for its retries"),
+    ),
+    responses(
+        (status = 200, body = SpentBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/members/{id}/points:spend")]
+pub(super) async fn spend_points(
+    request: HttpRequest,
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    body: Body<SpendBody>,
+) -> Result<web::Json<SpentBody>, Problem> {
+    let Body(body) = body;
+    let spend = Spend { amount: body.amount, unit: body.unit, reference: body.reference };
+    let spent = membership.spend(&actor, &path_id("member", &id)?, &spend, idempotency_header(&request)).await?;
+    Ok(web::Json(SpentBody {
+        id: spent.id,
+        member: spent.member.to_string(),
+        unit: spent.unit.to_string(),
+        amount: spent.amount,
+        reference: spent.reference,
+        occurred_at: Rfc3339(spent.occurred_at),
+        accounting_period: spent.period.map(|period| period.to_string()),
+        points_balance: spent.points_balance,
+    }))
+}

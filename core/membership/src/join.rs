@@ -1,0 +1,166 @@
+//! Joining: from any line, with an identifier that the app has verified.
+
+use crate::books;
+use crate::customers::Identifier;
+use crate::error::{Error, codes};
+use crate::facade::Membership;
+use crate::member::{self, MemberRow};
+use futures::FutureExt;
+use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
+use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
+
+/// Identifiers of one request.
+const IDENTIFIERS_MAX: usize = 8;
+/// What a member can be known by when it joins.
+const KINDS: [&str; 3] = ["phone", "openid", "unionid"];
+/// Longest value accepted, in bytes.
+const VALUE_BYTES_MAX: usize = 200;
+
+/// A request to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// Where.
+    pub unit: OrgUnitId,
+    /// Identifiers, each with the word of the app that it has verified it.
+    pub identifiers: Vec<(Identifier, bool)>,
+}
+
+/// A member with the token that its app acts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The member.
+    pub id: MemberId,
+    /// Whether it is new.
+    pub new: bool,
+    /// The tier.
+    pub tier: String,
+    /// When it joined first.
+    pub joined_at: Timestamp,
+    /// The token.
+    pub token: String,
+    /// When the token runs out.
+    pub token_expires_at: Timestamp,
+}
+
+impl Membership {
+    /// Makes the customer behind verified identifiers a member; one that is a member already is answered as it is.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`, `unverified_identifier`.
+    pub async fn join(&self, actor: &Actor, join: &Join) -> Result<Joined, Error> {
+        actor.require(Scope::App)?;
+        let line = self.line_of(actor, &join.unit)?;
+        let identifiers = verified(join)?;
+        let anchor = self.customers().anchor_for(actor, &join.unit, &identifiers).await?;
+        let db = &self.kernel().db;
+        let (row, new) = db
+            .settle(|| async {
+                if let Some(known) = self.member_behind(&anchor).await? {
+                    return Ok((known, false));
+                }
+                self.write_member(join, line, &anchor).await.map(|row| (row, true))
+            })
+            .await?;
+        let (token, token_expires_at) = self.credentials().member_token(&row.id);
+        Ok(Joined { id: row.id, new, tier: row.tier, joined_at: row.joined_at, token, token_expires_at })
+    }
+
+    /// The unit's line, for an actor that reaches it.
+    pub(crate) fn line_of(&self, actor: &Actor, unit: &OrgUnitId) -> Result<Line, Error> {
+        let found = self.kernel().org.require("unit", unit)?;
+        actor.require_unit(unit)?;
+        let words =
+            format!("{unit} is a {} and has no business line; name the mall, hotel, project, office or community", found.kind.as_str());
+        Ok(found.line.ok_or_else(|| Problem::invalid("unit", words))?)
+    }
+
+    /// The open member of the customer behind an anchor.
+    pub(crate) async fn member_behind(&self, anchor: &AnchorId) -> Result<Option<MemberRow>, Error> {
+        let reader = self.kernel().db.reader();
+        if let Some(member) = member::find_by_anchors(reader, std::slice::from_ref(anchor)).await? {
+            return Ok(Some(member));
+        }
+        let customer = self.customers().customer_of(anchor).await?;
+        let anchors = self.customers().anchors_of(&customer).await?;
+        member::find_by_anchors(reader, &anchors).await
+    }
+
+    async fn write_member(&self, join: &Join, line: Line, anchor: &AnchorId) -> Result<MemberRow, Error> {
+        let row = MemberRow {
+            id: Kernel::new_id("mbr"),
+            anchor: Some(anchor.clone()),
+            unit: join.unit.clone(),
+            line,
+            open: true,
+            joined_at: self.kernel().clock.now(),
+            tier: self.tier_policy(self.kernel().db.reader()).await?.lowest().to_owned(),
+        };
+        let (membership, written) = (self.clone(), row.clone());
+        self.kernel()
+            .db
+            .write("join", move |tx| {
+                let (membership, row) = (membership.clone(), written.clone());
+                async move { membership.insert_member(tx, row).await }.boxed()
+            })
+            .await?;
+        Ok(row)
+    }
+
+    async fn insert_member(&self, tx: &Tx, row: MemberRow) -> Result<(), Error> {
+        let anchor = row.anchor.clone();
+        let inserted = sql::execute(
+            tx.conn(),
+            "INSERT INTO membership_member (id, anchor, unit, line, state, joined_at, tier, tier_due) VALUES ($1, $2, $3, $4, 'open', $5, $6, $7)
+             ON CONFLICT DO NOTHING",
+            [
+                row.id.as_str().into(),
+                anchor.as_ref().map(|anchor| anchor.as_str().to_owned()).into(),
+                row.unit.as_str().into(),
+                row.line.as_str().into(),
+                row.joined_at.ms().into(),
+                row.tier.into(),
+                i64::MAX.into(),
+            ],
+        )
+        .await?;
+        if inserted == 0 {
+            return Err(heyuan_kernel::Error::Stale("the member").into());
+        }
+        self.ledger().open(tx, &books::member_accounts(&row.id)).await?;
+        let anchor = anchor.ok_or_else(|| member::corrupt("member", "it joins without an anchor"))?;
+        let event =
+            DomainEvent::MemberJoined { member: row.id.clone(), anchor, unit: row.unit, line: row.line, occurred_at: row.joined_at };
+        Ok(tx.emit(row.id.as_str(), &event).await?)
+    }
+}
+
+fn verified(join: &Join) -> Result<Vec<Identifier>, Error> {
+    if let Some(index) = join.identifiers.iter().position(|(_, verified)| !verified) {
+        let problem = Problem::new(codes::UNVERIFIED_IDENTIFIER, "verify the identifier first, then send it with verified: true");
+        return Err(problem.field(format!("identifiers[{index}].verified")).into());
+    }
+    let identifiers: Vec<Identifier> = join.identifiers.iter().map(|(identifier, _)| identifier.clone()).collect();
+    check_identifiers(&identifiers)?;
+    Ok(identifiers)
+}
+
+/// Refuses what can't be an identifier; never says the value.
+pub(crate) fn check_identifiers(identifiers: &[Identifier]) -> Result<(), Problem> {
+    if identifiers.is_empty() || identifiers.len() > IDENTIFIERS_MAX {
+        return Err(Problem::invalid("identifiers", format!("expected 1 to {IDENTIFIERS_MAX} identifiers")));
+    }
+    for (index, identifier) in identifiers.iter().enumerate() {
+        let at = |name: &str| format!("identifiers[{index}].{name}");
+        if !KINDS.contains(&identifier.kind.as_str()) {
+            return Err(Problem::invalid(&at("type"), "expected phone, openid or unionid"));
+        }
+        let fits = |text: &str| !text.is_empty() && text.len() <= VALUE_BYTES_MAX && !text.chars().any(char::is_control);
+        if !fits(&identifier.value) {
+            return Err(Problem::invalid(&at("value"), format!("expected 1 to {VALUE_BYTES_MAX} bytes of text")));
+        }
+        if identifier.kind == "openid" && !identifier.app.as_deref().is_some_and(fits) {
+            return Err(Problem::invalid(&at("app"), "an openid belongs to an app; name it"));
+        }
+    }
+    Ok(())
+}

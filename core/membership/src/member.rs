@@ -1,0 +1,177 @@
+//! A member: who it is, where it joined, what it has.
+
+use crate::books;
+use crate::error::{Error, codes};
+use crate::facade::Membership;
+use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
+use heyuan_kernel::{Actor, Scope, Tx, sql};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
+
+/// A member as shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberView {
+    /// The member.
+    pub id: MemberId,
+    /// Where it joined.
+    pub unit: OrgUnitId,
+    /// The line that it joined from.
+    pub line: Line,
+    /// Whether it is still one.
+    pub open: bool,
+    /// When it joined.
+    pub joined_at: Timestamp,
+    /// The tier at this moment.
+    pub tier: String,
+    /// Growth value of the whole history.
+    pub growth: i64,
+    /// Points that can be spent at this moment.
+    pub points: i64,
+    /// Points that were spent before they were taken back.
+    pub points_owed: i64,
+    /// When the first of the points expire.
+    pub nearest_expiry: Option<Timestamp>,
+}
+
+/// A member as stored.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberRow {
+    pub(crate) id: MemberId,
+    pub(crate) anchor: Option<AnchorId>,
+    pub(crate) unit: OrgUnitId,
+    pub(crate) line: Line,
+    pub(crate) open: bool,
+    pub(crate) joined_at: Timestamp,
+    pub(crate) tier: String,
+}
+
+const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier";
+
+pub(crate) fn corrupt(what: &'static str, why: impl std::fmt::Display) -> heyuan_kernel::Error {
+    heyuan_kernel::Error::Corrupt { what, why: why.to_string() }
+}
+
+pub(crate) fn read(row: &QueryResult) -> Result<MemberRow, Error> {
+    let anchor: Option<String> = sql::get(row, "anchor")?;
+    let line: String = sql::get(row, "line")?;
+    let state: String = sql::get(row, "state")?;
+    Ok(MemberRow {
+        id: MemberId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("member", e))?,
+        anchor: anchor.map(AnchorId::new).transpose().map_err(|e| corrupt("member", e))?,
+        unit: OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(|e| corrupt("member", e))?,
+        line: Line::parse(&line).ok_or_else(|| corrupt("member's line", line))?,
+        open: state == "open",
+        joined_at: Timestamp::clamped(sql::get(row, "joined_at")?),
+        tier: sql::get(row, "tier")?,
+    })
+}
+
+pub(crate) async fn find<C: ConnectionTrait>(conn: &C, id: &MemberId) -> Result<Option<MemberRow>, Error> {
+    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1");
+    sql::one(conn, &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
+}
+
+/// The member that holds one of these anchors; the first that joined when customers with a member each became one.
+pub(crate) async fn find_by_anchors<C: ConnectionTrait>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
+    if anchors.is_empty() {
+        return Ok(None);
+    }
+    let list = sql::placeholders(1, anchors.len());
+    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list}) ORDER BY joined_at, id LIMIT 1");
+    let values: Vec<sea_orm::Value> = anchors.iter().map(|anchor| anchor.as_str().into()).collect();
+    sql::one(conn, &text, values).await?.as_ref().map(read).transpose()
+}
+
+/// Locks an open member until the commit; everything that moves its growth or points takes this lock before the book's.
+pub(crate) async fn lock(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
+    let member = lock_any(tx, id).await?;
+    if member.open { Ok(member) } else { Err(Error::refused(codes::MEMBER_CLOSED, format!("member {id} has left"))) }
+}
+
+/// The same for a member that may have left: what is taken back is taken back from those, too.
+pub(crate) async fn lock_any(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
+    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1{lock}");
+    let row = sql::one(tx.conn(), &text, [id.as_str().into()]).await?;
+    row.as_ref().map(read).transpose()?.ok_or_else(|| unknown(id))
+}
+
+pub(crate) fn unknown(id: &MemberId) -> Error {
+    Error::refused(codes::UNKNOWN_MEMBER, format!("there is no member {id} that this key may see"))
+}
+
+impl Membership {
+    /// A member, for a key that reaches the unit where it joined, or for the member itself.
+    ///
+    /// # Errors
+    /// `forbidden`, `unknown_member`.
+    pub async fn member(&self, actor: &Actor, id: &MemberId) -> Result<MemberView, Error> {
+        let row = self.visible_member(actor, id).await?;
+        let now = self.kernel().clock.now();
+        let reader = self.kernel().db.reader();
+        let (points, nearest_expiry) = self.ledger().spendable(&books::points_account(id), now).await?;
+        let growth = self.ledger().balance(&books::growth_account(id)).await?.balance;
+        let owed = self.ledger().balance(&books::receivable_account(id)).await?.balance;
+        let policy = self.tier_policy(reader).await?;
+        let window = growth_since(reader, id, policy.window_start_ms(now.ms())).await?;
+        Ok(MemberView {
+            id: row.id,
+            unit: row.unit,
+            line: row.line,
+            open: row.open,
+            joined_at: row.joined_at,
+            tier: policy.tier_for(window).to_owned(),
+            growth,
+            points,
+            points_owed: -owed,
+            nearest_expiry,
+        })
+    }
+
+    pub(crate) async fn visible_member(&self, actor: &Actor, id: &MemberId) -> Result<MemberRow, Error> {
+        actor.require_for_member(Scope::App, id)?;
+        let row = find(self.kernel().db.reader(), id).await?.ok_or_else(|| unknown(id))?;
+        if actor.reach().covers(&row.unit) { Ok(row) } else { Err(unknown(id)) }
+    }
+
+    /// Whether there is such a member and it has not left.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn exists(&self, id: &MemberId) -> Result<bool, Error> {
+        Ok(find(self.kernel().db.reader(), id).await?.is_some_and(|member| member.open))
+    }
+
+    /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier.
+    pub(crate) async fn settle_tier(&self, tx: &Tx, member: &MemberRow) -> Result<String, Error> {
+        let now = self.kernel().clock.now();
+        let policy = self.tier_policy(tx.conn()).await?;
+        let growth = growth_since(tx.conn(), &member.id, policy.window_start_ms(now.ms())).await?;
+        let tier = policy.tier_for(growth).to_owned();
+        // A tier above the lowest can be lost by time alone, which is looked at once a day.
+        let due = if tier == policy.lowest() { i64::MAX } else { self.kernel().zone.day_start_after(now, 1).ms() };
+        sql::execute(
+            tx.conn(),
+            "UPDATE membership_member SET tier = $2, tier_due = $3 WHERE id = $1",
+            [member.id.as_str().into(), tier.clone().into(), due.into()],
+        )
+        .await?;
+        if let Some(anchor) = member.anchor.clone().filter(|_| tier != member.tier) {
+            let event = DomainEvent::TierChanged {
+                member: member.id.clone(),
+                anchor,
+                tier: tier.clone(),
+                previous: member.tier.clone(),
+                occurred_at: now,
+            };
+            tx.emit(member.id.as_str(), &event).await?;
+        }
+        Ok(tier)
+    }
+}
+
+/// Growth with an own time after an instant.
+async fn growth_since<C: ConnectionTrait>(conn: &C, member: &MemberId, after_ms: i64) -> Result<i64, Error> {
+    let text = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS growth FROM membership_growth WHERE member = $1 AND occurred_at > $2";
+    let row = sql::one(conn, text, [member.as_str().into(), after_ms.into()]).await?;
+    Ok(row.map_or(Ok(0), |row| sql::get(&row, "growth"))?)
+}

@@ -1,0 +1,21 @@
+//! Membership's migrations, under their own table.
+
+use sea_orm_migration::prelude::*;
+
+#[path = "migration/m20261122_000001_membership.rs"]
+mod m20261122_000001_membership;
+
+/// Membership's migrations.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261122_000001_membership::MIGRATION)]
+    }
+
+    fn migration_table_name() -> DynIden {
+        "membership_migration".into_iden()
+    }
+}

@@ -1,0 +1,203 @@
+//! Points in use: spending first-expiring-first, and the statement.
+
+use crate::books::{self, LineAccount};
+use crate::error::{Error, codes};
+use crate::facade::Membership;
+use crate::member;
+use futures::FutureExt;
+use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
+use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
+use heyuan_ledger::{Lots, Period, Transfer};
+use sea_orm::{ConnectionTrait, QueryResult};
+use serde::Serialize;
+
+/// Most points of one spend.
+const AMOUNT_MAX: i64 = 1_000_000_000;
+/// Longest reference, in bytes.
+const REFERENCE_BYTES_MAX: usize = 200;
+
+/// Points to spend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Spend {
+    /// Above zero.
+    pub amount: i64,
+    /// Where: its line gets the points' cost at the clearing.
+    pub unit: OrgUnitId,
+    /// What for, in the unit's own words; never personal data.
+    pub reference: String,
+}
+
+/// Points that were spent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpendView {
+    /// Its id.
+    pub id: String,
+    /// Who spent.
+    pub member: MemberId,
+    /// Where.
+    pub unit: OrgUnitId,
+    /// How many.
+    pub amount: i64,
+    /// What for.
+    pub reference: String,
+    /// When.
+    pub occurred_at: Timestamp,
+    /// The month that it counts in.
+    pub period: Option<Period>,
+    /// What could be spent after it.
+    pub points_balance: i64,
+}
+
+/// One entry of a member's points.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementLine {
+    /// Counted from 1 without gaps.
+    pub number: i64,
+    /// `earn`, `spend`, `refund`, `expire`.
+    pub kind: String,
+    /// What it belongs to.
+    pub reference: String,
+    /// Positive when points came in.
+    pub amount: i64,
+    /// Everything that the account held after it.
+    pub balance: i64,
+    /// Its own time.
+    pub occurred_at: Timestamp,
+    /// The month that it counts in.
+    pub period: Period,
+}
+
+impl Membership {
+    /// Spends points, those that expire first first. The same key again is answered from what it did.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`, `amount_out_of_range`, `unknown_member`, `member_closed`, `not_enough_points`.
+    pub async fn spend(&self, actor: &Actor, id: &MemberId, spend: &Spend, header: Option<&str>) -> Result<SpendView, Error> {
+        actor.require_for_member(Scope::App, id)?;
+        let key = IdempotencyKey::new(actor, "spend points", header, &(id, spend))?;
+        if spend.amount <= 0 || spend.amount > AMOUNT_MAX {
+            return Err(Problem::new(codes::AMOUNT_OUT_OF_RANGE, format!("expected 1 to {AMOUNT_MAX} points")).field("amount").into());
+        }
+        let reference = &spend.reference;
+        if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX || reference.chars().any(char::is_control) {
+            return Err(Problem::invalid("reference", format!("expected 1 to {REFERENCE_BYTES_MAX} bytes of text")).into());
+        }
+        let line = self.line_of(actor, &spend.unit)?;
+        self.kernel()
+            .db
+            .settle(|| async {
+                if let Some((known, digest)) = find(self.kernel().db.reader(), &key.stored).await? {
+                    key.check(&digest)?;
+                    return Ok(known);
+                }
+                let (membership, key, id, spend) = (self.clone(), key.clone(), id.clone(), spend.clone());
+                self.kernel()
+                    .db
+                    .write("spend points", move |tx| {
+                        let (membership, key, id, spend) = (membership.clone(), key.clone(), id.clone(), spend.clone());
+                        async move { membership.write_spend(tx, &key, id, spend, line).await }.boxed()
+                    })
+                    .await
+            })
+            .await
+    }
+
+    async fn write_spend(&self, tx: &Tx, key: &IdempotencyKey, member: MemberId, spend: Spend, line: Line) -> Result<SpendView, Error> {
+        member::lock(tx, &member).await?;
+        let now = self.kernel().clock.now();
+        let period = books::open_period(tx, Period::of(&self.kernel().zone, now)).await?;
+        let id = Kernel::new_id::<EntryId>("spd").to_string();
+        let account = books::points_account(&member);
+        let transfer = Transfer {
+            key: format!("spend/{id}"),
+            unit: books::POINTS.to_owned(),
+            debit: account.clone(),
+            credit: books::line_account(line, LineAccount::Spent),
+            amount: spend.amount,
+            occurred_at: now,
+            period,
+            kind: "spend".to_owned(),
+            reference: format!("{}/{id}", spend.unit),
+            lots: Lots::FirstExpiring,
+        };
+        match self.ledger().post(tx, &[transfer]).await {
+            Err(heyuan_ledger::Error::NotEnough { .. }) => {
+                let words = format!("member {member} has fewer than {} points that can be spent", spend.amount);
+                return Err(Problem::new(codes::NOT_ENOUGH_POINTS, words).field("amount").into());
+            }
+            other => other?,
+        };
+        let balance = self.ledger().spendable_in(tx, &account, now).await?.0;
+        let inserted = sql::execute(
+            tx.conn(),
+            "INSERT INTO membership_spend (id, member, unit, line, amount, reference, occurred_at, period, points_balance, idempotency, idempotency_digest)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (idempotency) DO NOTHING",
+            [
+                id.clone().into(),
+                member.as_str().into(),
+                spend.unit.as_str().into(),
+                line.as_str().into(),
+                spend.amount.into(),
+                spend.reference.clone().into(),
+                now.ms().into(),
+                period.number().into(),
+                balance.into(),
+                key.stored.clone().into(),
+                key.digest.clone().into(),
+            ],
+        )
+        .await?;
+        if inserted == 0 {
+            return Err(heyuan_kernel::Error::Stale("a spend with the same key").into());
+        }
+        Ok(SpendView {
+            id,
+            member,
+            unit: spend.unit,
+            amount: spend.amount,
+            reference: spend.reference,
+            occurred_at: now,
+            period: Some(period),
+            points_balance: balance,
+        })
+    }
+
+    /// The entries of a member's points, newest first.
+    ///
+    /// # Errors
+    /// `forbidden`, `unknown_member`.
+    pub async fn statement(&self, actor: &Actor, id: &MemberId, before: Option<i64>, limit: u64) -> Result<Vec<StatementLine>, Error> {
+        self.visible_member(actor, id).await?;
+        let legs = self.ledger().statement(&books::points_account(id), before, limit).await?;
+        let line = |leg: heyuan_ledger::Leg| StatementLine {
+            number: leg.version,
+            kind: leg.kind,
+            reference: leg.reference,
+            amount: leg.amount,
+            balance: leg.balance,
+            occurred_at: leg.occurred_at,
+            period: leg.period,
+        };
+        Ok(legs.into_iter().map(line).collect())
+    }
+}
+
+async fn find<C: ConnectionTrait>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
+    let row = sql::one(conn, "SELECT * FROM membership_spend WHERE idempotency = $1", [stored.into()]).await?;
+    row.as_ref().map(read).transpose()
+}
+
+fn read(row: &QueryResult) -> Result<(SpendView, String), Error> {
+    let view = SpendView {
+        id: sql::get(row, "id")?,
+        member: MemberId::new(sql::get::<String>(row, "member")?).map_err(|e| member::corrupt("spend", e))?,
+        unit: OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(|e| member::corrupt("spend", e))?,
+        amount: sql::get(row, "amount")?,
+        reference: sql::get(row, "reference")?,
+        occurred_at: Timestamp::clamped(sql::get(row, "occurred_at")?),
+        period: Period::from_number(sql::get(row, "period")?),
+        points_balance: sql::get(row, "points_balance")?,
+    };
+    Ok((view, sql::get(row, "idempotency_digest")?))
+}

@@ -1,0 +1,263 @@
+//! Posting a purchase: everything that it earned, its decision and its events in one transaction.
+
+use crate::books::{self, LineAccount};
+use crate::decide::{BUDGET_POINTS_DEFAULT, Decided};
+use crate::decision;
+use crate::error::Error;
+use crate::facade::Membership;
+use crate::member::{self, corrupt};
+use crate::refund;
+use crate::report::Accepted;
+use crate::rule::Change;
+use crate::transaction::{self, Row, State};
+use futures::FutureExt;
+use heyuan_contract::{DomainEvent, Fen, MemberId, Points, ProductId, Timestamp};
+use heyuan_kernel::plugin::{PluginKind, Plugins};
+use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
+use heyuan_ledger::{Lots, NewLot, Period, Transfer};
+
+/// Largest budget of a rule and month.
+const BUDGET_POINTS_MAX: i64 = 1_000_000_000_000;
+
+impl Membership {
+    /// Posts a decided purchase, and the refunds that waited for it.
+    pub(crate) async fn post_purchase(&self, tx: &Tx, accepted: &Accepted, decided: &Decided) -> Result<Row, Error> {
+        let report = &accepted.report;
+        books::lock_purchase(tx, &report.unit, &report.id).await?;
+        let locked = member::lock(tx, &decided.snapshot.member.id).await?;
+        self.check_unchanged(tx, decided).await?;
+        let period = books::open_period(tx, decided.month).await?;
+        let mut row = self.purchase_row(accepted, decided, period)?;
+        row.no = transaction::insert(tx, &row).await?;
+        spend_budgets(tx, decided).await?;
+        let transfers = purchase_transfers(&row, decided, period)?;
+        self.ledger().post(tx, &transfers).await?;
+        add_growth(tx, &locked.id, row.no, row.growth, row.occurred_at).await?;
+        row.tier = self.settle_tier(tx, &locked).await?;
+        row.points_balance = self.ledger().balance_in(tx, &books::points_account(&locked.id)).await?.balance;
+        transaction::update(tx, &row).await?;
+        if let Some(id) = &row.decision {
+            decision::insert(tx, id, &row.unit, &row.id, decided, row.arrived_at).await?;
+        }
+        announce(tx, &row, &locked).await?;
+        announce_vouchers(tx, &row, decided).await?;
+        if self.apply_waiting(tx, &row).await? == 0 {
+            return Ok(row);
+        }
+        let whole = transaction::find(tx.conn(), &row.unit, &row.id).await?;
+        Ok(whole.unwrap_or(row))
+    }
+
+    /// Fails the unit of work when what the decision relied on has moved; the member is locked, so that it stays so.
+    async fn check_unchanged(&self, tx: &Tx, decided: &Decided) -> Result<(), Error> {
+        Plugins::check_unmoved(tx, PluginKind::BenefitRule, &decided.pointers).await?;
+        // Without a rule nothing was read that could have moved.
+        if decided.calls.is_empty() {
+            return Ok(());
+        }
+        let id = &decided.snapshot.member.id;
+        let growth = self.ledger().balance_in(tx, &books::growth_account(id)).await?;
+        let points = self.ledger().balance_in(tx, &books::points_account(id)).await?;
+        let same = growth.version == decided.snapshot.growth.version && points.version == decided.snapshot.points.version;
+        if same { Ok(()) } else { Err(heyuan_kernel::Error::Stale("the member's growth or points").into()) }
+    }
+
+    fn purchase_row(&self, accepted: &Accepted, decided: &Decided, period: Period) -> Result<Row, Error> {
+        let report = &accepted.report;
+        Ok(Row {
+            no: 0,
+            id: report.id.clone(),
+            unit: report.unit.clone(),
+            line: accepted.line,
+            kind: report.kind,
+            refund_of: None,
+            member: Some(decided.snapshot.member.id.clone()),
+            amount: report.amount.0,
+            occurred_at: report.occurred_at,
+            arrived_at: self.kernel().clock.now(),
+            period: period.number(),
+            state: State::Posted,
+            why: String::new(),
+            lines: serde_json::to_string(&report.lines).map_err(|e| corrupt("transaction lines", e))?,
+            digest: accepted.digest.clone(),
+            idempotency: accepted.idempotency.clone(),
+            earn_version: decided.rules.version,
+            base_growth: decided.base.growth,
+            base_points: decided.base.points,
+            growth: decided.growth,
+            points: decided.points,
+            receivable: 0,
+            points_balance: 0,
+            tier: decided.snapshot.member.tier.clone(),
+            cost: decided.rules.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
+            refunded: 0,
+            growth_kept: decided.growth,
+            points_kept: decided.points,
+            decision: Some(Kernel::new_id::<heyuan_contract::EntryId>("dec").to_string()),
+        })
+    }
+
+    /// Sets what a rule may grant to all members together in a month; what it granted already stays.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`.
+    pub async fn set_budget(&self, actor: &Actor, rule: &str, period: &str, points_max: i64) -> Result<(), Error> {
+        actor.require(Scope::Admin)?;
+        let period = Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?;
+        let named = !rule.is_empty() && rule.len() <= 63 && rule.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !named {
+            return Err(Problem::invalid("rule", "expected a plugin's name: 1 to 63 characters of a-z 0-9 -").into());
+        }
+        if !(0..=BUDGET_POINTS_MAX).contains(&points_max) {
+            return Err(Problem::invalid("points_max", format!("expected 0 to {BUDGET_POINTS_MAX} points")).into());
+        }
+        let entry = audit::Entry::new(actor, "set rule budget", rule).detail("period", period.number()).detail("points_max", points_max);
+        let rule = rule.to_owned();
+        self.kernel()
+            .db
+            .write("set a budget", move |tx| {
+                let (rule, entry) = (rule.clone(), entry.clone());
+                async move {
+                    sql::execute(
+                        tx.conn(),
+                        "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, 0)
+                         ON CONFLICT (rule, period) DO UPDATE SET points_max = excluded.points_max",
+                        [rule.into(), period.number().into(), points_max.into()],
+                    )
+                    .await?;
+                    Ok(audit::record(tx, &entry).await?)
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Applies the refunds that came before their purchase, in the order of their arrival; answers how many there were.
+    async fn apply_waiting(&self, tx: &Tx, purchase: &Row) -> Result<usize, Error> {
+        let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no";
+        let rows = sql::all(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
+        for row in &rows {
+            let mut waiting = transaction::read(row)?;
+            match refund::misfit(purchase, &waiting, self.refunded_so_far(tx, purchase).await?) {
+                None => self.apply_refund(tx, &mut waiting).await?,
+                Some(why) => {
+                    waiting.state = State::Refused;
+                    waiting.why = why.detail().to_owned();
+                    transaction::update(tx, &waiting).await?;
+                }
+            }
+        }
+        Ok(rows.len())
+    }
+
+    async fn refunded_so_far(&self, tx: &Tx, purchase: &Row) -> Result<i64, Error> {
+        Ok(transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?.map_or(0, |row| row.refunded))
+    }
+}
+
+fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Result<Vec<Transfer>, Error> {
+    let member = &decided.snapshot.member.id;
+    let reference = format!("{}/{}", row.unit, row.id);
+    let transfer = |key: String, unit: &str, debit: String, credit: String, amount: i64, lots: Lots| Transfer {
+        key,
+        unit: unit.to_owned(),
+        debit,
+        credit,
+        amount,
+        occurred_at: row.occurred_at,
+        period,
+        kind: "earn".to_owned(),
+        reference: reference.clone(),
+        lots,
+    };
+    let mut transfers = Vec::with_capacity(2);
+    if row.points > 0 {
+        let lot = NewLot { issuer: row.line.as_str().to_owned(), cost: row.cost, expires_at: decided.expires_at };
+        let (debit, credit) = (books::line_account(row.line, LineAccount::Issued), books::points_account(member));
+        transfers.push(transfer(books::earn_key(&row.unit, &row.id), books::POINTS, debit, credit, row.points, Lots::New(lot)));
+    }
+    if row.growth > 0 {
+        let key = format!("transaction/{reference}/growth");
+        let (debit, credit) = (books::line_account(row.line, LineAccount::Growth), books::growth_account(member));
+        transfers.push(transfer(key, books::GROWTH, debit, credit, row.growth, Lots::None));
+    }
+    Ok(transfers)
+}
+
+/// Takes what the rules grant from their budgets; a budget that no longer has it lets the use case decide again.
+async fn spend_budgets(tx: &Tx, decided: &Decided) -> Result<(), Error> {
+    for call in decided.calls.iter().filter(|call| call.points > 0) {
+        let spent = sql::execute(
+            tx.conn(),
+            "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (rule, period) DO UPDATE SET points_spent = membership_budget.points_spent + excluded.points_spent
+             WHERE membership_budget.points_spent + excluded.points_spent <= membership_budget.points_max",
+            [call.rule.clone().into(), decided.month.number().into(), BUDGET_POINTS_DEFAULT.into(), call.points.into()],
+        )
+        .await?;
+        if spent == 0 {
+            return Err(heyuan_kernel::Error::Stale("a rule's budget").into());
+        }
+        count(tx, &decided.snapshot.member.id, &call.rule, decided.month, call.points).await?;
+    }
+    Ok(())
+}
+
+/// Counts points that a rule granted a member in a month, or with a minus took back.
+pub(crate) async fn count(tx: &Tx, member: &MemberId, rule: &str, month: Period, points: i64) -> Result<(), Error> {
+    sql::execute(
+        tx.conn(),
+        "INSERT INTO membership_counter (member, rule, period, points) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (member, rule, period) DO UPDATE SET points = membership_counter.points + excluded.points",
+        [member.as_str().into(), rule.into(), month.number().into(), points.into()],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Adds to the growth history from which tiers are computed.
+pub(crate) async fn add_growth(tx: &Tx, member: &MemberId, transaction: i64, growth: i64, at: Timestamp) -> Result<(), Error> {
+    if growth == 0 {
+        return Ok(());
+    }
+    let text = "INSERT INTO membership_growth (member, transaction_no, amount, occurred_at) VALUES ($1, $2, $3, $4)";
+    sql::execute(tx.conn(), text, [member.as_str().into(), transaction.into(), growth.into(), at.ms().into()]).await?;
+    Ok(())
+}
+
+/// Tells others; of a member that was erased there is nobody to tell about.
+pub(crate) async fn announce(tx: &Tx, row: &Row, member: &member::MemberRow) -> Result<(), Error> {
+    let Some(anchor) = member.anchor.clone() else { return Ok(()) };
+    let event = DomainEvent::TransactionPosted {
+        transaction: row.id.clone(),
+        member: member.id.clone(),
+        anchor,
+        unit: row.unit.clone(),
+        line: row.line,
+        refund_of: row.refund_of.clone(),
+        amount: Fen(row.amount),
+        growth: Points(row.growth),
+        points: Points(row.points),
+        points_balance: Points(row.points_balance),
+        occurred_at: row.occurred_at,
+    };
+    Ok(tx.emit(member.id.as_str(), &event).await?)
+}
+
+async fn announce_vouchers(tx: &Tx, row: &Row, decided: &Decided) -> Result<(), Error> {
+    let member = &decided.snapshot.member.id;
+    for call in &decided.calls {
+        for (place, effect) in call.effects.iter().enumerate() {
+            let Change::Voucher(code) = &effect.change else { continue };
+            let event = DomainEvent::VoucherGranted {
+                member: member.clone(),
+                product: ProductId::new(code.clone()).map_err(|e| corrupt("voucher effect", e))?,
+                grant: format!("{}/{}/{}/{place}", row.unit, row.id, call.rule),
+                reason: effect.reason.clone(),
+                occurred_at: row.occurred_at,
+            };
+            tx.emit(member.as_str(), &event).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! What membership does about the facts of others: paid and refunded orders earn and take back, an erased person leaves.
+
+use crate::error::Error;
+use crate::facade::Membership;
+use crate::member;
+use crate::report::Accepted;
+use crate::transaction::{self, Kind, Report, Who};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, TransactionId};
+use heyuan_kernel::outbox::Envelope;
+use heyuan_kernel::pump::{Apply, Reaction, nothing};
+use heyuan_kernel::secret::sha256_hex;
+use heyuan_kernel::{Problem, Tx, sql};
+use std::sync::Arc;
+
+pub(crate) fn all(membership: &Membership) -> Vec<Arc<dyn Reaction>> {
+    vec![Arc::new(Orders { membership: membership.clone() }), Arc::new(Erasures { membership: membership.clone() })]
+}
+
+/// Orders of the mall as transactions of their line.
+struct Orders {
+    membership: Membership,
+}
+
+impl Reaction for Orders {
+    fn consumer(&self) -> &'static str {
+        "membership orders"
+    }
+
+    fn wants(&self, name: &'static str) -> bool {
+        matches!(name, "order.paid.v1" | "order.refunded.v1")
+    }
+
+    fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>> {
+        async move { Ok(self.decide(&envelope.event).await?) }.boxed()
+    }
+}
+
+impl Orders {
+    async fn decide(&self, event: &DomainEvent) -> Result<Apply, Error> {
+        let Some((report, line, member)) = transaction_of(event)? else { return Ok(nothing()) };
+        let reader = self.membership.kernel().db.reader();
+        if transaction::find(reader, &report.unit, &report.id).await?.is_some() {
+            return Ok(nothing());
+        }
+        // A member that left earns nothing more; what was earned is still taken back.
+        let open = member::find(reader, &member).await?.is_some_and(|member| member.open);
+        if report.kind == Kind::Purchase && !open {
+            return Ok(nothing());
+        }
+        let body = serde_json::to_vec(&report.digested(self.membership.kernel())).map_err(|e| member::corrupt("order event", e))?;
+        let accepted = Accepted { report, line, member: Some(member), digest: sha256_hex(&body), idempotency: None };
+        let ready = Arc::new(self.membership.ready(accepted).await?);
+        let membership = self.membership.clone();
+        Ok(Box::new(move |tx: &Tx| {
+            let (membership, ready) = (membership.clone(), ready.clone());
+            async move { membership.write_ready(tx, &ready).await.map(drop).map_err(Error::into_kernel) }.boxed()
+        }))
+    }
+}
+
+/// The transaction that an order event is; `None` for one without money.
+fn transaction_of(event: &DomainEvent) -> Result<Option<(Report, Line, MemberId)>, Error> {
+    let id = |text: &str| TransactionId::new(text).map_err(|e| Error::from(member::corrupt("order event", e)));
+    let found = match event {
+        DomainEvent::OrderPaid { order, member, unit, line, amount, lines, occurred_at, .. } => {
+            (id(order.as_str())?, Kind::Purchase, None, member, unit, *line, *amount, lines, *occurred_at)
+        }
+        DomainEvent::OrderRefunded { order, refund, member, unit, line, amount, lines, occurred_at, .. } => {
+            (id(refund)?, Kind::Refund, Some(id(order.as_str())?), member, unit, *line, *amount, lines, *occurred_at)
+        }
+        _ => return Ok(None),
+    };
+    let (id, kind, refund_of, member, unit, line, amount, lines, occurred_at) = found;
+    if amount.0 <= 0 {
+        return Ok(None);
+    }
+    let report = Report {
+        id,
+        unit: unit.clone(),
+        kind,
+        refund_of,
+        occurred_at,
+        amount,
+        currency: "CNY".to_owned(),
+        who: Some(Who::Member(member.clone())),
+        lines: lines.clone(),
+    };
+    Ok(Some((report, line, member.clone())))
+}
+
+/// Members behind an erased person.
+struct Erasures {
+    membership: Membership,
+}
+
+impl Reaction for Erasures {
+    fn consumer(&self) -> &'static str {
+        "membership erasures"
+    }
+
+    fn wants(&self, name: &'static str) -> bool {
+        name == "customer.erased.v1"
+    }
+
+    fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>> {
+        let anchors = match &envelope.event {
+            DomainEvent::CustomerErased { anchors, .. } => Arc::new(anchors.clone()),
+            _ => Arc::default(),
+        };
+        let membership = self.membership.clone();
+        async move {
+            let apply: Apply = Box::new(move |tx: &Tx| {
+                let (membership, anchors) = (membership.clone(), anchors.clone());
+                async move { membership.erase(tx, &anchors).await.map_err(Error::into_kernel) }.boxed()
+            });
+            Ok(apply)
+        }
+        .boxed()
+    }
+}
+
+impl Membership {
+    /// Ends the memberships behind these anchors and drops what leads to the person; the books stay.
+    async fn erase(&self, tx: &Tx, anchors: &[AnchorId]) -> Result<(), Error> {
+        while let Some(found) = member::find_by_anchors(tx.conn(), anchors).await? {
+            let id = found.id.as_str();
+            let text = "UPDATE membership_member SET state = 'closed', anchor = NULL, tier_due = $2 WHERE id = $1";
+            sql::execute(tx.conn(), text, [id.into(), i64::MAX.into()]).await?;
+            let text = "UPDATE membership_decision SET erased = 1, position = NULL WHERE member = $1";
+            sql::execute(tx.conn(), text, [id.into()]).await?;
+            let empty: Vec<u8> = Vec::new();
+            sql::execute(
+                tx.conn(),
+                "UPDATE membership_decision_call SET input = $2, output = $3
+                 WHERE decision IN (SELECT id FROM membership_decision WHERE member = $1)",
+                [id.into(), empty.clone().into(), empty.into()],
+            )
+            .await?;
+            sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
+            sql::execute(tx.conn(), "UPDATE membership_spend SET reference = 'erased' WHERE member = $1", [id.into()]).await?;
+        }
+        Ok(())
+    }
+}

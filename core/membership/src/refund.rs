@@ -1,0 +1,176 @@
+//! Refunds: what of a purchase's growth and points is no longer kept goes back, under the version that it was earned with.
+
+use crate::books::{self, LineAccount};
+use crate::decision;
+use crate::earn::kept;
+use crate::error::{Error, codes};
+use crate::facade::Membership;
+use crate::member;
+use crate::post;
+use crate::report::Accepted;
+use crate::transaction::{self, Kind, Row, State};
+use heyuan_contract::Ratio;
+use heyuan_kernel::{Problem, Tx, sql};
+use heyuan_ledger::{Lots, Period, TakeBack, TakenBack, Transfer};
+
+/// Why a refund does not fit its purchase, if it does not.
+pub(crate) fn misfit(purchase: &Row, refund: &Row, refunded: i64) -> Option<Problem> {
+    if purchase.kind != Kind::Purchase {
+        return Some(Problem::new(codes::REFUND_MISMATCH, format!("{} is itself a refund", purchase.id)).field("refund_of"));
+    }
+    if refund.member.is_some() && refund.member != purchase.member {
+        return Some(Problem::new(codes::REFUND_MISMATCH, format!("{} is another member's purchase", purchase.id)).field("member"));
+    }
+    let left = purchase.amount - refunded;
+    if refund.amount > left {
+        let words = format!("{} fen are left of {}; {} were asked for", left, purchase.id, refund.amount);
+        return Some(Problem::new(codes::REFUND_TOO_LARGE, words).field("amount.amount"));
+    }
+    None
+}
+
+impl Membership {
+    /// Posts a refund, or keeps it waiting for a purchase that is not there yet.
+    pub(crate) async fn post_refund(&self, tx: &Tx, accepted: &Accepted) -> Result<Row, Error> {
+        let report = &accepted.report;
+        let of = report.refund_of.clone().ok_or_else(|| member::corrupt("refund", "it names no purchase"))?;
+        books::lock_purchase(tx, &report.unit, &of).await?;
+        let purchase = transaction::find(tx.conn(), &report.unit, &of).await?;
+        let now = self.kernel().clock.now();
+        let month = Period::of(&self.kernel().zone, report.occurred_at);
+        let mut row = Row {
+            no: 0,
+            id: report.id.clone(),
+            unit: report.unit.clone(),
+            line: accepted.line,
+            kind: Kind::Refund,
+            refund_of: Some(of),
+            member: accepted.member.clone(),
+            amount: report.amount.0,
+            occurred_at: report.occurred_at,
+            arrived_at: now,
+            period: month.number(),
+            state: State::Waiting,
+            why: String::new(),
+            lines: serde_json::to_string(&report.lines).map_err(|e| member::corrupt("transaction lines", e))?,
+            digest: accepted.digest.clone(),
+            idempotency: accepted.idempotency.clone(),
+            earn_version: 0,
+            base_growth: 0,
+            base_points: 0,
+            growth: 0,
+            points: 0,
+            receivable: 0,
+            points_balance: 0,
+            tier: String::new(),
+            cost: Ratio::new(1, 1).map_err(|e| member::corrupt("unit cost", e))?,
+            refunded: 0,
+            growth_kept: 0,
+            points_kept: 0,
+            decision: None,
+        };
+        if let Some(problem) = purchase.as_ref().and_then(|purchase| misfit(purchase, &row, purchase.refunded)) {
+            return Err(problem.into());
+        }
+        row.no = transaction::insert(tx, &row).await?;
+        if purchase.is_some() {
+            self.apply_refund(tx, &mut row).await?;
+        }
+        Ok(row)
+    }
+
+    /// Takes back what a refund that fits leaves no longer kept; the purchase's name is locked.
+    pub(crate) async fn apply_refund(&self, tx: &Tx, refund: &mut Row) -> Result<(), Error> {
+        let lost = || member::corrupt("refund", "its purchase is gone");
+        let of = refund.refund_of.clone().ok_or_else(lost)?;
+        let mut purchase = transaction::find(tx.conn(), &refund.unit, &of).await?.ok_or_else(lost)?;
+        let owner = purchase.member.clone().ok_or_else(lost)?;
+        let locked = member::lock_any(tx, &owner).await?;
+        let month = Period::of(&self.kernel().zone, refund.occurred_at);
+        let period = books::open_period(tx, month).await?;
+        let before = purchase.refunded;
+        let after = before + refund.amount;
+        let growth = kept(purchase.growth, purchase.amount, before) - kept(purchase.growth, purchase.amount, after);
+        let points = kept(purchase.points, purchase.amount, before) - kept(purchase.points, purchase.amount, after);
+
+        let taken = self.take_points(tx, refund, &purchase, points, period).await?;
+        self.take_growth(tx, refund, &purchase, growth, period).await?;
+        // Dated as the purchase's, so that the two leave the window of the tier together.
+        post::add_growth(tx, &owner, refund.no, -growth, purchase.occurred_at).await?;
+        if let Some(decision) = &purchase.decision {
+            let granted_in = Period::of(&self.kernel().zone, purchase.occurred_at);
+            for (rule, granted) in decision::granted(tx, decision).await? {
+                let back = kept(granted, purchase.amount, before) - kept(granted, purchase.amount, after);
+                post::count(tx, &owner, &rule, granted_in, -back).await?;
+            }
+        }
+        purchase.refunded = after;
+        purchase.growth_kept -= growth;
+        purchase.points_kept -= points;
+        transaction::update(tx, &purchase).await?;
+
+        refund.member = Some(owner.clone());
+        refund.state = State::Posted;
+        refund.period = period.number();
+        refund.growth = -growth;
+        refund.points = -(taken.lot + taken.receivable);
+        refund.receivable = taken.receivable;
+        refund.cost = purchase.cost;
+        refund.earn_version = purchase.earn_version;
+        refund.tier = self.settle_tier(tx, &locked).await?;
+        refund.points_balance = self.ledger().balance_in(tx, &books::points_account(&owner)).await?.balance;
+        transaction::update(tx, refund).await?;
+        post::announce(tx, refund, &locked).await
+    }
+
+    async fn take_points(&self, tx: &Tx, refund: &Row, purchase: &Row, points: i64, period: Period) -> Result<TakenBack, Error> {
+        let Some(owner) = purchase.member.as_ref().filter(|_| points > 0) else { return Ok(TakenBack::default()) };
+        let lot = books::earn_key(&purchase.unit, &purchase.id);
+        // What expired was not used and is owed by nobody; what was spent is owed once.
+        let moves = self.ledger().lot_moves(tx, &lot).await?;
+        let used: i64 = moves.iter().filter(|(kind, _)| kind != "expire" && kind != "refund").map(|(_, amount)| -amount).sum();
+        let owed_max = used - owed_so_far(tx, purchase).await?;
+        let taking = TakeBack {
+            key: books::earn_key(&refund.unit, &refund.id),
+            unit: books::POINTS.to_owned(),
+            lot,
+            account: books::points_account(owner),
+            receivable: books::receivable_account(owner),
+            credit: books::line_account(purchase.line, LineAccount::Refunded),
+            amount: points,
+            owed_max,
+            occurred_at: refund.occurred_at,
+            period,
+            kind: "refund".to_owned(),
+            reference: format!("{}/{}", refund.unit, refund.id),
+        };
+        Ok(self.ledger().take_back(tx, &taking).await?)
+    }
+
+    async fn take_growth(&self, tx: &Tx, refund: &Row, purchase: &Row, growth: i64, period: Period) -> Result<(), Error> {
+        let Some(owner) = purchase.member.as_ref().filter(|_| growth > 0) else { return Ok(()) };
+        let reference = format!("{}/{}", refund.unit, refund.id);
+        let transfer = Transfer {
+            key: format!("transaction/{reference}/growth"),
+            unit: books::GROWTH.to_owned(),
+            debit: books::growth_account(owner),
+            credit: books::line_account(purchase.line, LineAccount::Growth),
+            amount: growth,
+            occurred_at: refund.occurred_at,
+            period,
+            kind: "refund".to_owned(),
+            reference,
+            lots: Lots::None,
+        };
+        self.ledger().post(tx, &[transfer]).await?;
+        Ok(())
+    }
+}
+
+/// What earlier refunds of the purchase left owed.
+async fn owed_so_far(tx: &Tx, purchase: &Row) -> Result<i64, Error> {
+    let text = "SELECT CAST(COALESCE(SUM(receivable), 0) AS BIGINT) AS owed FROM membership_transaction
+                WHERE unit = $1 AND refund_of = $2 AND state = 'posted'";
+    let row = sql::one(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
+    Ok(row.map_or(Ok(0), |row| sql::get(&row, "owed"))?)
+}

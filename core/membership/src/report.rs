@@ -1,0 +1,187 @@
+//! Reporting a transaction: accepted, decided, posted once; the same again is answered from what is there.
+
+use crate::decide::Decided;
+use crate::decision;
+use crate::error::{Error, codes};
+use crate::facade::Membership;
+use crate::member;
+use crate::rule::Effect;
+use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
+use futures::FutureExt;
+use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, TransactionId};
+use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
+use heyuan_ledger::Period;
+use std::sync::Arc;
+
+/// A report that was checked, with whose it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    pub(crate) report: Report,
+    pub(crate) line: Line,
+    pub(crate) member: Option<MemberId>,
+    pub(crate) digest: String,
+    pub(crate) idempotency: Option<String>,
+}
+
+/// What waits to be written: a purchase with its decision, or a refund, which needs none.
+pub(crate) struct Ready {
+    accepted: Accepted,
+    decided: Option<Decided>,
+}
+
+impl Membership {
+    /// Takes a line's transaction: earns, or with a refund takes back, in one transaction of the database. The same key, and the
+    /// same id with the same content, are answered again.
+    ///
+    /// # Errors
+    /// `forbidden`, `invalid_request`, `unknown_currency`, `amount_out_of_range`, `time_out_of_range`, `unknown_member`,
+    /// `member_closed`, `transaction_id_reused`, `idempotency_key_reused`, `refund_too_large`, `refund_mismatch`; `rule_stopped` and
+    /// `rule_failed` when a benefit rule gave no answer: nothing is posted then.
+    pub async fn report(&self, actor: &Actor, report: &Report, header: Option<&str>) -> Result<TransactionView, Error> {
+        actor.require(Scope::App)?;
+        let key = IdempotencyKey::new(actor, "report transaction", header, &report.digested(self.kernel()))?;
+        report.check(actor, self.kernel().clock.now())?;
+        let line = self.line_of(actor, &report.unit)?;
+        self.kernel()
+            .db
+            .settle(|| async {
+                if let Some(known) = self.known(report, &key).await? {
+                    return Ok(known);
+                }
+                let member = self.whose(actor, report).await?;
+                let accepted =
+                    Accepted { report: report.clone(), line, member, digest: key.digest.clone(), idempotency: Some(key.stored.clone()) };
+                let ready = Arc::new(self.ready(accepted).await?);
+                let membership = self.clone();
+                let row = self
+                    .kernel()
+                    .db
+                    .write("report transaction", move |tx| {
+                        let (membership, ready) = (membership.clone(), ready.clone());
+                        async move { membership.write_ready(tx, &ready).await }.boxed()
+                    })
+                    .await?;
+                self.view(row).await
+            })
+            .await
+    }
+
+    /// What a purchase would earn now. Nothing is posted, and nothing remembered.
+    ///
+    /// # Errors
+    /// As [`Membership::report`].
+    pub async fn quote(&self, actor: &Actor, report: &Report) -> Result<TransactionView, Error> {
+        actor.require(Scope::App)?;
+        report.check(actor, self.kernel().clock.now())?;
+        let line = self.line_of(actor, &report.unit)?;
+        if report.kind != Kind::Purchase {
+            return Err(Problem::invalid("kind", "only a purchase can be quoted").into());
+        }
+        let member = self.whose(actor, report).await?.ok_or_else(|| Problem::invalid("member", "name the member"))?;
+        let decided = self.decide(report, line, &member).await?;
+        let effects = |rule: &str, list: &[Effect]| -> Vec<RuleEffect> {
+            list.iter().map(|effect| RuleEffect { rule: rule.to_owned(), effect: effect.clone() }).collect()
+        };
+        Ok(TransactionView {
+            id: report.id.clone(),
+            unit: report.unit.clone(),
+            line,
+            kind: Kind::Purchase,
+            refund_of: None,
+            state: State::Quoted,
+            why: None,
+            member: Some(member),
+            amount: report.amount,
+            occurred_at: report.occurred_at,
+            period: Some(Period::of(&self.kernel().zone, report.occurred_at)),
+            earn_version: decided.rules.version,
+            base_growth: decided.base.growth,
+            base_points: decided.base.points,
+            growth: decided.growth,
+            points: decided.points,
+            points_owed: 0,
+            points_balance: decided.snapshot.points.balance + decided.points,
+            tier: decided.snapshot.member.tier.clone(),
+            refunded: Fen(0),
+            effects: decided.calls.iter().flat_map(|call| effects(&call.rule, &call.effects)).collect(),
+            decision: None,
+        })
+    }
+
+    /// A transaction by its id; two units may have one with the same id, then the unit must be named.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`, `conflict` when the id alone is not enough.
+    pub async fn transaction(&self, actor: &Actor, id: &TransactionId, unit: Option<&OrgUnitId>) -> Result<TransactionView, Error> {
+        actor.require_any(&[Scope::App, Scope::Admin])?;
+        let reader = self.kernel().db.reader();
+        let rows =
+            sql::all(reader, "SELECT * FROM membership_transaction WHERE id = $1 ORDER BY unit LIMIT 1000", [id.as_str().into()]).await?;
+        let rows = rows.iter().map(transaction::read).collect::<Result<Vec<Row>, Error>>()?;
+        let mut seen = rows.into_iter().filter(|row| actor.reach().covers(&row.unit) && unit.is_none_or(|unit| *unit == row.unit));
+        let first = seen.next().ok_or_else(|| Problem::not_found("transaction", id))?;
+        if seen.next().is_some() {
+            let words = "several units have a transaction with this id; add ?unit=";
+            return Err(Problem::new(kernel_codes::CONFLICT, words).field("unit").into());
+        }
+        self.view(first).await
+    }
+
+    async fn known(&self, report: &Report, key: &IdempotencyKey) -> Result<Option<TransactionView>, Error> {
+        let reader = self.kernel().db.reader();
+        if let Some(row) = transaction::find_by_key(reader, &key.stored).await? {
+            key.check(&row.digest)?;
+            return self.view(row).await.map(Some);
+        }
+        let Some(row) = transaction::find(reader, &report.unit, &report.id).await? else { return Ok(None) };
+        if row.digest == key.digest {
+            return self.view(row).await.map(Some);
+        }
+        let words = format!("{} of {} was reported with other content", report.id, report.unit);
+        Err(Problem::new(codes::TRANSACTION_ID_REUSED, words).field("id").into())
+    }
+
+    async fn whose(&self, actor: &Actor, report: &Report) -> Result<Option<MemberId>, Error> {
+        match &report.who {
+            None => Ok(None),
+            Some(Who::Member(id)) => {
+                let found = member::find(self.kernel().db.reader(), id).await?;
+                found.map(|member| Some(member.id)).ok_or_else(|| member::unknown(id))
+            }
+            Some(Who::Identifiers(list)) => {
+                let anchor = self.customers().anchor_for(actor, &report.unit, list).await?;
+                let found = self.member_behind(&anchor).await?;
+                let words = "nobody with these identifiers has joined";
+                found.map(|member| Some(member.id)).ok_or_else(|| Error::refused(codes::UNKNOWN_MEMBER, words))
+            }
+        }
+    }
+
+    /// Decides about what was accepted.
+    pub(crate) async fn ready(&self, accepted: Accepted) -> Result<Ready, Error> {
+        let decided = match (accepted.report.kind, &accepted.member) {
+            (Kind::Purchase, Some(member)) => Some(self.decide(&accepted.report, accepted.line, member).await?),
+            (Kind::Purchase, None) => return Err(Problem::invalid("member", "name the member").into()),
+            (Kind::Refund, _) => None,
+        };
+        Ok(Ready { accepted, decided })
+    }
+
+    /// Writes what was decided.
+    pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<Row, Error> {
+        match &ready.decided {
+            Some(decided) => self.post_purchase(tx, &ready.accepted, decided).await,
+            None => self.post_refund(tx, &ready.accepted).await,
+        }
+    }
+
+    pub(crate) async fn view(&self, row: Row) -> Result<TransactionView, Error> {
+        let effects = match &row.decision {
+            Some(decision) => decision::rule_effects(self.kernel().db.reader(), decision).await?,
+            None => Vec::new(),
+        };
+        Ok(TransactionView::of(row, effects))
+    }
+}

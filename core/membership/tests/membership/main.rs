@@ -1,0 +1,7 @@
+//! Membership's promises at its door, on both databases.
+
+mod clearing;
+mod refunds;
+mod rules;
+mod walk;
+mod world;

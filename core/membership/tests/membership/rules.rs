@@ -1,0 +1,82 @@
+//! Benefit rules: pointers, stops, budgets, vouchers.
+
+use crate::world::{code, purchase, world};
+use futures::FutureExt;
+use futures::future::join_all;
+use heyuan_harness::for_both_databases;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pointer_that_moves_makes_it_decide_again() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.activate("bonus", "points 10").await;
+        let mover = world.clone();
+        *world.sandbox.during.lock().expect("nobody panics with it") = Some(Box::new(move || {
+            let world = mover.clone();
+            async move { drop(world.activate("bonus", "points 20").await) }.boxed()
+        }));
+        let posted = world.report(&purchase("t1", "mall-1", 10_000, &member)).await.expect("it is posted");
+        assert_eq!(posted.points, 120, "only the version that counts at the commit counts");
+        let decision = world.membership.decision(&world.admin, &posted.decision.expect("it is kept")).await.expect("it is read");
+        assert_eq!((decision.calls[0].points, decision.calls[0].generation), (20, 2));
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_without_an_answer_posts_nothing() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let report = purchase("t1", "mall-1", 10_000, &member);
+        for (behaviour, expected) in [("stop", "rule_stopped"), ("fail", "rule_failed")] {
+            world.activate("bonus", behaviour).await;
+            assert_eq!(world.report(&report).await.map_err(code).err(), Some(expected));
+            assert_eq!(world.membership.quote(&world.app, &report).await.map_err(code).err(), Some(expected));
+        }
+        assert_eq!(world.holds(&member).await, (0, 0, 0));
+        world.activate("bonus", "points 1").await;
+        assert_eq!(world.report(&report).await.expect("the same request again").points, 101);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_are_spent_to_the_last_point_and_no_further() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        world.activate("bonus", "points 40").await;
+        world.membership.set_budget(&world.admin, "bonus", "2026-11", 150).await.expect("it is set");
+        let mut members = Vec::new();
+        for n in 0..6 {
+            members.push(world.join(&format!("m{n}")).await);
+        }
+        let reports: Vec<_> = members.iter().enumerate().map(|(n, member)| purchase(&format!("t{n}"), "mall-1", 100, member)).collect();
+        let posted = join_all(reports.iter().map(|report| world.report(report))).await;
+        let mut extra: Vec<i64> = posted.into_iter().map(|view| view.expect("it is posted").points - 1).collect();
+        extra.sort_unstable();
+        assert_eq!(extra, [0, 0, 30, 40, 40, 40]);
+        assert_eq!(world.count("SELECT points_spent AS n FROM membership_budget").await, 150);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_granted_voucher_is_told_once() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.activate("gift", "voucher prd_tea").await;
+        let report = purchase("t1", "mall-1", 10_000, &member);
+        world.membership.quote(&world.app, &report).await.expect("it is quoted");
+        for _ in 0..2 {
+            world.report(&report).await.expect("it is posted");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'voucher.granted.v1'").await, 1);
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'transaction.posted.v1'").await, 1);
+    })
+    .await;
+}

@@ -1,0 +1,199 @@
+//! The walk: joining, earning, a decision explained, spending, bad input, erasure.
+
+use crate::world::{at, code, phone, purchase, refund, unit, world};
+use futures::future::join_all;
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MerchantId, OrderId, TransactionId};
+use heyuan_harness::for_both_databases;
+use heyuan_kernel::{Actor, Reach, Scope};
+use heyuan_membership::{Change, Join, TransactionState, Who};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_joins_once_from_any_line() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        world.people.link(&["138", "o1"], "cus_1");
+        let join = |place: &str, value: &str| Join { unit: unit(place), identifiers: vec![phone(value)] };
+        let first = world.membership.join(&world.app, &join("mall-1", "138")).await.expect("it joins");
+        let second = world.membership.join(&world.app, &join("hotel-1", "o1")).await.expect("it is known");
+        assert_eq!((first.new, second.new, &second.id), (true, false, &first.id));
+        assert_eq!(first.tier, "silver");
+        let same =
+            join_all((0..6).map(|_| async { world.membership.join(&world.app, &join("mall-1", "139")).await.expect("it joins").id }));
+        assert_eq!(same.await.into_iter().collect::<HashSet<_>>().len(), 1);
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'member.joined.v1'").await, 2);
+
+        let mut unverified = join("mall-1", "137");
+        unverified.identifiers[0].1 = false;
+        for (join, expected) in
+            [(unverified, "unverified_identifier"), (join("group", "137"), "invalid_request"), (join("nowhere", "137"), "invalid_request")]
+        {
+            assert_eq!(world.membership.join(&world.app, &join).await.map_err(code).err(), Some(expected));
+        }
+        let own = Actor::member(first.id.clone());
+        assert!(world.membership.member(&own, &first.id).await.is_ok());
+        let other = Actor::member(world.join("136").await);
+        assert_eq!(world.membership.member(&other, &first.id).await.map_err(code).err(), Some("forbidden"));
+        let hotel = Actor::key("key:h".into(), vec![Scope::App], Some(unit("hotel-1")), Reach::Units(Arc::new([unit("hotel-1")].into())));
+        assert_eq!(world.membership.member(&hotel, &first.id).await.map_err(code).err(), Some("unknown_member"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_earns_once_and_is_explained() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.activate("member-day", "double").await;
+        let report = purchase("t1", "mall-1", 12_399, &member);
+        let quoted = world.membership.quote(&world.app, &report).await.expect("it is quoted");
+        assert_eq!(world.holds(&member).await, (0, 0, 0), "a quote posts nothing");
+        let posted = world.report(&report).await.expect("it is posted");
+        assert_eq!((posted.growth, posted.points, posted.points_balance), (123, 246, 246));
+        assert_eq!((quoted.growth, quoted.points, &quoted.effects), (posted.growth, posted.points, &posted.effects));
+        assert_eq!(posted.effects[0].effect.change, Change::Points(123));
+        assert_eq!(world.report(&report).await.expect("it is answered"), posted);
+        assert_eq!(world.membership.report(&world.app, &report, Some("another-key")).await.expect("same content"), posted);
+        let mut other = report.clone();
+        other.amount = Fen(1);
+        assert_eq!(world.report(&other).await.map_err(code).err(), Some("idempotency_key_reused"));
+        let reused = world.membership.report(&world.app, &other, Some("third-key")).await;
+        assert_eq!(reused.map_err(code).err(), Some("transaction_id_reused"));
+        assert_eq!(world.membership.report(&world.app, &report, None).await.map_err(code).err(), Some("idempotency_key_missing"));
+
+        let community = world.report(&purchase("fee", "community-1", 12_399, &member)).await.expect("it is posted");
+        assert_eq!((community.growth, community.points), (12, 24), "property services give a tenth");
+
+        let id = posted.decision.expect("there is a decision");
+        let decision = world.membership.decision(&world.admin, &id).await.expect("it is kept");
+        assert_eq!((decision.calls.len(), decision.calls[0].points), (1, 123));
+        assert!(String::from_utf8_lossy(&decision.calls[0].input).contains("\"visits\",{\"integer\":7}"));
+        assert!(world.membership.rerun(&world.admin, &id).await.expect("it runs").same);
+        world.run("UPDATE membership_decision_call SET output = input").await;
+        let rerun = world.membership.rerun(&world.admin, &id).await.expect("it runs");
+        assert!(!rerun.same && rerun.calls[0].why.is_none());
+        let seen = world.membership.transaction(&world.app, &TransactionId::new("t1").expect("an id"), None).await.expect("it is seen");
+        assert_eq!(seen.points, 246);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_reports_and_spends_win_once() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let report = purchase("t1", "mall-1", 10_000, &member);
+        let keys: Vec<String> = (0..8).map(|n| format!("k{}", n / 2)).collect();
+        let all = join_all(keys.iter().map(|key| world.membership.report(&world.app, &report, Some(key)))).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(world.holds(&member).await, (100, 100, 0));
+        let keys: Vec<String> = (0..12).map(|n| format!("s{n}")).collect();
+        let won = join_all(keys.iter().map(|key| world.spend(&member, 30, key))).await;
+        let refused = won.into_iter().filter_map(Result::err).map(code).collect::<Vec<_>>();
+        assert_eq!(refused, ["not_enough_points"; 9]);
+        let again = join_all((0..4).map(|_| world.spend(&member, 5, "same"))).await;
+        let ids: HashSet<String> = again.into_iter().map(|spent| spent.expect("it is enough").id).collect();
+        assert_eq!((ids.len(), world.holds(&member).await.1), (1, 5));
+        assert_eq!(world.spend(&member, 4, "same").await.map_err(code).err(), Some("idempotency_key_reused"));
+        let statement = world.membership.statement(&world.app, &member, None, 10).await.expect("it is listed");
+        assert_eq!(statement.iter().map(|line| line.amount).collect::<Vec<_>>(), [-5, -30, -30, -30, 100]);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_has_its_answer_and_no_trace() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let good = purchase("t1", "mall-1", 10_000, &member);
+        let stranger = Who::Identifiers(vec![phone("999").0]);
+        let nobody = Who::Member("mbr_none".parse().expect("an id"));
+        let mut cases = Vec::new();
+        for fen in [0, -1, i64::MAX, i64::MIN] {
+            let mut report = good.clone();
+            report.amount = Fen(fen);
+            cases.push((report, "amount_out_of_range"));
+        }
+        let mut with = |change: &dyn Fn(&mut heyuan_membership::Report), expected| {
+            let mut report = good.clone();
+            change(&mut report);
+            cases.push((report, expected));
+        };
+        with(&|report| report.currency = "USD".into(), "unknown_currency");
+        with(&|report| report.occurred_at = at(1), "time_out_of_range");
+        with(&|report| report.occurred_at = heyuan_contract::Timestamp::clamped(0), "time_out_of_range");
+        with(&|report| report.unit = unit("nowhere"), "invalid_request");
+        with(&|report| report.unit = unit("group"), "invalid_request");
+        with(&|report| report.who = Some(stranger.clone()), "unknown_member");
+        with(&|report| report.who = Some(nobody.clone()), "unknown_member");
+        with(&|report| report.who = None, "invalid_request");
+        with(&|report| report.refund_of = Some(report.id.clone()), "invalid_request");
+        with(&|report| report.lines[0].quantity = 0, "invalid_request");
+        for (report, expected) in cases {
+            assert_eq!(world.report(&report).await.map_err(code).err(), Some(expected), "{report:?}");
+        }
+        for amount in [0, -1, i64::MAX] {
+            assert_eq!(world.spend(&member, amount, "s").await.map_err(code).err(), Some("amount_out_of_range"));
+        }
+        let ingest = Actor::key("key:i".into(), vec![Scope::Ingest], None, Reach::Everything);
+        assert_eq!(world.membership.report(&ingest, &good, Some("k")).await.map_err(code).err(), Some("forbidden"));
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_transaction").await, 0);
+        let fen = world.report(&purchase("one", "mall-1", 1, &member)).await.expect("a fen is an amount");
+        assert_eq!((fen.growth, fen.points), (0, 0));
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_earn_and_an_erased_person_leaves() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.activate("member-day", "double").await;
+        let paid = DomainEvent::OrderPaid {
+            order: OrderId::new("ord_1").expect("an id"),
+            member: member.clone(),
+            merchant: MerchantId::new("tea").expect("an id"),
+            unit: unit("mall-1"),
+            line: Line::Mall,
+            amount: Fen(10_000),
+            lines: Vec::new(),
+            occurred_at: at(0),
+        };
+        let back = DomainEvent::OrderRefunded {
+            order: OrderId::new("ord_1").expect("an id"),
+            refund: "ref_1".into(),
+            member: member.clone(),
+            merchant: MerchantId::new("tea").expect("an id"),
+            unit: unit("mall-1"),
+            line: Line::Mall,
+            amount: Fen(5_000),
+            lines: Vec::new(),
+            occurred_at: at(0),
+        };
+        for event in [paid.clone(), paid, back.clone(), back] {
+            world.tell(event).await;
+        }
+        assert_eq!(world.holds(&member).await, (50, 100, 0));
+        let id = TransactionId::new("ord_1").expect("an id");
+        let decision = world.membership.transaction(&world.app, &id, None).await.expect("it is seen").decision.expect("it was decided");
+        let anchors = vec![AnchorId::new("anc_138").expect("an id")];
+        let customer = CustomerId::new("cus_138").expect("an id");
+        world.tell(DomainEvent::CustomerErased { customer, anchors, occurred_at: at(0) }).await;
+        assert_eq!(world.membership.decision(&world.admin, &decision).await.map_err(code).err(), Some("erased"));
+        assert_eq!(world.report(&purchase("t2", "mall-1", 100, &member)).await.map_err(code).err(), Some("member_closed"));
+        assert_eq!(world.spend(&member, 1, "s").await.map_err(code).err(), Some("member_closed"));
+        let late = world.report(&refund("r2", "ord_1", "mall-1", 5_000)).await.expect("money still goes back");
+        assert_eq!((late.state, late.points), (TransactionState::Posted, -100));
+        assert_ne!(world.join("138").await, member, "the same phone is a new member");
+        world.sound().await;
+    })
+    .await;
+}
