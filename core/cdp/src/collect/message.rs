@@ -4,6 +4,7 @@ use super::{DEPTH_MAX, EVENT_BYTES_MAX, ID_BYTES_MAX};
 use crate::collect::sender::Spelling;
 use crate::event::EventKind;
 use crate::identity::identifier::{Identifier, MAX as IDENTIFIERS_MAX};
+use crate::pipeline::touch;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::time::parse_rfc3339;
 use serde::de::{self, Deserializer, Visitor};
@@ -254,6 +255,9 @@ pub(crate) fn read(spelling: Spelling, path_kind: Option<EventKind>, raw: &str) 
     if depth(raw.as_bytes()) > DEPTH_MAX {
         return Err((Reason::TooDeep, format!("the event is nested deeper than {DEPTH_MAX} levels")));
     }
+    if !raw.trim_start().starts_with('{') {
+        return Err((Reason::Malformed, "an event is a JSON object".to_owned()));
+    }
     let message = match spelling {
         Spelling::Segment => read_segment(path_kind, raw)?,
         Spelling::Native => read_native(raw, false)?,
@@ -331,7 +335,7 @@ fn read_segment(path_kind: Option<EventKind>, raw: &str) -> Result<Message<'_>, 
     let sent_at = time(segment.sent_at.as_ref())?;
     let app = context.app.as_ref().and_then(|app| app.name.as_ref()).map(|name| name.0.clone());
     let identifiers = segment_identifiers(&segment, &context, app.as_deref(), kind)?;
-    let touch = crate::collect::message::touch_of(&segment, &context);
+    let touch = touch::read(&context, segment.properties);
     Ok(Message {
         kind,
         message_id: segment.message_id.map(|id| id.0),
@@ -439,12 +443,8 @@ fn read_native(raw: &str, internal: bool) -> Result<Message<'_>, Refused> {
         sent_at: None,
         properties: native.properties,
         traits: native.traits,
-        touch: native.touch.map(super::super::pipeline::touch::bounded),
+        touch: native.touch.map(touch::bounded),
     })
-}
-
-fn touch_of(segment: &Segment<'_>, context: &Context<'_>) -> Option<heyuan_contract::Touch> {
-    crate::pipeline::touch::read(context, segment.properties)
 }
 
 /// The event type of messages that name none.
