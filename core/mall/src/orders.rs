@@ -74,6 +74,26 @@ struct Draft {
     orders: Vec<Order>,
 }
 
+impl Draft {
+    /// The cart as it stands right after it was written.
+    fn answer(&self, digest: String) -> Checkout {
+        let payment = Payment {
+            id: self.payment.clone(),
+            member: self.member.clone(),
+            amount: self.amount,
+            discount: self.discount,
+            refunded: Fen(0),
+            state: "created".into(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            paid_at: None,
+            gateway_transaction: None,
+            digest,
+        };
+        Checkout { payment, orders: self.orders.clone() }
+    }
+}
+
 impl Mall {
     /// Places a cart: reserves its stock and makes one payment with an order per merchant. A cart that costs nothing is paid at once.
     ///
@@ -95,8 +115,9 @@ impl Mall {
         let written = self.kernel.db.settle(|| async { self.write_cart(&key, self.draft(actor, &cart, &wanted).await?).await }).await;
         match written {
             Err(Error::Kernel(error)) if error.is_duplicate() => self.placed(&key).await?.ok_or_else(|| corrupt("payment", "it vanished")),
-            Ok(id) => self.checkout(&id).await,
-            Err(error) => Err(error),
+            // A cart that costs nothing was paid on the way.
+            Ok(placed) if placed.payment.amount == Fen(0) => self.checkout(&placed.payment.id).await,
+            other => other,
         }
     }
 
@@ -194,12 +215,14 @@ impl Mall {
         Ok(draft)
     }
 
-    async fn write_cart(&self, key: &IdempotencyKey, draft: Draft) -> Result<String, Error> {
-        let (mall, key, id, draft) = (self.clone(), key.clone(), draft.payment.clone(), Arc::new(draft));
+    async fn write_cart(&self, key: &IdempotencyKey, draft: Draft) -> Result<Checkout, Error> {
+        let (mall, key, draft) = (self.clone(), key.clone(), Arc::new(draft));
+        let written = draft.clone();
+        let digest = key.digest.clone();
         self.kernel
             .db
             .write("place order", move |tx| {
-                let (mall, key, draft) = (mall.clone(), key.clone(), draft.clone());
+                let (mall, key, draft) = (mall.clone(), key.clone(), written.clone());
                 async move {
                     insert_payment(tx, &key, &draft).await?;
                     reserve(tx, draft.orders.iter().flat_map(|order| &order.parts), true).await?;
@@ -212,7 +235,7 @@ impl Mall {
                 .boxed()
             })
             .await?;
-        Ok(id)
+        Ok(draft.answer(digest))
     }
 
     /// An order within reach.

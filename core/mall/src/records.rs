@@ -96,10 +96,13 @@ pub(crate) async fn payment<C: ConnectionTrait>(conn: &C, column: &str, value: &
     row.map(|row| read_payment(&row)).transpose()
 }
 
-/// The orders of a payment, by id, with their parts.
+/// The orders of a payment, by merchant, with their parts.
 pub(crate) async fn orders_of<C: ConnectionTrait>(conn: &C, payment: &str) -> Result<Vec<Order>, Error> {
-    let rows = sql::all(conn, &format!("{ORDER} WHERE payment = $1 ORDER BY id"), [payment.into()]).await?;
-    with_parts(conn, rows).await
+    let rows = sql::all(conn, &format!("{ORDER} WHERE payment = $1"), [payment.into()]).await?;
+    let mut orders = with_parts(conn, rows).await?;
+    // Sorted here: the databases compare texts each in their own way, and an answer repeats byte for byte.
+    orders.sort_by(|a, b| a.merchant.cmp(&b.merchant));
+    Ok(orders)
 }
 
 /// The order under its id.
@@ -116,7 +119,7 @@ pub(crate) async fn with_parts<C: ConnectionTrait>(conn: &C, rows: Vec<QueryResu
     }
     let text = format!(
         "SELECT order_id, product, category, kind, quantity, price, discount, amount, refunded_quantity, refunded_amount
-         FROM mall_order_line WHERE order_id IN ({}) ORDER BY order_id, product",
+         FROM mall_order_line WHERE order_id IN ({})",
         sql::placeholders(1, orders.len())
     );
     let ids: Vec<sea_orm::Value> = orders.iter().map(|order| order.id.as_str().into()).collect();
@@ -126,6 +129,7 @@ pub(crate) async fn with_parts<C: ConnectionTrait>(conn: &C, rows: Vec<QueryResu
     }
     for order in &mut orders {
         order.parts = parts.remove(order.id.as_str()).unwrap_or_default();
+        order.parts.sort_by(|a, b| a.product.cmp(&b.product));
     }
     Ok(orders)
 }

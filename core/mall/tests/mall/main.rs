@@ -1,5 +1,6 @@
 //! The mall at its door, on both databases, and beside a payment gateway that misbehaves.
 
 mod gateway;
+mod http;
 mod use_cases;
 mod world;
