@@ -1,5 +1,6 @@
 //! Attribution at its door, on both databases.
 
+mod http;
 mod leads;
 mod reports;
 mod spend;
