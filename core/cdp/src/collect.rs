@@ -7,6 +7,7 @@ pub(crate) mod message_ids;
 pub(crate) mod rejected;
 pub(crate) mod sender;
 mod tail;
+pub(crate) mod wire;
 
 pub use collector::{Collector, Outcome, Status};
 pub use message::Reason;

@@ -59,7 +59,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut list = Vec::with_capacity(8);
-                while let Some((name, value)) = map.next_entry::<crate::collect::message::Text<'de>, &'de RawValue>()? {
+                while let Some((name, value)) = map.next_entry::<crate::collect::wire::Text<'de>, &'de RawValue>()? {
                     list.push((name.0, value));
                 }
                 Ok(Members(list))

@@ -1,6 +1,6 @@
 //! What brought a visitor: UTM parameters and click ids, from the context, the page's address or the properties.
 
-use crate::collect::message::{Context, Text};
+use crate::collect::wire::{Context, Text};
 use heyuan_contract::Touch;
 use serde::Deserialize;
 use serde_json::value::RawValue;
