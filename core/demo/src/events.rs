@@ -272,7 +272,8 @@ pub(crate) struct Facts {
     city: &'static str,
     size: i64,
     children: i64,
-    annual_income_fen: i64,
+    /// Whole yuan a year.
+    annual_income: i64,
 }
 
 impl Facts {
@@ -282,7 +283,7 @@ impl Facts {
             size: household.size() as i64,
             children: household.children as i64,
             // People round.
-            annual_income_fen: household.annual_income_fen / 1_000_000 * 1_000_000,
+            annual_income: household.annual_income_fen / 1_000_000 * 10_000,
         }
     }
 }
@@ -305,7 +306,7 @@ pub(crate) fn identify(story: &mut Story<'_>, facts: &Facts, person: &Person, se
         city: chance.chance(700).then_some(facts.city),
         household_size: tells_home.then_some(facts.size),
         children: tells_home.then_some(facts.children),
-        annual_income_fen: (tells_home && chance.chance(700)).then_some(facts.annual_income_fen),
+        annual_income: (tells_home && chance.chance(700)).then_some(facts.annual_income),
     };
     story.teller.say(person, session, &Said::Identify(traits))?;
     Ok(())

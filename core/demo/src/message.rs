@@ -52,8 +52,11 @@ pub(crate) enum Said<'a> {
 pub(crate) enum Properties<'a> {
     UnitViewed {
         project_id: &'static str,
+        /// By bedrooms, such as `3br`: what a campaign or a rule speaks of.
         unit_type: &'static str,
-        dwell_ms: i64,
+        /// The project's own code of the floor plan.
+        layout: &'static str,
+        dwell_seconds: i64,
         price_fen: i64,
     },
     LeadSubmitted {
@@ -176,7 +179,8 @@ pub(crate) struct Traits<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) children: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) annual_income_fen: Option<i64>,
+    /// In whole yuan, as the form asks for it.
+    pub(crate) annual_income: Option<i64>,
 }
 
 #[derive(Serialize)]

@@ -66,7 +66,7 @@ struct Record<'a> {
     utm: Option<Utm<'a>>,
     adviser_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unit_type: Option<&'static str>,
+    layout: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     contract_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -152,7 +152,7 @@ impl Desk {
                 content: touch.creative_id.as_deref(),
             }),
             adviser_id: &lead.adviser,
-            unit_type: matches!(stage, Stage::Subscribed | Stage::Contracted).then(|| PROJECTS[lead.project].homes[lead.home].code),
+            layout: matches!(stage, Stage::Subscribed | Stage::Contracted).then(|| PROJECTS[lead.project].homes[lead.home].code),
             contract_id: detail.contract_id,
             amount_fen: detail.amount_fen,
             currency: detail.amount_fen.map(|_| "CNY"),

@@ -249,8 +249,9 @@ fn look_around(story: &mut Story<'_>, quest: &Quest, project: usize, person: &Pe
         };
         let properties = Properties::UnitViewed {
             project_id: place.unit,
-            unit_type: place.homes[home].code,
-            dwell_ms,
+            unit_type: place.homes[home].unit_type(),
+            layout: place.homes[home].code,
+            dwell_seconds: (dwell_ms + 500) / 1000,
             price_fen: place.price_fen(home),
         };
         session.pass(dwell_ms);

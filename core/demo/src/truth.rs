@@ -62,7 +62,7 @@ struct Wanted {
     need_per_mille: u64,
     affordable_per_mille: u64,
     project: &'static str,
-    unit_type: &'static str,
+    layout: &'static str,
 }
 
 #[derive(Serialize)]
@@ -120,7 +120,7 @@ impl Truth {
             need_per_mille: quest.need,
             affordable_per_mille: quest.afford,
             project: project.unit,
-            unit_type: project.homes[quest.home].code,
+            layout: project.homes[quest.home].code,
         });
     }
 

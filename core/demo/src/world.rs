@@ -66,11 +66,24 @@ pub(crate) struct Project {
     pub(crate) homes: &'static [Home],
 }
 
-/// A unit type: its code, bedrooms and area.
+/// A floor plan: its code, bedrooms and area.
 pub(crate) struct Home {
     pub(crate) code: &'static str,
     pub(crate) bedrooms: u32,
     pub(crate) area: i64,
+}
+
+impl Home {
+    /// The type that everybody speaks of, whatever the project calls its floor plans.
+    pub(crate) const fn unit_type(&self) -> &'static str {
+        match self.bedrooms {
+            1 => "1br",
+            2 => "2br",
+            3 => "3br",
+            4 => "4br",
+            _ => "5br",
+        }
+    }
 }
 
 impl Project {
