@@ -167,6 +167,8 @@ async fn deep_expressions_are_answered_or_refused() {
             Err(error) => panic!("{start}: {error}"),
         }
     }
+    let chain = format!("SELECT position{} FROM events WHERE name <> '{}' LIMIT 1", "+1".repeat(400), "+".repeat(1_000));
+    assert_eq!(house.ask(&chain).await.rows.len(), 1);
     let (code, _) = problem(&house, &format!("SELECT 1 -- {}", "x".repeat(room)), QueryOptions::default()).await;
     assert_eq!(code, "invalid_query");
 }
