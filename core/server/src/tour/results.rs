@@ -73,7 +73,7 @@ impl Tour {
             "The customer's timeline, masked, and a question to all of history",
             "客户时间线（脱敏），以及对全部历史的一次查询",
         ))?;
-        let timeline = Call::get(format!("/v1/customers/{}/timeline?limit=20", self.customer), "");
+        let timeline = Call::get(format!("/v1/customers/{}/timeline?limit=50", self.customer), "");
         let whole = |page: &Value| {
             let names: Vec<&str> = items(page).iter().filter_map(|event| event["name"].as_str()).collect();
             let told = ["unit_viewed", "session_started", "transaction_posted"].iter().all(|name| names.contains(name));
