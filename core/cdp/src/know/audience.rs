@@ -202,7 +202,12 @@ impl Know {
     ///
     /// # Errors
     /// `forbidden`; `bad_predicate` with the place; the database's.
-    pub async fn count_audience(&self, actor: &Actor, predicate: &serde_json::Value, purpose: Option<&str>) -> Result<AudienceView, Problem> {
+    pub async fn count_audience(
+        &self,
+        actor: &Actor,
+        predicate: &serde_json::Value,
+        purpose: Option<&str>,
+    ) -> Result<AudienceView, Problem> {
         actor.require_any(&[Scope::Admin, Scope::App])?;
         let (catalogue, counters) = self.fresh_view().await?;
         let predicate = checked(&catalogue, predicate, "predicate")?;

@@ -42,7 +42,8 @@ pub(crate) async fn whole<C: ConnectionTrait>(conn: &C, name: &str) -> Result<Ro
 
 /// How many are in a set.
 pub(crate) async fn count<C: ConnectionTrait>(conn: &C, name: &str) -> Result<u64, Error> {
-    let row = sql::one(conn, "SELECT CAST(COALESCE(SUM(count), 0) AS BIGINT) AS total FROM cdp_bitmap WHERE name = $1", [name.into()]).await?;
+    let row =
+        sql::one(conn, "SELECT CAST(COALESCE(SUM(count), 0) AS BIGINT) AS total FROM cdp_bitmap WHERE name = $1", [name.into()]).await?;
     let total: i64 = row.map_or(Ok(0), |row| sql::get(&row, "total"))?;
     Ok(u64::try_from(total).unwrap_or(0))
 }

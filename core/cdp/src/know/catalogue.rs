@@ -285,10 +285,14 @@ impl Catalogue {
     pub(crate) fn circle(&self, writes: &[&str], reads: &[&str]) -> Option<String> {
         let mut reached: HashSet<String> = HashSet::new();
         let tags_of = |names: Vec<&str>| -> Vec<String> {
-            names.into_iter().filter_map(|name| self.resolve(name)).filter_map(|reference| match reference {
-                Reference::Tag(tag) => Some(tag),
-                Reference::Feature(_) => None,
-            }).collect()
+            names
+                .into_iter()
+                .filter_map(|name| self.resolve(name))
+                .filter_map(|reference| match reference {
+                    Reference::Tag(tag) => Some(tag),
+                    Reference::Feature(_) => None,
+                })
+                .collect()
         };
         let mut open = tags_of(reads.to_vec());
         while let Some(tag) = open.pop() {
@@ -393,4 +397,3 @@ fn read_segment(row: &QueryResult) -> Result<Segment, Error> {
         gone: sql::get(row, "gone")?,
     })
 }
-

@@ -137,6 +137,51 @@ impl Sliced {
         found
     }
 
+    /// The least and the greatest value of a chunk among some rows.
+    fn extent(&self, chunk: usize, among: &Block) -> Option<(i128, i128)> {
+        let mut rows = self.present.chunk(chunk)?.clone();
+        cut(&mut rows, among);
+        let negative = self.negative.chunk(chunk).cloned().unwrap_or_else(empty);
+        let above = without(&rows, &negative);
+        cut(&mut rows, &negative);
+        match (ones(&rows) > 0, ones(&above) > 0) {
+            (true, true) => Some((-self.farthest(chunk, rows), self.farthest(chunk, above))),
+            (true, false) => Some((-self.farthest(chunk, rows.clone()), -self.nearest(chunk, rows))),
+            (false, true) => Some((self.nearest(chunk, above.clone()), self.farthest(chunk, above))),
+            (false, false) => None,
+        }
+    }
+
+    /// The greatest magnitude among rows, of which there are some.
+    fn farthest(&self, chunk: usize, mut rows: Block) -> i128 {
+        let mut magnitude = 0;
+        for (place, slice) in self.slices.iter().enumerate().rev() {
+            let Some(slice) = slice.chunk(chunk) else { continue };
+            let mut with = rows.clone();
+            cut(&mut with, slice);
+            if with.iter().any(|word| *word != 0) {
+                magnitude |= 1 << place;
+                rows = with;
+            }
+        }
+        magnitude
+    }
+
+    /// The least magnitude among rows, of which there are some.
+    fn nearest(&self, chunk: usize, mut rows: Block) -> i128 {
+        let mut magnitude = 0;
+        for (place, slice) in self.slices.iter().enumerate().rev() {
+            let Some(slice) = slice.chunk(chunk) else { continue };
+            let lacking = without(&rows, slice);
+            if lacking.iter().any(|word| *word != 0) {
+                rows = lacking
+            } else {
+                magnitude |= 1 << place
+            };
+        }
+        magnitude
+    }
+
     fn within(&self, chunk: usize, least: Option<i128>, most: Option<i128>) -> Block {
         let mut found = match least {
             Some(least) => self.at_least(chunk, least),
@@ -268,19 +313,9 @@ impl Column {
 
     /// The least and the greatest number among some rows.
     pub(crate) fn extent(&self, among: &Rows) -> Option<(Number, Number)> {
-        let mut extent: Option<(i128, i128)> = None;
-        for chunk in 0..self.numbers.present.chunks() {
-            let (Some(present), Some(among)) = (self.numbers.present.chunk(chunk), among.chunk(chunk)) else { continue };
-            for (word, bits) in present.iter().zip(among.iter()).map(|(present, among)| present & among).enumerate() {
-                let mut bits = bits;
-                while bits != 0 {
-                    let row = (chunk << 16 | word << 6) as u32 + bits.trailing_zeros();
-                    bits &= bits - 1;
-                    let value = self.numbers.get(row).unwrap_or(0);
-                    extent = Some(extent.map_or((value, value), |(least, most)| (least.min(value), most.max(value))));
-                }
-            }
-        }
+        let chunks = 0..self.numbers.present.chunks();
+        let found = chunks.filter_map(|chunk| self.numbers.extent(chunk, among.chunk(chunk)?));
+        let extent = found.reduce(|(least, most), (lower, higher)| (least.min(lower), most.max(higher)));
         let number = |value: i128| Number::from_billionths(value.saturating_mul(self.unit));
         extent.map(|(least, most)| (number(least), number(most)))
     }
@@ -334,7 +369,8 @@ mod tests {
         }
         let living = Rows::of((0..values.len()).map(row_of));
         let bounds = ["-6", "-5", "-0.25", "0", "0.1", "7", "7.25", "8", "2000000"].map(|text| Number::parse(text).expect("a number"));
-        let mut tests = vec![Test::Exists(true), Test::Exists(false), Test::IsNot(number("7")), Test::OneOf(vec![number("0"), Value::text("深圳")])];
+        let mut tests =
+            vec![Test::Exists(true), Test::Exists(false), Test::IsNot(number("7")), Test::OneOf(vec![number("0"), Value::text("深圳")])];
         tests.extend(values.iter().flatten().cloned().map(Test::Is));
         for bound in bounds {
             for edge in [Edge::Within, Edge::Beyond] {
@@ -350,6 +386,10 @@ mod tests {
                 assert_eq!(found, test.passes(value.as_ref()), "{test:?} on {value:?}");
             }
         }
-        assert_eq!(column.extent(&living), Some((Number::whole(-5), Number::whole(1_000_000))));
+        for (rows, least, most) in [(0..values.len(), "-5", "1000000"), (2..3, "-5", "-5"), (3..5, "7", "7.5"), (5..6, "-0.25", "-0.25")] {
+            let number = |text| Number::parse(text).expect("a number");
+            assert_eq!(column.extent(&Rows::of(rows.map(row_of))), Some((number(least), number(most))));
+        }
+        assert_eq!(column.extent(&Rows::of([row_of(0), row_of(7)])), None);
     }
 }

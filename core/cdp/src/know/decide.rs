@@ -85,7 +85,11 @@ impl Gathering<'_> {
             let Some(segment) = self.catalogue.segments.iter().find(|segment| segment.id == **id) else { continue };
             if segment.cursor.is_some_and(|cursor| i64::from(after.number) > cursor) {
                 let (came, went) = self.writes.rebuilt.entry((*id).to_owned()).or_default();
-                if entered { *came += 1 } else { *went += 1 };
+                if entered {
+                    *came += 1
+                } else {
+                    *went += 1
+                };
             } else if let Ok(segment) = SegmentId::new(*id) {
                 self.writes.events.push(segment_event(segment, &subject.customer, entered, subject.cause, self.writes.at_ms));
             }

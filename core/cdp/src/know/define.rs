@@ -185,7 +185,9 @@ impl Know {
         let (catalogue, _) = self.fresh_view().await?;
         match names.iter().find(|name| catalogue.resolve(name).is_none()) {
             None => Ok(()),
-            Some(name) => Err(Problem::new(codes::FEATURE_MISSING, format!("the feature {name} is not declared; declare it at /v1/features first"))),
+            Some(name) => {
+                Err(Problem::new(codes::FEATURE_MISSING, format!("the feature {name} is not declared; declare it at /v1/features first")))
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The definitions that the demo group begins with.
 
-use super::catalogue::TagCase;
 use super::Know;
+use super::catalogue::TagCase;
 use super::segment::SegmentDefinition;
 use heyuan_contract::SegmentId;
 use heyuan_kernel::{Actor, Problem};

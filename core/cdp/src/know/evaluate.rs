@@ -97,7 +97,8 @@ impl Moment<'_> {
         row.purposes = subject.purposes.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         row.looked_ms = subject.before.looked_ms.clone();
         let written: HashSet<&str> = self.written();
-        row.tags = subject.before.tags.iter().filter(|(tag, _)| written.contains(tag.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
+        row.tags =
+            subject.before.tags.iter().filter(|(tag, _)| written.contains(tag.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
         row
     }
 
@@ -119,8 +120,7 @@ impl Moment<'_> {
         match row.tags.get_mut(tag) {
             Some(standing) if standing.value == value => version.clone_into(&mut standing.version),
             _ => {
-                let standing =
-                    TagStanding { value, since_ms: self.at_ms, version: version.to_owned(), cause, position: self.position };
+                let standing = TagStanding { value, since_ms: self.at_ms, version: version.to_owned(), cause, position: self.position };
                 row.tags.insert(tag.to_owned(), standing);
             }
         }
@@ -194,7 +194,10 @@ impl Moment<'_> {
             .iter()
             .map(|tag| match by_tag.remove(tag) {
                 Some(values) if values.len() == places.len() => Ok((tag.clone(), values)),
-                _ => Err(Problem::new(super::codes::BAD_TAGGER_ANSWER, format!("{} did not answer the tag {tag} for every row", plugin.name))),
+                _ => Err(Problem::new(
+                    super::codes::BAD_TAGGER_ANSWER,
+                    format!("{} did not answer the tag {tag} for every row", plugin.name),
+                )),
             })
             .collect()
     }

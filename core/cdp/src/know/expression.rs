@@ -133,7 +133,8 @@ impl Window {
         }
         let window = Window { minutes };
         if minutes % window.step_minutes() != 0 {
-            let whole = if window.step() == Step::Hour { "hours, since it is longer than 24h" } else { "days, since it is longer than 31d" };
+            let whole =
+                if window.step() == Step::Hour { "hours, since it is longer than 24h" } else { "days, since it is longer than 31d" };
             return Err(format!("a window in whole {whole}"));
         }
         Ok(window)

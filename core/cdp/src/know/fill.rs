@@ -157,7 +157,14 @@ impl Fill {
             (anchor, Arc::new(state))
         });
         let (expected, states) = (memory.counters, states.collect());
-        let writes = Writes { expected, position: expected.position, number: expected.number, at_ms: self.know.now_ms(), states, ..Writes::default() };
+        let writes = Writes {
+            expected,
+            position: expected.position,
+            number: expected.number,
+            at_ms: self.know.now_ms(),
+            states,
+            ..Writes::default()
+        };
         let writes = Arc::new(writes);
         memory.stage(writes.clone());
         let (fence, id) = (fence.clone(), i64::from(feature.id));

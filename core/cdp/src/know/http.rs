@@ -218,7 +218,11 @@ async fn list_features(Authenticated(actor): Authenticated, know: web::Data<Know
     security(("key" = []))
 )]
 #[get("/v1/features/{name}")]
-async fn get_feature(Authenticated(actor): Authenticated, know: web::Data<Know>, name: web::Path<String>) -> Result<web::Json<FeatureView>, Problem> {
+async fn get_feature(
+    Authenticated(actor): Authenticated,
+    know: web::Data<Know>,
+    name: web::Path<String>,
+) -> Result<web::Json<FeatureView>, Problem> {
     Ok(web::Json(know.feature(&actor, &name).await?))
 }
 
@@ -265,7 +269,11 @@ async fn list_tags(Authenticated(actor): Authenticated, know: web::Data<Know>) -
     security(("key" = []))
 )]
 #[get("/v1/tags/{name}")]
-async fn get_tag(Authenticated(actor): Authenticated, know: web::Data<Know>, name: web::Path<String>) -> Result<web::Json<TagView>, Problem> {
+async fn get_tag(
+    Authenticated(actor): Authenticated,
+    know: web::Data<Know>,
+    name: web::Path<String>,
+) -> Result<web::Json<TagView>, Problem> {
     Ok(web::Json(know.tag(&actor, &name).await?))
 }
 
@@ -320,7 +328,11 @@ async fn list_segments(
     security(("key" = []))
 )]
 #[get("/v1/segments/{id}")]
-async fn get_segment(Authenticated(actor): Authenticated, know: web::Data<Know>, id: web::Path<String>) -> Result<web::Json<SegmentView>, Problem> {
+async fn get_segment(
+    Authenticated(actor): Authenticated,
+    know: web::Data<Know>,
+    id: web::Path<String>,
+) -> Result<web::Json<SegmentView>, Problem> {
     Ok(web::Json(know.segment(&actor, &segment_id(&id)?).await?))
 }
 
@@ -379,7 +391,9 @@ async fn draw_portrait(
     Body(body): Body<PortraitBody>,
 ) -> Result<web::Json<PortraitView>, Problem> {
     let edge = |index: usize, json: &serde_json::Value| -> Result<Number, Problem> {
-        from_json(json).and_then(|value| value.number()).ok_or_else(|| Problem::invalid(&format!("features[{index}].edges"), "expected numbers"))
+        from_json(json)
+            .and_then(|value| value.number())
+            .ok_or_else(|| Problem::invalid(&format!("features[{index}].edges"), "expected numbers"))
     };
     let mut features = Vec::with_capacity(body.features.len());
     for (index, feature) in body.features.into_iter().enumerate() {
@@ -401,7 +415,11 @@ async fn draw_portrait(
     security(("key" = []))
 )]
 #[get("/v1/customers/{id}/profile")]
-async fn get_profile(Authenticated(actor): Authenticated, know: web::Data<Know>, id: web::Path<String>) -> Result<web::Json<ProfileView>, Problem> {
+async fn get_profile(
+    Authenticated(actor): Authenticated,
+    know: web::Data<Know>,
+    id: web::Path<String>,
+) -> Result<web::Json<ProfileView>, Problem> {
     Ok(web::Json(know.profile(&actor, &customer_id(&id)?).await?))
 }
 
@@ -429,7 +447,8 @@ async fn get_features_of(
         return Err(Problem::invalid("names", "expected 1 to 50 names of features, separated by semicolons"));
     }
     let at = query.as_of.as_deref().map(|text| {
-        parse_rfc3339(text).ok_or_else(|| Problem::invalid("as_of", "expected an RFC 3339 time with an offset, such as 2026-11-01T08:30:00+08:00"))
+        parse_rfc3339(text)
+            .ok_or_else(|| Problem::invalid("as_of", "expected an RFC 3339 time with an offset, such as 2026-11-01T08:30:00+08:00"))
     });
     let found = know.features_at(&customer, &names, at.transpose()?, query.position.map(|position| position.max(0))).await?;
     let values = names.into_iter().zip(found.values).map(|(name, value)| FeatureValueBody { name, value }).collect();

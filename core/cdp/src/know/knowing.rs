@@ -170,7 +170,14 @@ impl Know {
         let subjects = self.subjects(memory, &touched, &mut number).await?;
         let moment = Moment { catalogue: &catalogue, grid: self.grid(), taggers: self.taggers(), at_ms, position };
         let rows = moment.evaluate(&subjects).await;
-        let writes = Writes { expected: memory.counters, position, at_ms, number, states: touched.states.into_iter().collect(), ..Writes::default() };
+        let writes = Writes {
+            expected: memory.counters,
+            position,
+            at_ms,
+            number,
+            states: touched.states.into_iter().collect(),
+            ..Writes::default()
+        };
         let mut gathering = Gathering { catalogue: &catalogue, writes, bits: BTreeMap::new() };
         for (subject, after) in subjects.iter().zip(rows) {
             gathering.add(subject, after);
@@ -181,7 +188,11 @@ impl Know {
         for (key, changes) in bits {
             let mut chunk = memory.chunk(&key);
             for (number, is) in changes {
-                if is { chunk.insert(number) } else { chunk.remove(number) };
+                if is {
+                    chunk.insert(number)
+                } else {
+                    chunk.remove(number)
+                };
             }
             writes.chunks.push((key, chunk));
         }
@@ -199,7 +210,8 @@ impl Know {
                 own.remove(lost);
             });
         }
-        let wanted: BTreeSet<AnchorId> = anchors.values().flatten().filter(|anchor| !touched.states.contains_key(*anchor)).cloned().collect();
+        let wanted: BTreeSet<AnchorId> =
+            anchors.values().flatten().filter(|anchor| !touched.states.contains_key(*anchor)).cloned().collect();
         let states = memory.states(reader, &wanted).await?;
         let standings = memory.standings(reader, &customers).await?;
         let purposes = consents(reader, &anchors).await?;
@@ -211,7 +223,8 @@ impl Know {
                 None if own.is_empty() => continue,
                 None => {
                     *number += 1;
-                    let number = u32::try_from(*number).map_err(|_| super::internal("this tenant has more customers than there are numbers"))?;
+                    let number =
+                        u32::try_from(*number).map_err(|_| super::internal("this tenant has more customers than there are numbers"))?;
                     Arc::new(Standing { number, ..Standing::default() })
                 }
             };
@@ -235,7 +248,9 @@ pub(crate) async fn anchors_of<C: ConnectionTrait>(
     for some in customers.chunks(LOOKUP_MAX) {
         let roots: Vec<AnchorId> = some.iter().filter_map(root_of_customer).collect();
         for row in sql::all(conn, &text, [list(backend, roots.iter().map(AnchorId::as_str))]).await? {
-            let anchor = |column| AnchorId::new(sql::get::<String>(&row, column)?).map_err(|e| Error::Corrupt { what: "identifier", why: e.to_string() });
+            let anchor = |column| {
+                AnchorId::new(sql::get::<String>(&row, column)?).map_err(|e| Error::Corrupt { what: "identifier", why: e.to_string() })
+            };
             found.entry(customer_of_root(&anchor("cluster")?)).or_default().insert(anchor("id")?);
         }
     }
@@ -248,21 +263,27 @@ async fn consents<C: ConnectionTrait>(
     anchors: &HashMap<CustomerId, BTreeSet<AnchorId>>,
 ) -> Result<HashMap<CustomerId, HashSet<String>>, Error> {
     let backend = conn.get_database_backend();
-    let text = format!("SELECT anchor, purpose, legal_entity, granted, at FROM cdp_consent WHERE anchor {} ORDER BY at, anchor", in_texts(backend, 1));
-    let owner: HashMap<&str, &CustomerId> = anchors.iter().flat_map(|(customer, own)| own.iter().map(move |a| (a.as_str(), customer))).collect();
+    let text = format!("SELECT anchor, purpose, legal_entity, granted, at FROM cdp_consent WHERE anchor {}", in_texts(backend, 1));
+    let owner: HashMap<&str, &CustomerId> =
+        anchors.iter().flat_map(|(customer, own)| own.iter().map(move |a| (a.as_str(), customer))).collect();
     let all: Vec<&str> = owner.keys().copied().collect();
-    let mut latest: HashMap<(CustomerId, String, String), bool> = HashMap::new();
+    let mut latest: HashMap<(CustomerId, String, String), (i64, bool)> = HashMap::new();
     for some in all.chunks(LOOKUP_MAX) {
         for row in sql::all(conn, &text, [list(backend, some)]).await? {
             let anchor: String = sql::get(&row, "anchor")?;
             if let Some(customer) = owner.get(anchor.as_str()) {
                 let key = ((*customer).clone(), sql::get(&row, "purpose")?, sql::get(&row, "legal_entity")?);
-                latest.insert(key, sql::get::<i64>(&row, "granted")? != 0);
+                // Of two words at one instant the one that takes consent away counts.
+                let said = (sql::get::<i64>(&row, "at")?, sql::get::<i64>(&row, "granted")? != 0);
+                let known = latest.entry(key).or_insert(said);
+                if said.0 > known.0 || (said.0 == known.0 && !said.1) {
+                    *known = said;
+                }
             }
         }
     }
     let mut purposes: HashMap<CustomerId, HashSet<String>> = HashMap::new();
-    for ((customer, purpose, _), _) in latest.into_iter().filter(|(_, granted)| *granted) {
+    for ((customer, purpose, _), _) in latest.into_iter().filter(|(_, (_, granted))| *granted) {
         purposes.entry(customer).or_default().insert(purpose);
     }
     Ok(purposes)

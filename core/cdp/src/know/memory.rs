@@ -243,12 +243,9 @@ pub(crate) fn read_standing(row: &QueryResult) -> Result<(CustomerId, Standing),
 
 /// Moves a counter by one when it stands where it is expected.
 pub(crate) async fn advance_revision(tx: &Tx, expected: i64) -> Result<(), Error> {
-    let moved = sql::execute(
-        tx.conn(),
-        "UPDATE cdp_know_counter SET value = value + 1 WHERE name = 'revision' AND value = $1",
-        [expected.into()],
-    )
-    .await?;
+    let moved =
+        sql::execute(tx.conn(), "UPDATE cdp_know_counter SET value = value + 1 WHERE name = 'revision' AND value = $1", [expected.into()])
+            .await?;
     if moved == 1 { Ok(()) } else { Err(Error::Stale("what is known of customers")) }
 }
 

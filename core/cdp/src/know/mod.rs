@@ -84,7 +84,8 @@ pub mod codes {
     /// Tags would read each other in a circle.
     pub const TAG_CIRCLE: Code = Code::new(Kind::Conflict, "tag_circle", "Tags would read each other in a circle", "标签之间存在循环依赖");
     /// The tag is written by something else.
-    pub const TAG_TAKEN: Code = Code::new(Kind::Conflict, "tag_taken", "The tag is written by something else", "该标签已由其他规则或插件写入");
+    pub const TAG_TAKEN: Code =
+        Code::new(Kind::Conflict, "tag_taken", "The tag is written by something else", "该标签已由其他规则或插件写入");
     /// A tagger reads what is not declared.
     pub const FEATURE_MISSING: Code =
         Code::new(Kind::Invalid, "feature_missing", "A feature that is read is not declared", "读取的特征尚未声明");
@@ -96,8 +97,7 @@ pub mod codes {
         Code::new(Kind::Internal, "bad_tagger_answer", "A tagger's answer does not fit the question", "标签插件返回结果不符");
 
     /// Every code.
-    pub const ALL: &[Code] =
-        &[BAD_EXPRESSION, BAD_PREDICATE, TAG_CIRCLE, TAG_TAKEN, FEATURE_MISSING, DEFINITIONS_FULL, BAD_TAGGER_ANSWER];
+    pub const ALL: &[Code] = &[BAD_EXPRESSION, BAD_PREDICATE, TAG_CIRCLE, TAG_TAKEN, FEATURE_MISSING, DEFINITIONS_FULL, BAD_TAGGER_ANSWER];
 }
 
 pub(crate) fn internal(why: &str) -> Problem {

@@ -177,7 +177,8 @@ impl Know {
         let anything = Test::Exists(true);
         let mut keys: Vec<Key> = Vec::new();
         for (name, _) in &request.features {
-            Question::of(&catalogue, self.grid(), &Predicate::Feature { name: name.clone(), test: anything.clone() }, at_ms)?.keys(&mut keys);
+            Question::of(&catalogue, self.grid(), &Predicate::Feature { name: name.clone(), test: anything.clone() }, at_ms)?
+                .keys(&mut keys);
         }
         let sides = self.sides(actor, request).await?;
         let frame = self.frame(&catalogue, &keys).await?;

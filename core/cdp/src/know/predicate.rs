@@ -218,7 +218,9 @@ fn parse_feature(object: &Map<String, Json>, field: &str) -> Result<Predicate, P
     let mut tests = tests.into_iter().map(|test| if of_tag { test.spelled() } else { test });
     match (tests.next(), tests.next()) {
         (Some(test), None) => Ok(Predicate::Feature { name, test }),
-        (None, _) => Err(wrong(field, "expected how the feature must stand: is, is_not, one_of, at_least, above, at_most, below or exists")),
+        (None, _) => {
+            Err(wrong(field, "expected how the feature must stand: is, is_not, one_of, at_least, above, at_most, below or exists"))
+        }
         (Some(_), Some(_)) => Err(wrong(field, "expected one test; put several into `all`")),
     }
 }
@@ -273,7 +275,10 @@ mod tests {
             (json!({"not": {"feature": "age", "below": 30}}), true),
             (json!({"feature": "age", "is_not": 30}), true),
             (json!({"feature": "age", "exists": false}), true),
-            (json!({"all": [{"feature": "views", "exists": true}, {"any": [{"feature": "city", "is": "x"}, {"tag": "hot", "exists": true}]}]}), true),
+            (
+                json!({"all": [{"feature": "views", "exists": true}, {"any": [{"feature": "city", "is": "x"}, {"tag": "hot", "exists": true}]}]}),
+                true,
+            ),
         ] {
             let parsed = Predicate::parse(&predicate, "predicate").unwrap_or_else(|problem| panic!("{predicate}: {problem}"));
             assert_eq!(parsed.holds(&lookup), expected, "{predicate}");

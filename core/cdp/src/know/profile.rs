@@ -104,7 +104,8 @@ impl Know {
         let Some(root) = root_of_customer(customer) else { return Ok(None) };
         let row = sql::one(self.db().reader(), "SELECT cluster FROM cdp_node WHERE id = $1", [root.as_str().into()]).await?;
         let Some(row) = row else { return Ok(None) };
-        let cluster = AnchorId::new(sql::get::<String>(&row, "cluster")?).map_err(|_| super::internal("a stored identifier is not valid"))?;
+        let cluster =
+            AnchorId::new(sql::get::<String>(&row, "cluster")?).map_err(|_| super::internal("a stored identifier is not valid"))?;
         Ok(Some(customer_of_root(&cluster)))
     }
 
@@ -130,7 +131,10 @@ impl Know {
             position: tag.position,
         });
         let sees = |id: &&String| {
-            catalogue.segments.iter().find(|segment| segment.id == **id && segment.unit.as_ref().is_none_or(|unit| actor.reach().covers(unit)))
+            catalogue
+                .segments
+                .iter()
+                .find(|segment| segment.id == **id && segment.unit.as_ref().is_none_or(|unit| actor.reach().covers(unit)))
         };
         let segments = standing.segments.iter().filter_map(|id| sees(&id)).map(|s| SegmentRef { id: s.id.clone(), name: s.name.clone() });
         Ok(ProfileView {

@@ -60,7 +60,11 @@ impl Know {
         let at_ms = at.map_or(now_ms, Timestamp::ms);
         let stream = position.is_none_or(|position| position >= counters.position) && at_ms >= now_ms - STREAM_KNOWS_MS;
         let position = position.map_or(counters.position, |position| position.min(counters.position));
-        let past = if stream { Past::Stream(self.states(anchors).await?) } else { Past::History(self.inner.history.events_of(anchors, position).await?) };
+        let past = if stream {
+            Past::Stream(self.states(anchors).await?)
+        } else {
+            Past::History(self.inner.history.events_of(anchors, position).await?)
+        };
         let standing = self.standing(customer).await?;
         let mut values = Vec::with_capacity(names.len());
         for name in names {

@@ -9,7 +9,7 @@ const VERSION: u8 = 1;
 
 /// A tag that a customer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagStanding {
+pub(crate) struct TagStanding {
     /// Its value; a flag spells `true` or `false`.
     pub value: String,
     /// Since when, in milliseconds since 1970.
@@ -142,8 +142,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_wrote() {
-        let tag =
-            TagStanding { value: "hot".into(), since_ms: 7, version: "v1".into(), cause: Cause::Late, position: 9 };
+        let tag = TagStanding { value: "hot".into(), since_ms: 7, version: "v1".into(), cause: Cause::Late, position: 9 };
         let standing = Standing {
             number: 70_000,
             gone: false,

@@ -192,18 +192,18 @@ impl Slot {
 
 /// What the stream keeps of one anchor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AnchorState {
+pub(crate) struct AnchorState {
     slots: BTreeMap<FeatureId, Slot>,
     units: Vec<OrgUnitId>,
 }
 
 /// A feature's value, and since which position and until when it stands if nothing happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub(crate) struct Held {
     /// The value; a `seconds_since` is kept as the moment that it counts from.
-    pub value: Value,
+    pub(crate) value: Value,
     /// The position of the last event that it took into account.
-    pub position: i64,
+    pub(crate) position: i64,
 }
 
 impl AnchorState {

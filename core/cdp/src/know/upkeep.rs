@@ -192,7 +192,9 @@ impl Cursor {
         }
         for (name, cursor) in &self.catalogue.retired {
             match next(*cursor) {
-                Some(until) => set_cursor(tx, "UPDATE cdp_tagger SET generation = -1, cursor = $2 WHERE name = $1", name, Some(until)).await?,
+                Some(until) => {
+                    set_cursor(tx, "UPDATE cdp_tagger SET generation = -1, cursor = $2 WHERE name = $1", name, Some(until)).await?
+                }
                 None => {
                     sql::execute(tx.conn(), "DELETE FROM cdp_tagger WHERE name = $1", [name.as_str().into()]).await?;
                 }

@@ -108,7 +108,8 @@ pub(crate) fn age_reaches(grid: &Grid, since_ms: i64, seconds: i64, at_ms: i64) 
     let start = grid.start_of(step, number);
     let reached = if start == raw { raw } else { grid.start_of(step, number + 1) };
     // Steps may widen before that start.
-    let widened = [DAY_MS, 31 * DAY_MS].into_iter().find(|edge| *edge >= raw - since_ms).map_or(reached, |edge| reached.min(since_ms + edge));
+    let widened =
+        [DAY_MS, 31 * DAY_MS].into_iter().find(|edge| *edge >= raw - since_ms).map_or(reached, |edge| reached.min(since_ms + edge));
     Some(widened.max(at_ms + 1))
 }
 

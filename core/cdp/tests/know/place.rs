@@ -3,9 +3,7 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
-use heyuan_cdp::know::{
-    ActiveTagger, EventPages, History, Know, ProfileView, TagCase, TagColumn, TaggerBatch, Taggers,
-};
+use heyuan_cdp::know::{ActiveTagger, EventPages, History, Know, ProfileView, TagCase, TagColumn, TaggerBatch, Taggers};
 use heyuan_cdp::{Batch, EventKind, IdentityChange, Knowing, Known, PropertyValue, customer_of_root};
 use heyuan_contract::{AnchorId, Cause, CustomerId, DomainEvent, OrgUnitId, Timestamp};
 use heyuan_harness::TestDatabase;

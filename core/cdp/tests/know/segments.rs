@@ -35,7 +35,11 @@ async fn customers_enter_and_leave_one_by_one_and_a_redefinition_is_one_event() 
         place.emitted().await;
         let views = |number: usize| (0..number % 4).map(move |_| event("unit_viewed", &format!("c{number}"), 0, &[]));
         place.deliver((0..20).flat_map(views).collect()).await;
-        let entered = place.emitted().await.into_iter().filter(|event| matches!(event, DomainEvent::SegmentChanged { entered: true, cause: Cause::Event, .. }));
+        let entered = place
+            .emitted()
+            .await
+            .into_iter()
+            .filter(|event| matches!(event, DomainEvent::SegmentChanged { entered: true, cause: Cause::Event, .. }));
         assert_eq!(entered.count(), 10);
         let view = place.know.segment(&admin(), &id("lookers")).await.expect("it is there");
         assert_eq!((view.count, view.version, view.rebuilding), (10, 1, false));
@@ -48,13 +52,22 @@ async fn customers_enter_and_leave_one_by_one_and_a_redefinition_is_one_event() 
         // Pages have a fixed order and no overlap.
         let first = place.know.members(&admin(), &id("lookers"), None, 2).await.expect("a page");
         let rest = place.know.members(&admin(), &id("lookers"), Some(first[1].to_string()), 10).await.expect("a page");
-        assert_eq!([&first[..2], &rest[..]].concat().iter().map(|member| member.to_string()).collect::<Vec<_>>(), members(&place, "lookers").await);
+        assert_eq!(
+            [&first[..2], &rest[..]].concat().iter().map(|member| member.to_string()).collect::<Vec<_>>(),
+            members(&place, "lookers").await
+        );
 
         // What turns by time turns segments too.
         place.pass(8 * DAY_MS);
         place.settle().await;
         assert_eq!(place.know.segment(&admin(), &id("lookers")).await.expect("it is there").count, 15);
-        assert!(place.emitted().await.iter().all(|event| matches!(event, DomainEvent::SegmentChanged { entered: true, cause: Cause::Time, .. })));
+        assert!(
+            place
+                .emitted()
+                .await
+                .iter()
+                .all(|event| matches!(event, DomainEvent::SegmentChanged { entered: true, cause: Cause::Time, .. }))
+        );
     })
     .await;
 }
@@ -203,19 +216,22 @@ async fn a_portrait_shows_shares_and_tgi() {
         assert_eq!((portrait.segment_count, portrait.base_count), (100, 201));
         let rows = |feature: usize| -> Vec<(String, u64, u64, String, Option<String>)> {
             let buckets = portrait.features[feature].buckets.iter();
-            buckets.map(|b| (b.label.clone(), b.segment_count, b.base_count, b.segment_share.clone(), b.tgi.map(|tgi| tgi.to_string()))).collect()
+            buckets
+                .map(|b| (b.label.clone(), b.segment_count, b.base_count, b.segment_share.clone(), b.tgi.map(|tgi| tgi.to_string())))
+                .collect()
         };
-        let row = |label: &str, segment, base, share: &str, tgi: Option<&str>| (label.to_owned(), segment, base, share.to_owned(), tgi.map(str::to_owned));
+        let row = |label: &str, segment, base, share: &str, tgi: Option<&str>| {
+            (label.to_owned(), segment, base, share.to_owned(), tgi.map(str::to_owned))
+        };
         assert_eq!(
             rows(0),
-            [
-                row("广州", 40, 100, "40.0", Some("80.4")),
-                row("深圳", 60, 100, "60.0", Some("120.6")),
-                row("unknown", 0, 1, "0.0", None),
-            ]
+            [row("广州", 40, 100, "40.0", Some("80.4")), row("深圳", 60, 100, "60.0", Some("120.6")), row("unknown", 0, 1, "0.0", None),]
         );
         let ages = rows(1);
-        assert_eq!(ages.iter().map(|row| (row.0.as_str(), row.2)).collect::<Vec<_>>(), [("below 30", 50), ("30 to 50", 100), ("50 and more", 50), ("unknown", 1)]);
+        assert_eq!(
+            ages.iter().map(|row| (row.0.as_str(), row.2)).collect::<Vec<_>>(),
+            [("below 30", 50), ("30 to 50", 100), ("50 and more", 50), ("unknown", 1)]
+        );
         assert_eq!(ages.iter().map(|row| row.1).sum::<u64>(), 100);
     })
     .await;

@@ -1,12 +1,12 @@
 //! Tags: by event, by time, late, merged, split, defined anew, and by a plugin.
 
 use super::place::{DAY_MS, HOUR_MS, Place, anchor, case, customer, event, moved, text, whole};
+use futures::FutureExt;
 use heyuan_cdp::know::{ActiveTagger, ColumnValues, FeatureKind, TagColumn, TaggerBatch, TaggerFeature};
 use heyuan_contract::{AnchorId, Cause, DomainEvent, Timestamp};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::outbox::Envelope;
 use heyuan_kernel::{Problem, sql};
-use futures::FutureExt;
 use serde_json::json;
 
 fn change(who: &str, tag: &str, value: Option<&str>, cause: Cause) -> (String, String, Option<String>, Cause) {
@@ -15,7 +15,12 @@ fn change(who: &str, tag: &str, value: Option<&str>, cause: Cause) -> (String, S
 
 async fn with_interest(place: &Place) {
     place.feature("views", "count(unit_viewed) over 7d").await;
-    place.tag("interest", vec![case("high", json!({"feature": "views", "at_least": 3})), case("some", json!({"feature": "views", "at_least": 1}))]).await;
+    place
+        .tag(
+            "interest",
+            vec![case("high", json!({"feature": "views", "at_least": 3})), case("some", json!({"feature": "views", "at_least": 1}))],
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +32,10 @@ async fn a_tag_turns_by_event_by_time_and_by_what_comes_late() {
         assert_eq!(place.tag_of("li", "interest").await, Some(("some".into(), "event".into())));
         place.pass(DAY_MS);
         place.deliver(vec![event("unit_viewed", "li", 0, &[])]).await;
-        assert_eq!(place.tag_changes().await, [change("li", "interest", Some("some"), Cause::Event), change("li", "interest", Some("high"), Cause::Event)]);
+        assert_eq!(
+            place.tag_changes().await,
+            [change("li", "interest", Some("some"), Cause::Event), change("li", "interest", Some("high"), Cause::Event)]
+        );
 
         // Nothing happens but time: two views leave the window, then the third.
         place.pass(6 * DAY_MS + HOUR_MS);
@@ -37,7 +45,10 @@ async fn a_tag_turns_by_event_by_time_and_by_what_comes_late() {
         place.pass(DAY_MS);
         place.settle().await;
         assert_eq!(place.tag_of("li", "interest").await, None);
-        assert_eq!(place.tag_changes().await, [change("li", "interest", Some("some"), Cause::Time), change("li", "interest", None, Cause::Time)]);
+        assert_eq!(
+            place.tag_changes().await,
+            [change("li", "interest", Some("some"), Cause::Time), change("li", "interest", None, Cause::Time)]
+        );
 
         place.deliver(vec![event("unit_viewed", "li", 3 * DAY_MS, &[])]).await;
         assert_eq!(place.tag_of("li", "interest").await, Some(("some".into(), "late".into())));
@@ -74,7 +85,10 @@ async fn merging_and_splitting_customers_folds_without_recomputation() {
         place.emitted().await;
         place.deliver_with(Vec::new(), vec![moved("b", "b", "a", Cause::Merge)]).await;
         assert_eq!(place.tag_of("a", "interest").await, Some(("high".into(), "merge".into())));
-        assert_eq!(place.tag_changes().await, [change("a", "interest", Some("high"), Cause::Merge), change("b", "interest", None, Cause::Merge)]);
+        assert_eq!(
+            place.tag_changes().await,
+            [change("a", "interest", Some("high"), Cause::Merge), change("b", "interest", None, Cause::Merge)]
+        );
         // The old id resolves to who it is now.
         assert_eq!(place.profile("b").await.customer, customer("a"));
 
@@ -196,10 +210,9 @@ async fn an_erased_person_is_in_no_table() {
             })
             .await
             .expect("it is written");
-        for (table, column, id) in [
-            ("cdp_feature_state", "anchor", anchor("gone").to_string()),
-            ("cdp_tag_change", "customer", customer("gone").to_string()),
-        ] {
+        for (table, column, id) in
+            [("cdp_feature_state", "anchor", anchor("gone").to_string()), ("cdp_tag_change", "customer", customer("gone").to_string())]
+        {
             let text = format!("SELECT 1 AS found FROM {table} WHERE {column} = $1");
             assert!(sql::one(place.db.reader(), &text, [id.into()]).await.expect("it is read").is_none(), "{table}");
         }
