@@ -3,7 +3,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$root"
-scripts/build.sh
+plugins/build.sh
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 passed=0 failed=0
@@ -18,6 +18,7 @@ suite() {
   passed=$((passed + suite_passed)) failed=$((failed + suite_failed))
 }
 
+# This also builds the binary that the tests run: heyuan-server has a test of its own.
 suite cargo test --release --workspace --no-fail-fast
 # Plugins have their own workspaces, since they are compiled for WebAssembly; what tests they have run natively.
 for manifest in "${plugin_workspaces[@]}"; do

@@ -53,7 +53,7 @@ impl Pump {
         let Some(last) = batch.last().map(|envelope| envelope.position) else {
             return Ok(Progress::Idle);
         };
-        let parked = self.parked_keys().await?;
+        let mut parked = self.parked_keys().await?;
         let mut together: Vec<(Envelope, Apply)> = Vec::new();
         let mut keys: HashSet<String> = HashSet::new();
         let mut applied_to = position;
@@ -62,7 +62,7 @@ impl Pump {
                 continue;
             }
             if parked.contains(&envelope.key) {
-                self.flush(fence, &mut together, envelope.position - 1).await?;
+                self.flush(fence, &mut together, &mut parked, envelope.position - 1).await?;
                 keys.clear();
                 self.park(fence, &envelope, "an earlier event of its key is parked").await?;
                 applied_to = envelope.position;
@@ -70,7 +70,7 @@ impl Pump {
             }
             // A second event of one key is decided on what the first one left behind.
             if keys.contains(&envelope.key) {
-                self.flush(fence, &mut together, envelope.position - 1).await?;
+                self.flush(fence, &mut together, &mut parked, envelope.position - 1).await?;
                 keys.clear();
             }
             match self.decide(&envelope).await {
@@ -79,14 +79,14 @@ impl Pump {
                     together.push((envelope, apply));
                 }
                 Err(problem) => {
-                    self.flush(fence, &mut together, envelope.position - 1).await?;
+                    self.flush(fence, &mut together, &mut parked, envelope.position - 1).await?;
                     keys.clear();
-                    self.settle_failure(fence, &envelope, problem).await?;
+                    self.settle_failure(fence, &envelope, &mut parked, problem).await?;
                     applied_to = envelope.position;
                 }
             }
         }
-        self.flush(fence, &mut together, last.max(applied_to)).await?;
+        self.flush(fence, &mut together, &mut parked, last.max(applied_to)).await?;
         Ok(Progress::Busy)
     }
 
@@ -101,7 +101,13 @@ impl Pump {
     }
 
     /// Writes what was decided together with the new position; one by one when the whole group can't be written.
-    async fn flush(&self, fence: &Fence, together: &mut Vec<(Envelope, Apply)>, position: i64) -> Result<(), Problem> {
+    async fn flush(
+        &self,
+        fence: &Fence,
+        together: &mut Vec<(Envelope, Apply)>,
+        parked: &mut HashSet<String>,
+        position: i64,
+    ) -> Result<(), Problem> {
         let group: Vec<(Envelope, Apply)> = std::mem::take(together);
         let group = Arc::new(group);
         let whole = self.apply(fence, group.clone(), position).await;
@@ -109,11 +115,17 @@ impl Pump {
             Ok(()) => Ok(()),
             Err(Error::LeaseLost(name)) => Err(Error::LeaseLost(name).into()),
             Err(error) if group.is_empty() => Err(error.into()),
-            Err(_) => self.one_by_one(fence, &group, position).await,
+            Err(_) => self.one_by_one(fence, &group, parked, position).await,
         }
     }
 
-    async fn one_by_one(&self, fence: &Fence, group: &[(Envelope, Apply)], position: i64) -> Result<(), Problem> {
+    async fn one_by_one(
+        &self,
+        fence: &Fence,
+        group: &[(Envelope, Apply)],
+        parked: &mut HashSet<String>,
+        position: i64,
+    ) -> Result<(), Problem> {
         for (envelope, _) in group {
             let outcome = self
                 .db
@@ -125,7 +137,7 @@ impl Pump {
             match outcome {
                 Ok(()) => {}
                 Err(Error::LeaseLost(name)) => return Err(Error::LeaseLost(name).into()),
-                Err(error) => self.settle_failure(fence, envelope, error.into()).await?,
+                Err(error) => self.settle_failure(fence, envelope, parked, error.into()).await?,
             }
         }
         self.apply(fence, Arc::new(Vec::new()), position).await.map_err(Problem::from)
@@ -150,12 +162,20 @@ impl Pump {
     }
 
     /// A failure that trying again may mend stops the consumer for a moment; any other parks the event, and others go on.
-    async fn settle_failure(&self, fence: &Fence, envelope: &Envelope, problem: Problem) -> Result<(), Problem> {
+    async fn settle_failure(
+        &self,
+        fence: &Fence,
+        envelope: &Envelope,
+        parked: &mut HashSet<String>,
+        problem: Problem,
+    ) -> Result<(), Problem> {
         if problem.code().kind == Kind::Unavailable && self.tries(envelope).await? < i64::from(TRIES_MAX) {
             return Err(problem);
         }
         tracing::error!(consumer = self.reaction.consumer(), position = envelope.position, %problem, "a domain event is parked with its key");
-        self.park(fence, envelope, &problem.to_string()).await
+        self.park(fence, envelope, &problem.to_string()).await?;
+        parked.insert(envelope.key.clone());
+        Ok(())
     }
 
     async fn tries(&self, envelope: &Envelope) -> Result<i64, Problem> {

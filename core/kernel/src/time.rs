@@ -115,6 +115,12 @@ impl Zone {
         self.zone.to_datetime(instant)
     }
 
+    /// What to add to UTC for the local time at an instant, in seconds.
+    pub fn offset_seconds(&self, at: Timestamp) -> i32 {
+        let instant = jiff::Timestamp::from_millisecond(at.ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        self.zone.to_offset(instant).seconds()
+    }
+
     /// The first instant of a calendar day.
     pub fn day_start(&self, day: Date) -> Timestamp {
         let start = day.to_zoned(self.zone.clone()).map(|zoned| zoned.timestamp().as_millisecond());

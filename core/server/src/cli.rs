@@ -1,6 +1,11 @@
 //! The command line.
 
+use crate::books::{self, LedgerCommand};
+use crate::demo::{self, DemoCommand};
+use crate::gateway::{self, RunSimulator};
 use crate::place::{self, Place, Schema};
+use crate::tour::{self, TourOptions};
+use crate::watch::{self, EventsCommand};
 use crate::{sandbox, serve};
 use clap::{Args, Parser, Subcommand};
 use heyuan_kernel::{Database, Location, Scope, keys};
@@ -27,6 +32,19 @@ enum Command {
     /// Make API keys
     #[command(subcommand)]
     Keys(Keys),
+    /// The demo group: generate it, load it, or serve a tenant that fills itself with it
+    #[command(subcommand)]
+    Demo(DemoCommand),
+    /// Walk the story from an ad click to cost per contract against a running server
+    Tour(TourOptions),
+    /// The double-entry book
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Events on their way in
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// Serve a payment gateway that misbehaves as real ones do, for trials and tests
+    Simulator(RunSimulator),
     /// Print the OpenAPI document
     Openapi,
     /// Compile a plugin from standard input; the server runs this in a process of its own
@@ -101,6 +119,11 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Serve(options) => serve::serve(&options.place, &options.listen).await,
         Command::Migrate(options) => migrate(&options).await,
         Command::Keys(Keys::Create(options)) => create_key(&options).await,
+        Command::Demo(command) => demo::run_demo(command).await,
+        Command::Tour(options) => tour::tour(options).await,
+        Command::Ledger(LedgerCommand::Verify(options)) => books::verify(&options).await,
+        Command::Events(EventsCommand::Tail(options)) => watch::tail(&options).await,
+        Command::Simulator(options) => gateway::run(options).await,
         Command::CompilePlugin => anyhow::bail!("plugins are compiled before the runtime starts"),
         Command::Openapi => print(&serve::openapi().to_pretty_json()?),
     }

@@ -5,12 +5,18 @@
 //! that a stop loses nothing that was acknowledged, and that what a stranger reads (help, problems, the API page) is whole.
 
 mod admin;
+mod books;
 mod cli;
+mod demo;
+mod gateway;
 mod page;
 mod place;
 mod rooms;
 mod sandbox;
 mod serve;
 mod settings;
+mod tour;
+mod watch;
+mod wiring;
 
 pub use cli::run;

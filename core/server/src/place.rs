@@ -13,21 +13,21 @@ use std::path::PathBuf;
 
 /// The options by which every command finds the tenant.
 #[derive(Debug, Clone, Args)]
-pub struct Place {
+pub(crate) struct Place {
     /// The tenant's folder: history, key, compiled plugins, and the database unless --database-url names one
     #[arg(long, env = "HEYUAN_DATA", default_value = "data")]
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// A PostgreSQL database instead of the file heyuan.db in the folder
     #[arg(long, env = "HEYUAN_DATABASE_URL", hide_env_values = true)]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// A TOML file with settings; HEYUAN_<SECTION>__<KEY> in the environment overrides it
     #[arg(long, env = "HEYUAN_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Which schema changes a command makes before it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Schema {
+pub(crate) enum Schema {
     /// The embedded database is brought up to date, an empty PostgreSQL database is filled; any other must be current.
     Prepare,
     /// Everything is brought up to date.
@@ -39,7 +39,7 @@ impl Place {
     ///
     /// # Errors
     /// The setting that is not allowed.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
         Ok(heyuan_kernel::config::load(self.config.as_deref(), std::env::vars())?)
     }
 
@@ -47,7 +47,7 @@ impl Place {
     ///
     /// # Errors
     /// A data folder, database or key that can't be used, in words.
-    pub async fn open(&self, settings: &Settings, schema: Schema) -> anyhow::Result<Kernel> {
+    pub(crate) async fn open(&self, settings: &Settings, schema: Schema) -> anyhow::Result<Kernel> {
         std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?;
         let location = Location::new(&self.data, self.database_url.as_deref());
         let db = Database::open(&location).await.context("could not open the database")?;
@@ -63,7 +63,7 @@ impl Place {
     ///
     /// # Errors
     /// When another server holds the folder.
-    pub fn lock(&self) -> anyhow::Result<Option<File>> {
+    pub(crate) fn lock(&self) -> anyhow::Result<Option<File>> {
         if self.database_url.is_some() {
             return Ok(None);
         }
@@ -88,6 +88,12 @@ impl Place {
 macro_rules! each_migrator {
     ($do:ident) => {{
         $do!("kernel", heyuan_kernel::migration::Migrator);
+        $do!("ledger", heyuan_ledger::Migrator);
+        $do!("lake", heyuan_lake::Migrator);
+        $do!("cdp", heyuan_cdp::Migrator);
+        $do!("membership", heyuan_membership::Migrator);
+        $do!("mall", heyuan_mall::migration::Migrator);
+        $do!("attribution", heyuan_attribution::migration::Migrator);
     }};
 }
 
@@ -121,7 +127,7 @@ async fn prepare_schema(db: &Database, schema: Schema) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The database's; an unknown migration in it, which a newer release left.
-pub async fn plan(db: &Database) -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
+pub(crate) async fn plan(db: &Database) -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
     let conn = db.reader();
     let mut rooms = Vec::new();
     macro_rules! pending {

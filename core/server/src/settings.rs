@@ -7,26 +7,32 @@ use std::path::PathBuf;
 /// The whole configuration: a TOML file, then the environment (`HEYUAN_<SECTION>__<KEY>`).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// What a tenant is born with.
-    pub tenant: TenantSettings,
+    pub(crate) tenant: TenantSettings,
     /// How it is reached.
-    pub http: HttpSettings,
+    pub(crate) http: HttpSettings,
     /// Logs, metrics, traces.
-    pub telemetry: Telemetry,
+    pub(crate) telemetry: Telemetry,
     /// The sandbox of plugins.
-    pub plugins: PluginSettings,
+    pub(crate) plugins: PluginSettings,
+    /// Collecting events.
+    pub(crate) collect: heyuan_cdp::Collect,
+    /// Event history.
+    pub(crate) lake: heyuan_lake::LakeConfig,
+    /// The mall and its payment gateway.
+    pub(crate) mall: heyuan_mall::Settings,
 }
 
 /// The `tenant` section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TenantSettings {
+pub(crate) struct TenantSettings {
     /// IANA name; fixed at the first start.
-    pub time_zone: String,
+    pub(crate) time_zone: String,
     /// A file with 64 hex digits. Empty: `tenant.key` in the data folder, made at the first start. In production the key
     /// comes from a secret and never lies beside the data.
-    pub key_file: PathBuf,
+    pub(crate) key_file: PathBuf,
 }
 
 impl Default for TenantSettings {
@@ -38,13 +44,13 @@ impl Default for TenantSettings {
 /// The `http` section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HttpSettings {
+pub(crate) struct HttpSettings {
     /// Threads that serve requests.
-    pub workers: usize,
+    pub(crate) workers: usize,
     /// Connections that may be open at once; more wait in the kernel's queue.
-    pub connections_max: usize,
+    pub(crate) connections_max: usize,
     /// How long a stop waits for running requests, in seconds.
-    pub stop_seconds_max: u64,
+    pub(crate) stop_seconds_max: u64,
 }
 
 impl Default for HttpSettings {
@@ -54,15 +60,9 @@ impl Default for HttpSettings {
 }
 
 /// The `plugins` section.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PluginSettings {
+pub(crate) struct PluginSettings {
     /// Where compiled plugins are kept. Empty: `plugins` in the data folder.
-    pub cache_dir: PathBuf,
-}
-
-impl Default for PluginSettings {
-    fn default() -> Self {
-        PluginSettings { cache_dir: PathBuf::new() }
-    }
+    pub(crate) cache_dir: PathBuf,
 }

@@ -1,9 +1,31 @@
 //! Which crate may stand on which: the directions of the house, held against `cargo metadata`.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
 
-use cargo_metadata::{Metadata, MetadataCommand, Package};
 use heyuan_harness::workspace_root;
+use serde::Deserialize;
+
+/// What `cargo metadata` says, as far as it matters here.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: PathBuf,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+    /// `dev`, `build`, or nothing for an ordinary one.
+    kind: Option<String>,
+}
 
 /// Every wing there may be; those that are not built yet have their place already.
 const WINGS: &[&str] =
@@ -29,7 +51,10 @@ fn may_use(room: &str, other: &str) -> Option<bool> {
 }
 
 fn metadata() -> Metadata {
-    MetadataCommand::new().current_dir(workspace_root()).no_deps().exec().expect("cargo metadata reads the workspace")
+    let mut command = Command::new("cargo");
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--offline"]).current_dir(workspace_root());
+    let output = command.output().expect("cargo runs");
+    serde_json::from_slice(&output.stdout).expect("cargo metadata answers as documented")
 }
 
 fn room(package: &str) -> Option<&str> {
@@ -38,8 +63,8 @@ fn room(package: &str) -> Option<&str> {
 
 /// Dependencies of all kinds; a test of a room may also use the harness.
 fn rooms_used(package: &Package) -> impl Iterator<Item = &str> {
-    let for_tests = |kind| kind == cargo_metadata::DependencyKind::Development;
-    let used = package.dependencies.iter().filter_map(move |dependency| Some((room(&dependency.name)?, for_tests(dependency.kind))));
+    let used = package.dependencies.iter();
+    let used = used.filter_map(|dependency| Some((room(&dependency.name)?, dependency.kind.as_deref() == Some("dev"))));
     used.filter(|(other, for_tests)| !(*for_tests && *other == "harness")).map(|(other, _)| other)
 }
 
@@ -71,7 +96,7 @@ fn only_the_plugin_host_names_the_engine() {
 fn a_package_is_named_for_its_folder() {
     let root = workspace_root();
     for package in &metadata().packages {
-        let folder = package.manifest_path.parent().expect("a manifest lies in a folder").as_std_path();
+        let folder = package.manifest_path.parent().expect("a manifest lies in a folder");
         let path = folder.strip_prefix(&root).expect("a member lies in the workspace");
         // plugins/host is heyuan-plugin-host: the folder above says what is hosted.
         let name = if path.starts_with("plugins") { "plugin-host".into() } else { path.file_name().expect("a name").to_string_lossy() };

@@ -1,0 +1,7 @@
+//! The kernel's promises, on both databases.
+
+mod credentials;
+mod outbox;
+mod tenant;
+mod unit_of_work;
+mod vault;
