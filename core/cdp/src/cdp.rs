@@ -160,12 +160,16 @@ impl Cdp {
         let mut list = Vec::with_capacity(identifiers.len());
         for (place, (kind, value)) in identifiers.iter().enumerate() {
             let field = format!("identifiers[{place}]");
-            let identifier = Identifier::read(kind, value, None)
-                .ok_or_else(|| Problem::invalid(&field, format!("expected a type of identifier that we know and a value of it, not {kind}")))?;
+            let identifier = Identifier::read(kind, value, None).ok_or_else(|| {
+                Problem::invalid(&field, format!("expected a type of identifier that we know and a value of it, not {kind}"))
+            })?;
             list.push(identifier);
         }
         if list.is_empty() || list.len() > crate::identity::identifier::MAX {
-            return Err(Problem::invalid("identifiers", format!("1 to {} identifiers are seen together", crate::identity::identifier::MAX)));
+            return Err(Problem::invalid(
+                "identifiers",
+                format!("1 to {} identifiers are seen together", crate::identity::identifier::MAX),
+            ));
         }
         let at = self.inner.kernel.clock.now().ms();
         let sighting = Sighting { identifiers: list, at, unit: unit.cloned(), source: actor.name().to_owned() };

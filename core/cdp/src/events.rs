@@ -46,7 +46,8 @@ impl Cdp {
             return Err(Problem::invalid("message_id", format!("a message id has 1 to {ID_BYTES_MAX} bytes")));
         }
         let reader = self.inner.kernel.db.reader();
-        let fate = |status| EventFate { message_id: message_id.to_owned(), status, position: None, anchor: None, customer: None, rejected: None };
+        let fate =
+            |status| EventFate { message_id: message_id.to_owned(), status, position: None, anchor: None, customer: None, rejected: None };
         let missing = || Problem::not_found("event", "with this message id");
         let found = match history::find_known(reader, message_id).await? {
             Some(event) => Some((event.position, event.anchor, event.unit)),
@@ -67,7 +68,11 @@ impl Cdp {
         Ok(EventFate { rejected: Some(refused), ..fate("rejected") })
     }
 
-    async fn in_lake(&self, actor: &Actor, message_id: &str) -> Result<Option<(i64, AnchorId, Option<heyuan_contract::OrgUnitId>)>, Problem> {
+    async fn in_lake(
+        &self,
+        actor: &Actor,
+        message_id: &str,
+    ) -> Result<Option<(i64, AnchorId, Option<heyuan_contract::OrgUnitId>)>, Problem> {
         let Some(lake) = self.inner.lake.get() else { return Ok(None) };
         let text = "SELECT position, anchor, unit FROM events WHERE message_id = $1";
         let options = QueryOptions { params: vec![message_id.into()], limit: Some(1) };

@@ -43,7 +43,8 @@ fn unpack(packed: &[u8], anchors: Option<&HashSet<&str>>) -> Result<Vec<Known>, 
     let corrupt = |why: String| Error::Corrupt { what: "known block", why };
     let mut plain = Vec::new();
     let decoder = zstd::Decoder::new(packed).map_err(|e| corrupt(e.to_string()))?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(decoder, BLOCK_BYTES_MAX as u64), &mut plain).map_err(|e| corrupt(e.to_string()))?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(decoder, BLOCK_BYTES_MAX as u64), &mut plain)
+        .map_err(|e| corrupt(e.to_string()))?;
     let text = std::str::from_utf8(&plain).map_err(|e| corrupt(e.to_string()))?;
     let lines = text.lines().filter_map(|line| line.split_once('\t'));
     lines
@@ -158,7 +159,9 @@ fn stored_value(declared: &Property, value: &Value) -> Option<PropertyValue> {
     }
     match declared.kind {
         PropertyType::Money => value.as_i64().map(PropertyValue::Fen),
-        PropertyType::Decimal => typing::value_of(declared, value.as_str()?).ok().filter(|value| matches!(value, PropertyValue::Decimal(Decimal { .. }))),
+        PropertyType::Decimal => {
+            typing::value_of(declared, value.as_str()?).ok().filter(|value| matches!(value, PropertyValue::Decimal(Decimal { .. })))
+        }
         _ => typing::value_of(declared, &value.to_string()).ok(),
     }
 }
@@ -263,7 +266,8 @@ impl Flush {
             let text = "SELECT last_position, payload FROM cdp_known_block WHERE last_position > $1 ORDER BY first_position LIMIT 1";
             let Some(row) = sql::one(reader, text, [to.into()]).await? else { break };
             let payload: Vec<u8> = sql::get(&row, "payload")?;
-            let block = tokio::task::spawn_blocking(move || Ok::<_, Error>(unpack(&payload, None)?.iter().map(row_of).collect::<Vec<EventRow>>()));
+            let block =
+                tokio::task::spawn_blocking(move || Ok::<_, Error>(unpack(&payload, None)?.iter().map(row_of).collect::<Vec<EventRow>>()));
             rows.extend(block.await.map_err(|_| Error::Broken("flush to the lake"))??);
             to = sql::get(&row, "last_position")?;
         }

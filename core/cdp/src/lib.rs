@@ -32,8 +32,8 @@ pub use collect::{Arrival, BATCH_BYTES_MAX, Collector, DEPTH_MAX, EVENT_BYTES_MA
 pub use customer::{Consent, CustomerView, Evidence, EvidenceName, IdentifierView, IdentityReport, SharedIdentifier, TimelineEvent};
 pub use error::{Error, codes};
 pub use event::{Decimal, EventKind, Known, PropertyValue};
-pub use events::EventFate;
 pub use event_type::{EventType, EventTypes, FaultCount, Mode, PROFILE, Property, PropertyType};
+pub use events::EventFate;
 pub use history::{known_of, row_of};
 pub use http::routes;
 pub use identity::resolve::{customer_of_root, root_of_customer};

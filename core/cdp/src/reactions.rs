@@ -109,19 +109,29 @@ fn told(event: &DomainEvent) -> Option<Told> {
             vec![of_member(member)],
             json!({ "voucher_id": voucher.as_str(), "product_id": product.as_str(), "merchant_id": merchant.as_str() }),
         ),
-        DomainEvent::TransactionPosted { transaction, member, anchor, unit, line, refund_of, amount, growth, points, points_balance, occurred_at } => {
-            tell(
-                "transaction_posted",
-                &format!("{unit}:{transaction}"),
-                Some(unit),
-                *occurred_at,
-                vec![of_member(member), of_anchor(anchor)],
-                json!({
-                    "transaction_id": transaction.as_str(), "line": line.as_str(), "amount_fen": amount.0, "growth": growth.0,
-                    "points": points.0, "points_balance": points_balance.0, "refund": refund_of.is_some(),
-                }),
-            )
-        }
+        DomainEvent::TransactionPosted {
+            transaction,
+            member,
+            anchor,
+            unit,
+            line,
+            refund_of,
+            amount,
+            growth,
+            points,
+            points_balance,
+            occurred_at,
+        } => tell(
+            "transaction_posted",
+            &format!("{unit}:{transaction}"),
+            Some(unit),
+            *occurred_at,
+            vec![of_member(member), of_anchor(anchor)],
+            json!({
+                "transaction_id": transaction.as_str(), "line": line.as_str(), "amount_fen": amount.0, "growth": growth.0,
+                "points": points.0, "points_balance": points_balance.0, "refund": refund_of.is_some(),
+            }),
+        ),
         DomainEvent::TierChanged { member, anchor, tier, previous, occurred_at } => tell(
             "tier_changed",
             &format!("{member}:{}", occurred_at.ms()),

@@ -59,6 +59,8 @@ struct State {
 #[derive(Clone)]
 pub struct Simulator {
     secret: Secret,
+    /// Tells the transactions of one process from those of another, as a real gateway's ids never repeat.
+    session: i64,
     notify_url: String,
     http: reqwest::Client,
     state: Arc<Mutex<State>>,
@@ -68,7 +70,7 @@ impl Simulator {
     /// A gateway that shares `secret` with the mall and posts notifications to `notify_url`.
     pub fn new(secret: Secret, notify_url: String) -> Simulator {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().unwrap_or_default();
-        Simulator { secret, notify_url, http, state: Arc::default() }
+        Simulator { secret, session: heyuan_kernel::time::now_ms(), notify_url, http, state: Arc::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,7 +182,7 @@ async fn pay(simulator: web::Data<Simulator>, query: web::Query<PayQuery>) -> Ht
         if state.payments.len() >= REMEMBERED_MAX {
             return limited();
         }
-        let transaction = format!("{:08}", state.payments.len() + 1);
+        let transaction = format!("{:x}-{:08}", simulator.session, state.payments.len() + 1);
         let fresh = Seen { reference: reference.clone(), transaction, amount, refunded: 0 };
         let known = state.payments.insert(reference.clone(), fresh.clone());
         if let Some(known) = known {

@@ -1,10 +1,12 @@
 //! Routes that belong to no wing: units, plugins, parked events, audit, health.
 
+use crate::wiring::check_activation;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, get, post, put, web};
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, future};
+use heyuan_cdp::know::Know;
 use heyuan_contract::{Line, OrgUnitId, UnitKind};
 use heyuan_kernel::error::{ProblemBody, codes};
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, read_body};
@@ -191,9 +193,12 @@ struct Activate {
 async fn activate_plugin(
     Authenticated(actor): Authenticated,
     plugins: web::Data<Plugins>,
+    know: web::Data<Know>,
     name: web::Path<String>,
     body: Body<Activate>,
 ) -> Result<web::Json<Version>, Problem> {
+    actor.require(Scope::Admin)?;
+    check_activation(&plugins, &know, &name, &body.0.digest).await?;
     plugins.activate(&actor, &name, &body.0.digest, body.0.priority.unwrap_or(100)).await.map(web::Json)
 }
 

@@ -52,8 +52,7 @@ impl Rooms {
         let past = Past { cdp: cdp.clone(), lake: lake.clone() };
         let know = Know::new(kernel.clone(), hooks.clone(), Arc::new(past));
         let identities = Arc::new(Identities { cdp: cdp.clone(), know: know.clone() });
-        let membership =
-            Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks);
+        let membership = Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks);
         membership.prepare().await?;
         let members = Arc::new(MallMembers::default());
         // Set once, here: nothing has been served yet.

@@ -5,9 +5,9 @@ use crate::page;
 use crate::place::{Place, Schema};
 use crate::rooms::Rooms;
 use crate::settings::Settings;
-use actix_web::error::{PathError, QueryPayloadError};
 use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::error::{PathError, QueryPayloadError};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, FromRequest, HttpMessage, HttpRequest, HttpServer, web};
 use anyhow::Context;
@@ -17,7 +17,9 @@ use heyuan_kernel::pump::{Pump, Sequencer};
 use heyuan_kernel::{Kernel, Problem, telemetry};
 use std::io::Write;
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing::Instrument;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_actix_web::AppExt;
@@ -85,7 +87,23 @@ async fn serve_http(
     for address in server.addrs() {
         announce(&format!("listening on http://{address}"));
     }
-    server.run().await.context("the server broke off")
+    let server = server.disable_signals().run();
+    tokio::spawn(stop_when_told(server.handle()));
+    server.await.context("the server broke off")
+}
+
+/// Ctrl-C and SIGTERM end alike: no new connections, running requests to their end.
+async fn stop_when_told(server: ServerHandle) {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => return tracing::error!(%error, "signals can't be received: stop the process by killing it"),
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: running requests are answered first");
+    server.stop(true).await;
 }
 
 /// Said on standard output and at once: whoever started the process waits for it.
@@ -125,18 +143,36 @@ pub(crate) fn openapi() -> OpenApi {
 
 /// Paths under `/v1` that find the caller out by themselves: by a key in the body, or by a signature.
 const OWN_DOORS: &[&str] = &[
-    "/v1/track", "/v1/identify", "/v1/page", "/v1/screen", "/v1/group", "/v1/alias", "/v1/batch", "/v1/t", "/v1/i", "/v1/p", "/v1/s", "/v1/g",
-    "/v1/a", "/v1/b", "/v1/payments/notifications",
+    "/v1/track",
+    "/v1/identify",
+    "/v1/page",
+    "/v1/screen",
+    "/v1/group",
+    "/v1/alias",
+    "/v1/batch",
+    "/v1/t",
+    "/v1/i",
+    "/v1/p",
+    "/v1/s",
+    "/v1/g",
+    "/v1/a",
+    "/v1/b",
+    "/v1/payments/notifications",
 ];
 
 /// Refuses strangers before anything of their request is read, and finds each caller out once.
-async fn strangers_first(request: ServiceRequest, next: Next<impl MessageBody>) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+async fn strangers_first(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let known_path = request.resource_map().has_resource(request.path());
     if known_path && request.path().starts_with("/v1/") && !OWN_DOORS.contains(&request.path()) {
         let actor = Authenticated::extract(request.request()).await?;
         request.extensions_mut().insert(actor.0);
     }
-    next.call(request).await
+    let route = request.match_pattern().unwrap_or_default();
+    let span = tracing::debug_span!("request", http.method = %request.method(), http.route = route);
+    next.call(request).instrument(span).await
 }
 
 fn path_problem(error: PathError, _: &HttpRequest) -> actix_web::Error {

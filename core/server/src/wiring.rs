@@ -84,6 +84,18 @@ impl Taggers for Hooks {
     }
 }
 
+/// A tagger reads only what is declared, and writes no tag that something else writes.
+pub(crate) async fn check_activation(plugins: &Plugins, know: &Know, name: &str, digest: &str) -> Result<(), Problem> {
+    let installed = plugins.ready(digest).await?;
+    if installed.kind != PluginKind::Tagger {
+        return Ok(());
+    }
+    let description = tagger_description(&installed.description)?;
+    let reads: Vec<String> = description.reads.into_iter().map(|feature| feature.name).collect();
+    let writes: Vec<String> = description.writes.into_iter().map(|tag| tag.name).collect();
+    know.check_tagger(name, &reads, &writes).await
+}
+
 fn tagger_description(stored: &serde_json::Value) -> Result<TaggerDescription, Problem> {
     match serde_json::from_value(stored.clone()) {
         Ok(Description::Tagger(description)) => Ok(description),
@@ -146,7 +158,10 @@ impl BenefitRules for Hooks {
                 CallError::Stopped { .. } | CallError::Engine(_) => stopped(error.to_string()),
                 other => RuleError::Failed(other.to_string()),
             })?;
-            let effects = decision.effects.into_iter().map(|effect| heyuan_membership::Effect { change: change(effect.change), reason: effect.reason });
+            let effects = decision
+                .effects
+                .into_iter()
+                .map(|effect| heyuan_membership::Effect { change: change(effect.change), reason: effect.reason });
             Ok(RuleAnswer { effects: effects.collect(), output: decision.output_bytes, fuel: decision.fuel_used })
         }
         .boxed()
@@ -375,11 +390,9 @@ mod tests {
 
     #[test]
     fn features_of_money_rules_are_exact() {
-        for (text, expected) in [
-            ("12", FeatureValue::Integer(12)),
-            ("0.5", FeatureValue::Ratio(5, 10)),
-            ("-1.25", FeatureValue::Ratio(-125, 100)),
-        ] {
+        for (text, expected) in
+            [("12", FeatureValue::Integer(12)), ("0.5", FeatureValue::Ratio(5, 10)), ("-1.25", FeatureValue::Ratio(-125, 100))]
+        {
             assert_eq!(exact(Number::parse(text).map(Value::Number)), expected, "{text}");
         }
     }

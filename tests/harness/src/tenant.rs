@@ -27,6 +27,8 @@ const LOG_SHOWN: usize = 8 * 1024;
 /// What `heyuan serve` gets beyond its data and its address.
 #[derive(Clone, Debug, Default)]
 pub struct TenantOptions {
+    /// The command that serves; `serve` when empty.
+    pub command: Vec<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(String, String)>,
     /// Counts its syncs and lets [`Tenant::fill_disk`] work; costs a little on every write.
@@ -89,7 +91,8 @@ impl Tenant {
         let log = OpenOptions::new().append(true).open(self.log.path())?;
         let errors = log.try_clone()?;
         spawn_bound(&heyuan_binary(), |command| {
-            command.arg("serve").args(self.place()).arg("--listen").arg(&self.address).args(&self.options.arguments);
+            let serving = if self.options.command.is_empty() { vec!["serve".into()] } else { self.options.command.clone() };
+            command.args(serving).args(self.place()).arg("--listen").arg(&self.address).args(&self.options.arguments);
             command.envs(self.options.environment.iter().cloned()).stdin(Stdio::null()).stdout(log).stderr(errors);
             command.envs(self.disk.iter().flat_map(WatchedDisk::environment));
         })

@@ -154,7 +154,8 @@ impl Collector {
 
     fn judge(&self, spelling: Spelling, path_kind: Option<EventKind>, raw: &str) -> Result<(String, String), (String, Reason, String)> {
         let fresh = || uuid::Uuid::new_v4().to_string();
-        let message = message::read(spelling, path_kind, raw).map_err(|(reason, detail)| (named_id(raw).unwrap_or_else(fresh), reason, detail))?;
+        let message =
+            message::read(spelling, path_kind, raw).map_err(|(reason, detail)| (named_id(raw).unwrap_or_else(fresh), reason, detail))?;
         let message_id = message.message_id.as_ref().map_or_else(fresh, |id| id.to_string());
         match self.shared.types.against_strict(&message) {
             None => Ok((message_id, message.name)),
@@ -314,7 +315,14 @@ impl Shared {
                 parts.push(Part { sender: submission.sender.clone(), entries });
             }
             for one in &mut submission.refused {
-                refused.push((submission.sender.clone(), one.path_kind, std::mem::take(&mut one.raw), one.message_id.clone(), one.reason, one.detail.clone()));
+                refused.push((
+                    submission.sender.clone(),
+                    one.path_kind,
+                    std::mem::take(&mut one.raw),
+                    one.message_id.clone(),
+                    one.reason,
+                    one.detail.clone(),
+                ));
             }
         }
         let arrived_at = group.first().map_or(Timestamp::clamped(0), |submission| submission.sender.arrived_at);
@@ -362,8 +370,15 @@ impl Shared {
             Status::Rejected(reason, _) => ("rejected", Some(*reason)),
         };
         let arrived_at = Rfc3339(sender.arrived_at);
-        let arrival =
-            Arrival { arrived_at, message_id: message_id.to_owned(), name, key: sender.key.clone(), unit: sender.unit.clone(), status, reason };
+        let arrival = Arrival {
+            arrived_at,
+            message_id: message_id.to_owned(),
+            name,
+            key: sender.key.clone(),
+            unit: sender.unit.clone(),
+            status,
+            reason,
+        };
         // Nobody watching any more is no failure.
         let _ = self.tail.send(arrival);
     }

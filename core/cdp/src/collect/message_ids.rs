@@ -51,7 +51,9 @@ impl Filter {
         let mut tail = [0; 16];
         tail[..8].copy_from_slice(&id[8..]);
         // Eight places of nine bits are 72 bits: the second half of the id gives 64, its mix with the first the rest.
-        tail[8..].copy_from_slice(&(head ^ u64::from_le_bytes([id[8], id[9], id[10], id[11], id[12], id[13], id[14], id[15]]).rotate_left(29)).to_le_bytes());
+        tail[8..].copy_from_slice(
+            &(head ^ u64::from_le_bytes([id[8], id[9], id[10], id[11], id[12], id[13], id[14], id[15]]).rotate_left(29)).to_le_bytes(),
+        );
         (block * BLOCK_BITS, u128::from_le_bytes(tail))
     }
 
@@ -136,7 +138,8 @@ impl MessageIds {
         {
             let state = Self::state(memory);
             for id in ids {
-                let held = state.open.as_ref().is_some_and(|open| open.ids.contains(id)) || state.closing.iter().any(|open| open.ids.contains(id));
+                let held =
+                    state.open.as_ref().is_some_and(|open| open.ids.contains(id)) || state.closing.iter().any(|open| open.ids.contains(id));
                 if held {
                     seen.insert(*id);
                     continue;
@@ -251,7 +254,9 @@ impl MessageIds {
             self.db.write("store message ids", move |tx| Box::pin(put_chunks(tx, rows.clone()))).await?;
         }
         let (bits, count) = (filter.bits.clone(), i64::try_from(full.ids.len()).unwrap_or(0));
-        self.db.write("close a generation of message ids", move |tx| Box::pin(finish_generation(tx, generation, count, bits.clone()))).await?;
+        self.db
+            .write("close a generation of message ids", move |tx| Box::pin(finish_generation(tx, generation, count, bits.clone())))
+            .await?;
         Ok(Arc::new(filter))
     }
 

@@ -76,6 +76,7 @@ impl Cdp {
                         ],
                     )
                     .await?;
+                    crate::know::Know::look_again(tx, std::slice::from_ref(&stored)).await?;
                     let entry = audit::Entry::new(&actor, "record consent", stored.as_str())
                         .detail("purpose", purpose)
                         .detail("legal_entity", entity)
@@ -95,7 +96,10 @@ impl Cdp {
     pub async fn consents_of(&self, anchors: &[AnchorId]) -> Result<Vec<Consent>, Error> {
         let reader = self.inner.kernel.db.reader();
         let backend = reader.get_database_backend();
-        let text = format!("SELECT purpose, legal_entity, granted, at FROM cdp_consent WHERE anchor {} ORDER BY at, granted DESC", in_texts(backend, 1));
+        let text = format!(
+            "SELECT purpose, legal_entity, granted, at FROM cdp_consent WHERE anchor {} ORDER BY at, granted DESC",
+            in_texts(backend, 1)
+        );
         let mut latest: BTreeMap<(String, String), Consent> = BTreeMap::new();
         // Of two words of the same instant the refusal counts: it comes last.
         for row in sql::all(reader, &text, [list(backend, anchors.iter().map(AnchorId::as_str))]).await? {

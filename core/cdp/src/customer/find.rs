@@ -180,7 +180,8 @@ impl Cdp {
         let rows = sql::all(reader, &text, [list(backend, anchors.iter().map(AnchorId::as_str))]).await?;
         let mut units = Vec::with_capacity(rows.len());
         for row in rows {
-            let unit = OrgUnitId::new(sql::get::<String>(&row, "unit")?).map_err(|e| Error::Corrupt { what: "unit", why: e.to_string() })?;
+            let unit =
+                OrgUnitId::new(sql::get::<String>(&row, "unit")?).map_err(|e| Error::Corrupt { what: "unit", why: e.to_string() })?;
             if actor.reach().covers(&unit) {
                 units.push(unit);
             }
@@ -253,7 +254,11 @@ impl Cdp {
             for row in sql::all(self.inner.kernel.db.reader(), &text, [REPORT_MAX.into()]).await? {
                 let kind: String = sql::get(&row, "kind")?;
                 let kind = Kind::parse(&kind).ok_or(Error::Corrupt { what: "identifier", why: kind.clone() })?;
-                target.push(SharedIdentifier { anchor: store::anchor(sql::get(&row, "id")?)?, r#type: kind, neighbours: sql::get(&row, "neighbours")? });
+                target.push(SharedIdentifier {
+                    anchor: store::anchor(sql::get(&row, "id")?)?,
+                    r#type: kind,
+                    neighbours: sql::get(&row, "neighbours")?,
+                });
             }
         }
         Ok(report)

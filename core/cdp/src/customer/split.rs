@@ -48,7 +48,12 @@ impl Cdp {
         Ok(customers)
     }
 
-    async fn split_once(&self, actor: &Actor, customer: &CustomerId, pairs: &BTreeSet<(AnchorId, AnchorId)>) -> Result<Vec<AnchorId>, Error> {
+    async fn split_once(
+        &self,
+        actor: &Actor,
+        customer: &CustomerId,
+        pairs: &BTreeSet<(AnchorId, AnchorId)>,
+    ) -> Result<Vec<AnchorId>, Error> {
         let reader = self.inner.kernel.db.reader();
         let found = self.found(actor, customer).await.map_err(Error::Problem)?;
         let anchors = found.anchors();

@@ -78,7 +78,13 @@ impl Cdp {
     ///
     /// # Errors
     /// `forbidden`; `not_found`; `erased`; the lake's.
-    pub async fn timeline(&self, actor: &Actor, customer: &CustomerId, before: Option<i64>, limit: u64) -> Result<Vec<TimelineEvent>, Problem> {
+    pub async fn timeline(
+        &self,
+        actor: &Actor,
+        customer: &CustomerId,
+        before: Option<i64>,
+        limit: u64,
+    ) -> Result<Vec<TimelineEvent>, Problem> {
         actor.require_any(&[Scope::App, Scope::Admin])?;
         let found = self.found(actor, customer).await?;
         let Some(lake) = self.inner.lake.get() else { return Ok(Vec::new()) };

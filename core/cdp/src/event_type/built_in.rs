@@ -6,7 +6,10 @@ use PropertyType::{Boolean, Integer, Money, Text};
 /// The types of a fresh tenant.
 pub(crate) fn types() -> Vec<EventType> {
     vec![
-        of("unit_viewed", &[text("project_id"), text("unit_type"), with_unit("dwell_ms", Integer, "ms"), fen("price_fen")]),
+        of(
+            "unit_viewed",
+            &[text("project_id"), text("unit_type"), text("layout"), with_unit("dwell_seconds", Integer, "s"), fen("price_fen")],
+        ),
         of("lead_submitted", &[text("project_id"), text("lead_id"), text("form")]),
         of("phone_verified", &[text("method")]),
         of("order_paid", &[text("order_id"), text("merchant_id"), yuan("amount"), fen_as("amount_fen", "amount"), text("currency")]),
@@ -14,7 +17,13 @@ pub(crate) fn types() -> Vec<EventType> {
         of("voucher_redeemed", &[text("voucher_sku"), text("merchant_id"), fen("face_value_fen"), text("voucher_id"), text("product_id")]),
         of(
             "property_fee_paid",
-            &[text("transaction_id"), ("months", Property::plain(Integer)), yuan("amount"), fen_as("amount_fen", "amount"), text("currency")],
+            &[
+                text("transaction_id"),
+                ("months", Property::plain(Integer)),
+                yuan("amount"),
+                fen_as("amount_fen", "amount"),
+                text("currency"),
+            ],
         ),
         of(
             "hotel_stay_completed",
@@ -52,8 +61,7 @@ pub(crate) fn types() -> Vec<EventType> {
             super::PROFILE,
             &[
                 ("age", Property::plain(Integer)),
-                yuan("income"),
-                fen_as("annual_income_fen", "income"),
+                with_unit("annual_income", Integer, "yuan"),
                 ("household_size", Property::plain(Integer)),
                 ("children", Property::plain(Integer)),
                 text("gender"),

@@ -66,7 +66,13 @@ impl EventTypes {
     ///
     /// # Errors
     /// `forbidden`; `invalid_request` with the property's path.
-    pub async fn put(&self, actor: &Actor, name: &str, mode: Mode, properties: BTreeMap<String, Property>) -> Result<Arc<EventType>, Problem> {
+    pub async fn put(
+        &self,
+        actor: &Actor,
+        name: &str,
+        mode: Mode,
+        properties: BTreeMap<String, Property>,
+    ) -> Result<Arc<EventType>, Problem> {
         actor.require(Scope::Admin)?;
         EventType::check(name, &properties)?;
         self.refresh().await?;
@@ -86,7 +92,9 @@ impl EventTypes {
             .write("declare an event type", move |tx| {
                 let (name, properties, actor) = (stored.clone(), properties.clone(), actor.clone());
                 async move {
-                    let row = sql::one(tx.conn(), "SELECT MAX(version) AS version FROM cdp_event_type WHERE name = $1", [name.clone().into()]).await?;
+                    let row =
+                        sql::one(tx.conn(), "SELECT MAX(version) AS version FROM cdp_event_type WHERE name = $1", [name.clone().into()])
+                            .await?;
                     let last: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "version"))?;
                     let one = EventType { name, version: last.unwrap_or(0) + 1, mode, properties };
                     write(tx, &one, actor.name()).await?;

@@ -8,8 +8,8 @@ use crate::event::EventKind;
 use actix_web::dev::Payload;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, options, post, web};
-use futures::future::LocalBoxFuture;
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::error::{ProblemBody, codes as kernel_codes};
 use heyuan_kernel::http::{header_text, read_body};
@@ -103,7 +103,8 @@ impl FromRequest for Sent {
         let encoding = header_text(request.headers(), header::CONTENT_ENCODING.as_str()).unwrap_or("identity").trim().to_lowercase();
         let payload = payload.take();
         async move {
-            let credentials = credentials.ok_or_else(|| Problem::new(kernel_codes::INTERNAL, "the server was built without credentials"))?;
+            let credentials =
+                credentials.ok_or_else(|| Problem::new(kernel_codes::INTERNAL, "the server was built without credentials"))?;
             // With a header a stranger is refused before anything of the body is read.
             let by_header = match &authorization {
                 Some(header) => Some(credentials.authenticate(Some(header)).await?),
@@ -148,7 +149,10 @@ fn decode(encoding: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Problem> {
 }
 
 pub(crate) fn invalid(error: &serde_json::Error) -> Problem {
-    Problem::new(kernel_codes::INVALID_REQUEST, format!("the body is no JSON of the expected shape, at line {} column {}", error.line(), error.column()))
+    Problem::new(
+        kernel_codes::INVALID_REQUEST,
+        format!("the body is no JSON of the expected shape, at line {} column {}", error.line(), error.column()),
+    )
 }
 
 fn sent_time(raw: Option<&RawValue>) -> Option<Timestamp> {
@@ -236,7 +240,11 @@ macro_rules! endpoint {
 }
 
 endpoint!(track, "/v1/track", "Something that somebody did", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Track));
-endpoint!(identify, "/v1/identify", "Something that is known of somebody", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Identify));
+endpoint!(identify, "/v1/identify", "Something that is known of somebody", SegmentMessage, |cdp, sent| collect_one(
+    cdp,
+    sent,
+    EventKind::Identify
+));
 endpoint!(page, "/v1/page", "A page was looked at", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Page));
 endpoint!(screen, "/v1/screen", "A screen was looked at", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Screen));
 endpoint!(group, "/v1/group", "Somebody belongs to a group", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Group));

@@ -141,7 +141,11 @@ async fn find_customer(
     security(("key" = []))
 )]
 #[post("/v1/customers:search")]
-async fn search_customer(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>, body: Body<SearchRequest>) -> Result<web::Json<CustomerView>, Problem> {
+async fn search_customer(
+    Authenticated(actor): Authenticated,
+    cdp: web::Data<Cdp>,
+    body: Body<SearchRequest>,
+) -> Result<web::Json<CustomerView>, Problem> {
     let Body(request) = body;
     Ok(web::Json(cdp.find(&actor, &request.r#type, &request.value, request.app.as_deref()).await?))
 }
@@ -160,7 +164,11 @@ async fn search_customer(Authenticated(actor): Authenticated, cdp: web::Data<Cdp
     security(("key" = []))
 )]
 #[get("/v1/customers/{id}")]
-async fn get_customer(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>, path: web::Path<String>) -> Result<web::Json<CustomerView>, Problem> {
+async fn get_customer(
+    Authenticated(actor): Authenticated,
+    cdp: web::Data<Cdp>,
+    path: web::Path<String>,
+) -> Result<web::Json<CustomerView>, Problem> {
     actor.require_any(&[Scope::App, Scope::Admin])?;
     Ok(web::Json(cdp.customer(&actor, &customer_id(&path)?).await?))
 }
@@ -236,7 +244,11 @@ async fn reveal_value(
     security(("key" = []))
 )]
 #[post("/v1/customers/{id}/erase")]
-async fn erase_customer(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>, path: web::Path<String>) -> Result<web::Json<EraseAnswer>, Problem> {
+async fn erase_customer(
+    Authenticated(actor): Authenticated,
+    cdp: web::Data<Cdp>,
+    path: web::Path<String>,
+) -> Result<web::Json<EraseAnswer>, Problem> {
     actor.require(Scope::Admin)?;
     let customer = cdp.erase(&actor, &customer_id(&path)?).await?;
     Ok(web::Json(EraseAnswer { customer, erased: true }))

@@ -97,7 +97,8 @@ async fn list_event_types(
     cdp.event_types().refresh().await?;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
     let list = cdp.event_types().list();
-    let items = list.iter().filter(|one| after.as_ref().is_none_or(|after| one.name > *after)).take(wanted).map(|one| view(one, None)).collect();
+    let items =
+        list.iter().filter(|one| after.as_ref().is_none_or(|after| one.name > *after)).take(wanted).map(|one| view(one, None)).collect();
     Ok(web::Json(Page::of(items, limit, |item: &EventTypeView| item.name.clone())))
 }
 
@@ -114,7 +115,11 @@ async fn list_event_types(
     security(("key" = []))
 )]
 #[get("/v1/event-types/{name}")]
-async fn get_event_type(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>, path: web::Path<String>) -> Result<web::Json<EventTypeView>, Problem> {
+async fn get_event_type(
+    Authenticated(actor): Authenticated,
+    cdp: web::Data<Cdp>,
+    path: web::Path<String>,
+) -> Result<web::Json<EventTypeView>, Problem> {
     actor.require_any(&[Scope::Admin, Scope::App])?;
     cdp.event_types().refresh().await?;
     let one = cdp.event_types().get(&path).ok_or_else(|| Problem::not_found("event type", path.as_str()))?;

@@ -220,7 +220,11 @@ struct Replayed {
     security(("key" = []))
 )]
 #[post("/v1/events/rejected/{id}/replay")]
-async fn replay_event(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>, path: web::Path<String>) -> Result<web::Json<Replayed>, Problem> {
+async fn replay_event(
+    Authenticated(actor): Authenticated,
+    cdp: web::Data<Cdp>,
+    path: web::Path<String>,
+) -> Result<web::Json<Replayed>, Problem> {
     actor.require(Scope::Admin)?;
     let id = path.parse().map_err(|_| Problem::not_found("rejected event", path.as_str()))?;
     let outcome = cdp.replay(&actor, id).await?;

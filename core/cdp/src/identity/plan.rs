@@ -291,9 +291,11 @@ impl Plan {
             for row in rows {
                 self.remember(row);
             }
-            frontier = next.into_iter().filter(|id| !inside.contains(id)).filter(|id| {
-                self.rows.get(id).is_some_and(|row| unshare.contains(id) || !(row.node.shared || row.node.blocked))
-            }).collect();
+            frontier = next
+                .into_iter()
+                .filter(|id| !inside.contains(id))
+                .filter(|id| self.rows.get(id).is_some_and(|row| unshare.contains(id) || !(row.node.shared || row.node.blocked)))
+                .collect();
         }
         if inside.is_empty() {
             return Ok(());

@@ -135,9 +135,11 @@ fn is_shared(nodes: &[Node], place: usize, neighbours: &BTreeSet<usize>, rules: 
     for other in neighbours.iter().map(|place| &nodes[*place]).filter(|other| !other.blocked) {
         *met.entry((other.kind, other.app.as_deref())).or_default() += 1;
     }
-    rules.shares.iter().filter(|rule| rule.kind == node.kind).any(|rule| {
-        met.iter().any(|((kind, _), count)| *kind == rule.neighbour && *count > rule.most)
-    })
+    rules
+        .shares
+        .iter()
+        .filter(|rule| rule.kind == node.kind)
+        .any(|rule| met.iter().any(|((kind, _), count)| *kind == rule.neighbour && *count > rule.most))
 }
 
 struct Union {

@@ -74,7 +74,8 @@ impl Sealing {
 
     /// Writes keys and values.
     pub(crate) async fn write(&self, tx: &Tx) -> Result<(), Error> {
-        let keys: Vec<Vec<Value>> = self.new_keys.iter().map(|(subject, wrapped)| vec![subject.clone().into(), wrapped.clone().into()]).collect();
+        let keys: Vec<Vec<Value>> =
+            self.new_keys.iter().map(|(subject, wrapped)| vec![subject.clone().into(), wrapped.clone().into()]).collect();
         insert(tx.conn(), "INSERT INTO kernel_vault_key (subject, wrapped) VALUES", "", 2, keys).await?;
         let values: Vec<Vec<Value>> = self
             .values

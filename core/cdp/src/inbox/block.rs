@@ -38,7 +38,11 @@ pub(crate) fn seal(key: &Key, parts: &[Part]) -> Result<Vec<u8>, Error> {
         put(&mut plain, &sender);
         plain.extend_from_slice(&length(part.entries.len()));
         for entry in &part.entries {
-            plain.push(entry.path_kind.map_or(u8::MAX, |kind| EventKind::ALL.iter().zip(0..).find(|(k, _)| **k == kind).map_or(u8::MAX, |(_, n)| n)));
+            plain.push(
+                entry
+                    .path_kind
+                    .map_or(u8::MAX, |kind| EventKind::ALL.iter().zip(0..).find(|(k, _)| **k == kind).map_or(u8::MAX, |(_, n)| n)),
+            );
             put(&mut plain, entry.message_id.as_bytes());
             put(&mut plain, entry.raw.as_bytes());
         }

@@ -49,7 +49,13 @@ async fn number_blocks(tx: &Tx) -> Result<u64, Error> {
 }
 
 /// Puts events of this process itself into the inbox, in the transaction of their cause. They are native, and may name anchors.
-pub(crate) async fn append(tx: &Tx, kernel: &Kernel, source: &str, unit: Option<heyuan_contract::OrgUnitId>, events: Vec<(String, serde_json::Value)>) -> Result<(), Error> {
+pub(crate) async fn append(
+    tx: &Tx,
+    kernel: &Kernel,
+    source: &str,
+    unit: Option<heyuan_contract::OrgUnitId>,
+    events: Vec<(String, serde_json::Value)>,
+) -> Result<(), Error> {
     let arrived_at = Timestamp::clamped(heyuan_kernel::time::now_ms());
     let sender = Sender { key: source.to_owned(), unit, import: true, spelling: Spelling::Internal, arrived_at, sent_at: None };
     let entries: Vec<Entry> =

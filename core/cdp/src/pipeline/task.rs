@@ -129,8 +129,11 @@ impl Pipeline {
     /// Turns identifiers into nodes, and events into known ones.
     async fn identify(&self, before: i64, mut read: Read) -> Result<Ready, Error> {
         let reader = self.kernel.db.reader();
-        let sightings: Vec<Sighting> =
-            read.mapped.iter_mut().map(|mapped| Sighting { identifiers: std::mem::take(&mut mapped.sighting.identifiers), ..mapped.sighting.clone() }).collect();
+        let sightings: Vec<Sighting> = read
+            .mapped
+            .iter_mut()
+            .map(|mapped| Sighting { identifiers: std::mem::take(&mut mapped.sighting.identifiers), ..mapped.sighting.clone() })
+            .collect();
         let mut plan = Plan::make(reader, &self.kernel, &self.rules, &sightings).await?;
         let seen = std::mem::take(&mut plan.seen);
         let sealers = read.mapped.iter().zip(&seen).filter(|(mapped, _)| !mapped.personal.is_empty() || mapped.undeclared.is_some());
@@ -164,7 +167,8 @@ impl Pipeline {
     /// The customers of all anchors that the batch names, as they are after it.
     async fn fill_customers(&self, ready: &mut Ready) -> Result<(), Error> {
         let mut missing = BTreeSet::new();
-        let named = ready.batch.events.iter().flat_map(|event| &event.identifiers).chain(ready.batch.identity.iter().map(|change| &change.anchor));
+        let named =
+            ready.batch.events.iter().flat_map(|event| &event.identifiers).chain(ready.batch.identity.iter().map(|change| &change.anchor));
         for anchor in named {
             match ready.plan.customer(anchor) {
                 Some(customer) => {

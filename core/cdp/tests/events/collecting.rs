@@ -115,9 +115,13 @@ async fn bodies_and_keys_come_as_sdks_send_them() {
         let batch = json!({ "batch": [track("g1")], "sentAt": "2026-11-22T00:00:00.000Z" }).to_string();
         let bearer = |key: &str| ("Authorization", format!("Bearer {key}"));
         let post = |path: &str| TestRequest::post().uri(path);
-        let packed = post("/v1/batch").insert_header(bearer(&key)).insert_header(("Content-Encoding", "gzip")).set_payload(gzip(batch.as_bytes()));
+        let packed =
+            post("/v1/batch").insert_header(bearer(&key)).insert_header(("Content-Encoding", "gzip")).set_payload(gzip(batch.as_bytes()));
         assert_eq!(ground.call(packed).await.0, 200);
-        let bomb = post("/v1/batch").insert_header(bearer(&key)).insert_header(("Content-Encoding", "gzip")).set_payload(gzip(&vec![b' '; 60 << 20]));
+        let bomb = post("/v1/batch")
+            .insert_header(bearer(&key))
+            .insert_header(("Content-Encoding", "gzip"))
+            .set_payload(gzip(&vec![b' '; 60 << 20]));
         assert_eq!(ground.call(bomb).await.0, 413);
         let broken = post("/v1/batch").insert_header(bearer(&key)).insert_header(("Content-Encoding", "gzip")).set_payload("no gzip");
         assert_eq!(ground.call(broken).await.1["code"], "bad_encoding");
@@ -131,7 +135,9 @@ async fn bodies_and_keys_come_as_sdks_send_them() {
         assert_eq!(ground.call(post("/v1/t").insert_header(bearer("hyk_nobody")).set_payload("{}")).await.0, 401);
         let preflight = TestRequest::default().method(actix_web::http::Method::OPTIONS).uri("/v1/t");
         assert_eq!(ground.call(preflight).await.0, 204);
-        for (body, code) in [("{", "invalid_request"), ("[]", "invalid_request"), ("{\"event\":1}", "event_rejected"), ("\"a\"", "invalid_request")] {
+        for (body, code) in
+            [("{", "invalid_request"), ("[]", "invalid_request"), ("{\"event\":1}", "event_rejected"), ("\"a\"", "invalid_request")]
+        {
             let (status, answer) = ground.call(post("/v1/track").insert_header(bearer(&key)).set_payload(body)).await;
             assert_eq!((status.as_u16(), answer["code"].as_str()), (400, Some(code)), "{body}");
         }
@@ -151,7 +157,8 @@ async fn senders_wait_before_the_backlog_is_full() {
         drop(ground);
         // A fresh process judges afresh.
         let ground = Ground::with(&database, settings, Vec::new()).await;
-        let request = TestRequest::post().uri("/v1/t").insert_header(("Authorization", format!("Bearer {key}"))).set_payload(track("c").to_string());
+        let request =
+            TestRequest::post().uri("/v1/t").insert_header(("Authorization", format!("Bearer {key}"))).set_payload(track("c").to_string());
         let (status, _, headers) = ground.call_raw(request).await;
         assert_eq!((status.as_u16(), headers.get("Retry-After").map(|v| v.as_bytes())), (429, Some(b"5".as_slice())));
     })

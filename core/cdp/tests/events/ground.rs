@@ -62,7 +62,8 @@ impl Ground {
     /// The group with two malls.
     pub(crate) async fn units(&self) -> (OrgUnitId, OrgUnitId) {
         let id = |text: &str| OrgUnitId::new(text).expect("a valid id");
-        let unit = |name: &str, parent: Option<&str>, kind, line| OrgUnit { id: id(name), parent: parent.map(id), name: name.into(), kind, line };
+        let unit =
+            |name: &str, parent: Option<&str>, kind, line| OrgUnit { id: id(name), parent: parent.map(id), name: name.into(), kind, line };
         let list = vec![
             unit("group", None, UnitKind::Group, None),
             unit("mall-1", Some("group"), UnitKind::Mall, Some(Line::Mall)),

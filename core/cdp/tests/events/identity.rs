@@ -63,7 +63,10 @@ fn sightings() -> impl Strategy<Value = Vec<(Vec<(Kind, u8)>, i64)>> {
 }
 
 fn runner(cases: u32) -> TestRunner {
-    TestRunner::new_with_rng(Config { cases, failure_persistence: None, ..Config::default() }, TestRng::from_seed(RngAlgorithm::ChaCha, &[42; 32]))
+    TestRunner::new_with_rng(
+        Config { cases, failure_persistence: None, ..Config::default() },
+        TestRng::from_seed(RngAlgorithm::ChaCha, &[42; 32]),
+    )
 }
 
 #[test]
@@ -76,7 +79,8 @@ fn live_matching_equals_a_replay() {
             let actor = Actor::system("test");
             for (place, (identifiers, at)) in list.iter().enumerate() {
                 ground.kernel.clock.set(Timestamp::clamped(NOW + at * 1000));
-                let texts: Vec<(String, String)> = identifiers.iter().map(|(kind, n)| (kind.as_str().to_owned(), value(*kind, *n))).collect();
+                let texts: Vec<(String, String)> =
+                    identifiers.iter().map(|(kind, n)| (kind.as_str().to_owned(), value(*kind, *n))).collect();
                 let pairs: Vec<(&str, &str)> = texts.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect();
                 ground.cdp.observe(&actor, None, &pairs).await.expect("an observation");
                 if place % 16 == 15 || place + 1 == list.len() {

@@ -81,7 +81,7 @@ async fn properties_are_typed_and_personal_values_leave() {
         let key = ground.key(&[Scope::Ingest], None).await;
         let admin = ground.key(&[Scope::Admin, Scope::App], None).await;
         let batch = json!({ "batch": [
-            { "type": "identify", "messageId": "1", "userId": "u1", "traits": { "name": "张三丰", "phone": "13812345678", "age": 40, "annual_income_fen": 9_000_000, "shoe": 42 } },
+            { "type": "identify", "messageId": "1", "userId": "u1", "traits": { "name": "张三丰", "phone": "13812345678", "age": 40, "annual_income": 90_000, "shoe": 42 } },
             { "type": "track", "event": "Order Paid", "messageId": "2", "userId": "u1", "properties": { "amount": "12.50", "order_id": 7, "gift": true },
               "context": { "page": { "url": "https://a.example/?utm_campaign=P1&gdt_vid=g" } } },
             { "type": "track", "event": "Order Paid", "messageId": "3", "userId": "u1", "properties": { "amount_fen": 1250 } },
@@ -91,7 +91,7 @@ async fn properties_are_typed_and_personal_values_leave() {
         let events = room.seen.lock().map(|seen| seen.iter().flat_map(|batch| batch.events.clone()).collect::<Vec<_>>()).unwrap_or_default();
         assert_eq!(events.len(), 3);
         assert_eq!(events[0].traits.get("age"), Some(&PropertyValue::Integer(40)));
-        assert_eq!(events[0].traits.get("income"), Some(&PropertyValue::Fen(9_000_000)));
+        assert_eq!(events[0].traits.get("annual_income"), Some(&PropertyValue::Integer(90_000)));
         assert!(matches!(events[0].traits.get("name"), Some(PropertyValue::Personal(_))));
         assert_eq!(events[1].properties.get("amount"), Some(&PropertyValue::Fen(1250)));
         assert_eq!(events[1].properties.get("order_id"), None);

@@ -97,7 +97,8 @@ async fn a_reveal_needs_its_scope_and_a_reason_and_is_audited() {
         ground.post(&key, "/v1/batch", &json!({ "batch": [identify("1", "2026-11-20T00:00:00Z")] })).await;
         ground.settle().await;
         let (_, customer) = ground.post(&app, "/v1/customers:search", &json!({ "type": "phone", "value": VALUES[0] })).await;
-        let phone = customer["identifiers"].as_array().into_iter().flatten().find(|one| one["type"] == "phone").cloned().unwrap_or_default();
+        let phone =
+            customer["identifiers"].as_array().into_iter().flatten().find(|one| one["type"] == "phone").cloned().unwrap_or_default();
         let path = format!("/v1/customers/{}/reveal", customer["id"].as_str().unwrap_or_default());
         let ask = json!({ "ref": phone["ref"], "reason": "the customer called back" });
         assert_eq!(ground.post(&app, &path, &ask).await.0, 403);

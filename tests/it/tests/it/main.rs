@@ -10,3 +10,4 @@ mod history;
 mod processor;
 mod sdk;
 mod tidy;
+mod walk;

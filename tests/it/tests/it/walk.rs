@@ -1,0 +1,39 @@
+//! The walk through the house: the demo group is loaded through the public API, then the tour tells the story against it.
+
+use std::time::Duration;
+
+use heyuan_harness::{Tenant, TenantOptions, TestDatabase, cache_dir, for_both_databases, until};
+
+/// Generous: a small group loads in seconds on an idle machine.
+const LOAD_LIMIT: Duration = Duration::from_secs(240);
+
+async fn demo_tenant(database: &TestDatabase) -> Tenant {
+    let plugins = cache_dir().join("plugins");
+    let arguments = ["--plugins".into(), plugins.into_os_string(), "--customers".into(), "300".into(), "--days".into(), "40".into()];
+    let options = TenantOptions { command: vec!["demo".into(), "run".into()], arguments: arguments.to_vec(), ..TenantOptions::default() };
+    let tenant = Tenant::start_with(database, options).await;
+    let loaded = database.data_dir().join("demo/loaded.json");
+    until("the demo group is loaded", LOAD_LIMIT, || async { loaded.exists().then_some(()) }).await;
+    tenant
+}
+
+#[tokio::test]
+async fn the_tour_tells_the_story_from_the_click_to_the_contract() {
+    for_both_databases(async |database| {
+        let mut tenant = demo_tenant(&database).await;
+        let url = tenant.url();
+        let english = tenant.heyuan(&["tour", "--url", &url]);
+        assert!(english.contains("curl"), "the tour shows its requests:\n{english}");
+        let chinese = tenant.heyuan(&["tour", "--url", &url, "--lang", "zh"]);
+        assert!(chinese.contains("积分"), "the tour speaks Chinese:\n{chinese}");
+        let book = tenant.heyuan(&["ledger", "verify"]);
+        assert!(book.contains("the book is sound"), "{book}");
+        // A second start keeps what is there.
+        tenant.stop().await;
+        tenant.restart().await;
+        let book_again = tenant.heyuan(&["ledger", "verify"]);
+        assert!(book_again.contains("the book is sound"), "{book_again}");
+        tenant.heyuan(&["tour", "--url", &tenant.url()]);
+    })
+    .await;
+}
