@@ -112,16 +112,25 @@ pub(crate) fn segment(name: &str, predicate: &Value) -> Value {
     json!({ "name": name, "predicate": predicate })
 }
 
-/// Declares features, tags and segments.
+/// Declares features: what plugins, tags and segments read.
+///
+/// # Errors
+/// A server that refuses.
+pub(crate) async fn put_features(client: &Client, admin: &str) -> anyhow::Result<()> {
+    for (name, expression) in &demo_definitions().features {
+        let path = format!("/v1/features/{name}");
+        client.expect(&Call::json(Method::PUT, path, admin, &json!({ "expression": expression }))).await?;
+    }
+    Ok(())
+}
+
+/// Declares tags and segments.
 ///
 /// # Errors
 /// A server that refuses.
 pub(crate) async fn put_definitions(client: &Client, admin: &str) -> anyhow::Result<()> {
     let put = |path: String, body: Value| async move { client.expect(&Call::json(Method::PUT, path, admin, &body)).await };
     let definitions = demo_definitions();
-    for (name, expression) in &definitions.features {
-        put(format!("/v1/features/{name}"), json!({ "expression": expression })).await?;
-    }
     for (name, cases) in &definitions.tags {
         let cases: Vec<Value> = cases.iter().map(|case| json!({ "value": case.value, "when": case.when })).collect();
         put(format!("/v1/tags/{name}"), json!({ "cases": cases })).await?;

@@ -62,6 +62,7 @@ pub(crate) async fn load(place: &Place, url: &str, from: &Path, plugins: &Path) 
     let tree = group::put_units(&client, &keys.admin, from).await?;
     let keys = keys.with_units(place, &tree.ids).await?;
     group::put_event_types(&client, &keys.admin).await?;
+    group::put_features(&client, &keys.admin).await?;
     group::put_plugins(&client, &keys.admin, plugins).await?;
     group::put_definitions(&client, &keys.admin).await?;
     let goods = group::put_catalogue(&client, &keys.admin, from).await?;
