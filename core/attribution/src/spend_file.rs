@@ -368,7 +368,10 @@ mod tests {
         2026-11-02,合院,901,钱塘-常规,31,80,4,\"1,000.07\"\r\n\
         合计,,,,,,,1012.57\r\n";
 
-    fn told(file: &SpendFile) -> (Vec<(u64, i64)>, Vec<(u64, &'static str)>) {
+    type Rows = Vec<(u64, i64)>;
+    type Faults = Vec<(u64, &'static str)>;
+
+    fn told(file: &SpendFile) -> (Rows, Faults) {
         let rows = file.rows.iter().map(|(line, row)| (*line, row.amount.0)).collect();
         (rows, file.errors.iter().map(|error| (error.row, error.field)).collect())
     }

@@ -15,8 +15,9 @@ pub use tail::Arrival;
 
 /// Largest event, in bytes: the Segment protocol's own limit.
 pub const EVENT_BYTES_MAX: usize = 32 << 10;
-/// Largest batch, in bytes after decompression: the Segment protocol's own limit.
-pub const BATCH_BYTES_MAX: usize = 500 << 10;
+/// Largest batch, in bytes after decompression: eight times the Segment protocol's own limit, so that one oversized event is refused
+/// alone and not with its batch.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Deepest nesting of an event's JSON; what people send is below 10.
 pub const DEPTH_MAX: usize = 32;
 /// Longest identifier or message id, in bytes.

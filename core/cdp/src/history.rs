@@ -95,7 +95,7 @@ pub fn row_of(event: &Known) -> EventRow {
 }
 
 /// A value as plain JSON.
-pub fn json_of(value: &PropertyValue) -> Value {
+pub(crate) fn json_of(value: &PropertyValue) -> Value {
     match value {
         PropertyValue::Integer(number) | PropertyValue::Fen(number) => (*number).into(),
         PropertyValue::Decimal(decimal) => decimal.to_string().into(),

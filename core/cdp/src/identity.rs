@@ -1,10 +1,10 @@
 //! Who is who: identifiers as nodes, observations as edges, and customers as a pure function of them.
 
 pub(crate) mod change;
-pub mod identifier;
+pub(crate) mod identifier;
 pub(crate) mod plan;
 pub mod resolve;
-pub mod rules;
+pub(crate) mod rules;
 pub(crate) mod sealing;
 pub(crate) mod store;
 

@@ -30,7 +30,7 @@ impl Timestamp {
     /// # Errors
     /// [`TimestampError`] outside the years 0001 to 9999.
     pub fn from_ms(ms: i64) -> Result<Timestamp, TimestampError> {
-        if ms < Self::MIN.0 || ms > Self::MAX.0 { Err(TimestampError) } else { Ok(Timestamp(ms)) }
+        if !(Self::MIN.0..=Self::MAX.0).contains(&ms) { Err(TimestampError) } else { Ok(Timestamp(ms)) }
     }
 
     /// An instant, brought into the years 0001 to 9999.

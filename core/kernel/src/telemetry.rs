@@ -36,7 +36,11 @@ pub enum LogFormat {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Telemetry { log_filter: "info,sqlx=warn,datafusion=warn".into(), log_format: LogFormat::Text, otlp_endpoint: String::new() }
+        Telemetry {
+            log_filter: "info,sqlx=warn,datafusion=warn,sea_orm_migration=warn,actix_server=warn".into(),
+            log_format: LogFormat::Text,
+            otlp_endpoint: String::new(),
+        }
     }
 }
 

@@ -289,7 +289,7 @@ pub(crate) const fn default_name(kind: EventKind) -> &'static str {
 /// The one spelling of an event's name: words in lower case, parted by underscores. A word ends at a space, at a sign other than
 /// letters and digits, and before a capital that follows a small letter or digit. Letters of any script stay. `None` for a name
 /// without letters and digits, or too long.
-pub fn normal_name(text: &str) -> Option<String> {
+pub(crate) fn normal_name(text: &str) -> Option<String> {
     if text.len() > NAME_BYTES_MAX {
         return None;
     }

@@ -47,7 +47,7 @@ impl Filter {
     fn places(&self, id: &Id) -> (usize, u128) {
         let head = u64::from_le_bytes([id[0], id[1], id[2], id[3], id[4], id[5], id[6], id[7]]);
         let blocks = self.bits.len() * 8 / BLOCK_BITS;
-        let block = usize::try_from(u128::from(head) * blocks as u128 >> 64).unwrap_or(0);
+        let block = usize::try_from((u128::from(head) * blocks as u128) >> 64).unwrap_or(0);
         let mut tail = [0; 16];
         tail[..8].copy_from_slice(&id[8..]);
         // Eight places of nine bits are 72 bits: the second half of the id gives 64, its mix with the first the rest.

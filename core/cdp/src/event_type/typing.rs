@@ -21,7 +21,7 @@ const DIGITS_MAX: usize = 18;
 /// Why a property is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Its value is of another type than declared.
     WrongType,
     /// Money finer than a fen, or a decimal with too many digits.
@@ -190,7 +190,8 @@ mod tests {
     fn values_are_exact_or_absent() {
         use PropertyType as T;
         let decimal = |mantissa, scale| Ok(PropertyValue::Decimal(Decimal { mantissa, scale }));
-        let cases: Vec<(T, Option<&str>, &str, Result<PropertyValue, Fault>)> = vec![
+        type Case = (T, Option<&'static str>, &'static str, Result<PropertyValue, Fault>);
+        let cases: Vec<Case> = vec![
             (T::Integer, None, "42", Ok(PropertyValue::Integer(42))),
             (T::Integer, None, "-7", Ok(PropertyValue::Integer(-7))),
             (T::Integer, None, "42.0", Err(Fault::WrongType)),

@@ -1,5 +1,7 @@
 //! Customers: found, shown, split, revealed, erased; and the rules by which they are matched.
 
+#![expect(unused_qualifications, reason = "the macro that documents query parameters writes paths in full")]
+
 use crate::cdp::Cdp;
 use crate::customer::{Consent, CustomerView, EvidenceName, IdentityReport, TimelineEvent};
 use crate::identity::Rules;

@@ -1,5 +1,7 @@
 //! Events in our own spelling, their fate, and those that were refused.
 
+#![expect(unused_qualifications, reason = "the macro that documents query parameters writes paths in full")]
+
 use super::collect::{Sent, invalid};
 use crate::cdp::Cdp;
 use crate::collect::Status;
@@ -26,7 +28,7 @@ const EVENTS_MAX: usize = 5_000;
 #[derive(Debug, Deserialize, ToSchema)]
 #[expect(dead_code, reason = "the shape for the API document; the real reading is event by event")]
 struct EventsRequest {
-    /// At most 5,000, and 500 KB in all.
+    /// At most 5,000, and 4 MiB in all.
     events: Vec<NativeEvent>,
 }
 
@@ -108,7 +110,7 @@ struct EventResult {
         (status = 400, description = "No JSON of this shape", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope ingest", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "More than 500 KB", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "More than 4 MiB", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "Backlog or disk is full; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = ProblemBody, content_type = "application/problem+json"),
     ),

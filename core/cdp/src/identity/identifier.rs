@@ -7,7 +7,7 @@ use std::fmt;
 use utoipa::ToSchema;
 
 /// Most identifiers of one event: what a person can show at once, and a bound on the edges that an event makes.
-pub const MAX: usize = 12;
+pub(crate) const MAX: usize = 12;
 
 /// The type of an identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]

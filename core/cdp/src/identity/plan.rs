@@ -97,11 +97,6 @@ impl Plan {
         self.rows.get(anchor).map(|row| customer_of_root(&row.cluster))
     }
 
-    /// The type of an anchor's identifier.
-    pub(crate) fn kind(&self, anchor: &AnchorId) -> Option<Kind> {
-        self.rows.get(anchor).map(|row| row.node.kind)
-    }
-
     fn remember(&mut self, row: Row) {
         let id = row.node.id.clone();
         if let std::collections::hash_map::Entry::Vacant(place) = self.rows.entry(id.clone()) {

@@ -210,7 +210,7 @@ impl Catalogue {
     pub(crate) fn resolve(&self, text: &str) -> Option<Reference> {
         let index = match self.by_text.get(text) {
             Some(index) => *index,
-            None => match parse::parse(text).ok()? {
+            None => match parse(text).ok()? {
                 Expression::Tag(tag) => return Some(Reference::Tag(tag)),
                 expression => *self.by_text.get(&expression.to_string())?,
             },
@@ -348,7 +348,7 @@ fn corrupt(what: &'static str) -> impl Fn(String) -> Error {
 
 fn read_feature(row: &QueryResult) -> Result<Feature, Error> {
     let text: String = sql::get(row, "expression")?;
-    let expression = parse::parse(&text).map_err(|error| corrupt("feature")(error.to_string()))?;
+    let expression = parse(&text).map_err(|error| corrupt("feature")(error.to_string()))?;
     let state: String = sql::get(row, "state")?;
     let id: i64 = sql::get(row, "id")?;
     Ok(Feature {

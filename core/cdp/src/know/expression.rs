@@ -132,7 +132,7 @@ impl Window {
             return Err("a window of 1m to 1096d".into());
         }
         let window = Window { minutes };
-        if minutes % window.step_minutes() != 0 {
+        if !minutes.is_multiple_of(window.step_minutes()) {
             let whole =
                 if window.step() == Step::Hour { "hours, since it is longer than 24h" } else { "days, since it is longer than 31d" };
             return Err(format!("a window in whole {whole}"));

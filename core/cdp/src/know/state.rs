@@ -66,10 +66,8 @@ impl Part {
             (Part::Least(mine), Part::Least(more)) => *mine = (*mine).min(*more),
             (Part::Greatest(mine), Part::Greatest(more)) => *mine = (*mine).max(*more),
             (Part::Newest(mine), Part::Newest(more)) => *mine = (*mine).max(*more),
-            (mine @ Part::Latest { .. }, more @ Part::Latest { .. }) => {
-                if more.rank() > mine.rank() {
-                    *mine = more.clone();
-                }
+            (mine @ Part::Latest { .. }, more @ Part::Latest { .. }) if more.rank() > mine.rank() => {
+                *mine = more.clone();
             }
             // Parts of one slot come from one definition, so two kinds never meet.
             _ => {}

@@ -98,7 +98,8 @@ fn live_matching_equals_a_replay() {
 fn the_order_of_observations_does_not_matter() {
     let outcome = runner(200).run(&(sightings(), any::<u64>()), |(list, seed)| {
         let mut nodes: BTreeMap<(Kind, u8), i64> = BTreeMap::new();
-        let mut edges: BTreeMap<((Kind, u8), (Kind, u8)), i64> = BTreeMap::new();
+        type Person = (Kind, u8);
+        let mut edges: BTreeMap<(Person, Person), i64> = BTreeMap::new();
         for (identifiers, at) in &list {
             for one in identifiers {
                 let first = nodes.entry(*one).or_insert(*at);

@@ -3,7 +3,7 @@
 use crate::ground::Ground;
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Scope, sql};
-use sea_orm::{ConnectionTrait, DbBackend};
+use sea_orm::DbBackend;
 use serde_json::{Value, json};
 
 const VALUES: [&str; 5] = ["13812345678", "张三丰", "zhang.sf@example.com", "openid-of-zhang", "undeclared secret"];

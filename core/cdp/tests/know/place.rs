@@ -16,15 +16,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 /// 2026-11-01T08:00:00+08:00
-pub const BEGIN_MS: i64 = 1_793_491_200_000;
-pub const HOUR_MS: i64 = 3_600_000;
-pub const DAY_MS: i64 = 24 * HOUR_MS;
+pub(crate) const BEGIN_MS: i64 = 1_793_491_200_000;
+pub(crate) const HOUR_MS: i64 = 3_600_000;
+pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// How a made-up tagger answers.
+pub(crate) type Answer = fn(&TaggerBatch) -> Result<Vec<TagColumn>, Problem>;
 
 /// Taggers and their answers as a test sets them.
 #[derive(Default)]
-pub struct Fakes {
+pub(crate) struct Fakes {
     pub active: Mutex<Vec<ActiveTagger>>,
-    pub answer: Mutex<Option<fn(&TaggerBatch) -> Result<Vec<TagColumn>, Problem>>>,
+    pub answer: Mutex<Option<Answer>>,
     pub asked_rows: Mutex<usize>,
     pub past: Mutex<Vec<Known>>,
 }
@@ -58,7 +61,7 @@ impl History for Fakes {
     }
 }
 
-pub struct Place {
+pub(crate) struct Place {
     pub know: Know,
     pub fakes: Arc<Fakes>,
     pub db: Database,
@@ -67,30 +70,30 @@ pub struct Place {
     map: Mutex<HashMap<AnchorId, CustomerId>>,
 }
 
-pub fn admin() -> Actor {
+pub(crate) fn admin() -> Actor {
     Actor::system("test")
 }
 
 /// A key of one unit alone.
-pub fn key_of(unit: &str, scope: Scope) -> Actor {
+pub(crate) fn key_of(unit: &str, scope: Scope) -> Actor {
     let unit = OrgUnitId::new(unit).expect("valid");
     Actor::key("key_test".into(), vec![scope], Some(unit.clone()), Reach::Units(Arc::new([unit].into())))
 }
 
-pub fn anchor(name: &str) -> AnchorId {
+pub(crate) fn anchor(name: &str) -> AnchorId {
     AnchorId::new(format!("anc_{name}")).expect("valid")
 }
 
-pub fn customer(name: &str) -> CustomerId {
+pub(crate) fn customer(name: &str) -> CustomerId {
     customer_of_root(&anchor(name))
 }
 
-pub fn case(value: &str, when: serde_json::Value) -> TagCase {
+pub(crate) fn case(value: &str, when: serde_json::Value) -> TagCase {
     TagCase { value: value.into(), when }
 }
 
 /// An event of an anchor that happened so long before it arrives.
-pub fn event(name: &str, who: &str, ago_ms: i64, properties: &[(&str, PropertyValue)]) -> Known {
+pub(crate) fn event(name: &str, who: &str, ago_ms: i64, properties: &[(&str, PropertyValue)]) -> Known {
     Known {
         position: 0,
         message_id: String::new(),
@@ -114,7 +117,7 @@ fn values(properties: &[(&str, PropertyValue)]) -> BTreeMap<String, PropertyValu
 }
 
 impl Place {
-    pub async fn new(database: &TestDatabase) -> Place {
+    pub(crate) async fn new(database: &TestDatabase) -> Place {
         let location = Location::new(database.data_dir(), database.database_url());
         let db = Database::open(&location).await.expect("the database opens");
         heyuan_kernel::migration::Migrator::up(db.reader(), None).await.expect("the kernel's tables are made");
@@ -128,20 +131,20 @@ impl Place {
         Place { know, fakes, db, clock, position: Mutex::new(0), map: Mutex::new(HashMap::new()) }
     }
 
-    pub fn now_ms(&self) -> i64 {
+    pub(crate) fn now_ms(&self) -> i64 {
         self.clock.now().ms()
     }
 
-    pub fn pass(&self, ms: i64) {
+    pub(crate) fn pass(&self, ms: i64) {
         self.clock.set(self.clock.now().plus_ms(ms));
     }
 
     /// Hands events over as one batch, each anchor a customer of its own until told otherwise.
-    pub async fn deliver(&self, events: Vec<Known>) {
+    pub(crate) async fn deliver(&self, events: Vec<Known>) {
         self.deliver_with(events, Vec::new()).await;
     }
 
-    pub async fn deliver_with(&self, events: Vec<Known>, changes: Vec<IdentityChange>) {
+    pub(crate) async fn deliver_with(&self, events: Vec<Known>, changes: Vec<IdentityChange>) {
         let batch = self.batch(events, changes);
         self.fakes.past.lock().expect("no test panics in here").extend(batch.events.clone());
         self.db.settle(|| self.write(&batch)).await.expect("the batch is written");
@@ -198,7 +201,7 @@ impl Place {
     }
 
     /// Runs the processor's tasks until none finds anything to do.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         for _ in 0..1000 {
             let fence = lease::acquire(&self.db, "processor", "test").await.expect("the lease is read").expect("nobody else holds it");
             let mut busy = false;
@@ -212,33 +215,33 @@ impl Place {
         panic!("the tasks never come to rest");
     }
 
-    pub async fn feature(&self, name: &str, expression: &str) {
+    pub(crate) async fn feature(&self, name: &str, expression: &str) {
         self.know.put_feature(&admin(), name, expression).await.expect("the feature is declared");
         self.settle().await;
     }
 
-    pub async fn tag(&self, name: &str, cases: Vec<TagCase>) {
+    pub(crate) async fn tag(&self, name: &str, cases: Vec<TagCase>) {
         self.know.put_tag(&admin(), name, cases).await.expect("the rule is written");
         self.settle().await;
     }
 
-    pub async fn profile(&self, who: &str) -> ProfileView {
+    pub(crate) async fn profile(&self, who: &str) -> ProfileView {
         self.know.profile(&admin(), &customer(who)).await.expect("the customer is known")
     }
 
     /// A tag's value and the cause of it.
-    pub async fn tag_of(&self, who: &str, tag: &str) -> Option<(String, String)> {
+    pub(crate) async fn tag_of(&self, who: &str, tag: &str) -> Option<(String, String)> {
         self.profile(who).await.tags.into_iter().find(|found| found.name == tag).map(|found| (found.value, found.cause))
     }
 
     /// A feature's value as JSON.
-    pub async fn value_of(&self, who: &str, feature: &str) -> Option<serde_json::Value> {
+    pub(crate) async fn value_of(&self, who: &str, feature: &str) -> Option<serde_json::Value> {
         let found = self.profile(who).await.features.into_iter().find(|found| found.name == feature);
         found.map(|found| serde_json::to_value(found.value).expect("a value is JSON"))
     }
 
     /// The events emitted so far, which are taken out.
-    pub async fn emitted(&self) -> Vec<DomainEvent> {
+    pub(crate) async fn emitted(&self) -> Vec<DomainEvent> {
         let rows = sql::all(self.db.reader(), "SELECT body FROM kernel_outbox ORDER BY id", []).await.expect("the outbox is read");
         let events = rows.iter().map(|row| serde_json::from_str(&sql::get::<String>(row, "body").expect("text")).expect("an event"));
         let events = events.collect();
@@ -250,7 +253,7 @@ impl Place {
     }
 
     /// Tag changes emitted so far: customer, tag, value, cause.
-    pub async fn tag_changes(&self) -> Vec<(String, String, Option<String>, Cause)> {
+    pub(crate) async fn tag_changes(&self) -> Vec<(String, String, Option<String>, Cause)> {
         let changes = self.emitted().await.into_iter().filter_map(|event| match event {
             DomainEvent::TagChanged { customer, tag, value, cause, .. } => Some((customer.to_string(), tag.to_string(), value, cause)),
             _ => None,
@@ -259,14 +262,14 @@ impl Place {
     }
 }
 
-pub fn moved(who: &str, before: &str, after: &str, cause: Cause) -> IdentityChange {
+pub(crate) fn moved(who: &str, before: &str, after: &str, cause: Cause) -> IdentityChange {
     IdentityChange { anchor: anchor(who), before: Some(customer(before)), after: customer(after), cause }
 }
 
-pub fn text(text: &str) -> PropertyValue {
+pub(crate) fn text(text: &str) -> PropertyValue {
     PropertyValue::Text(text.into())
 }
 
-pub fn whole(value: i64) -> PropertyValue {
+pub(crate) fn whole(value: i64) -> PropertyValue {
     PropertyValue::Integer(value)
 }

@@ -156,7 +156,7 @@ async fn an_audience_counts_whom_the_same_segment_holds() {
             let who = format!("c{number}");
             let mut events = vec![event("profile", &who, 0, &[("city", text(cities[number % 3]))])];
             events.extend((0..number % 5).map(|_| event("unit_viewed", &who, 0, &[])));
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 events.push(event("order_paid", &who, number as i64 * 3_000_000, &[("amount", whole(number as i64 * 700 - 9_000))]));
             }
             events

@@ -7,9 +7,9 @@ use heyuan_kernel::{Clock, Database, Error, Kernel, Location, Tx, Zone, sql};
 use sea_orm_migration::MigratorTrait;
 
 /// What a test's clock shows at first: 2026-11-22T00:00:00Z.
-pub const NOW_MS: i64 = 1_795_305_600_000;
+pub(crate) const NOW_MS: i64 = 1_795_305_600_000;
 
-pub async fn open(database: &TestDatabase) -> Kernel {
+pub(crate) async fn open(database: &TestDatabase) -> Kernel {
     let location = Location::new(database.data_dir(), database.database_url());
     let db = Database::open(&location).await.expect("the test database opens");
     heyuan_kernel::migration::Migrator::up(db.reader(), None).await.expect("the kernel's tables are made");
@@ -22,24 +22,24 @@ pub async fn open(database: &TestDatabase) -> Kernel {
     Kernel::open(db, keys, clock, zone).await.expect("the kernel opens")
 }
 
-pub async fn mark(tx: &Tx, name: &str, value: i64) -> Result<(), Error> {
+pub(crate) async fn mark(tx: &Tx, name: &str, value: i64) -> Result<(), Error> {
     sql::execute(tx.conn(), "INSERT INTO test_mark (name, value) VALUES ($1, $2)", [name.into(), value.into()]).await?;
     Ok(())
 }
 
-pub async fn marks(db: &Database) -> Vec<(String, i64)> {
+pub(crate) async fn marks(db: &Database) -> Vec<(String, i64)> {
     let rows = sql::all(db.reader(), "SELECT name, value FROM test_mark ORDER BY name", []).await.expect("the marks are read");
     rows.iter().map(|row| (sql::get(row, "name").expect("a name"), sql::get(row, "value").expect("a value"))).collect()
 }
 
 /// An event that differs by its number.
-pub fn event(number: u64) -> DomainEvent {
+pub(crate) fn event(number: u64) -> DomainEvent {
     let segment = SegmentId::new(format!("seg_{number}")).expect("a valid id");
     DomainEvent::SegmentRedefined { segment, entered: number, left: 0, occurred_at: Timestamp::clamped(NOW_MS) }
 }
 
 /// A merge, which no consumer of the tests wants.
-pub fn other_event() -> DomainEvent {
+pub(crate) fn other_event() -> DomainEvent {
     DomainEvent::IdentityChanged {
         before: Vec::new(),
         after: Vec::new(),

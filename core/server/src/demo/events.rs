@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-/// Below the 500 KB that a batch may have.
+/// Well below the 4 MiB that a batch may have.
 const BATCH_BYTES: usize = 450_000;
 /// Below the 5,000 messages that a batch may have.
 const BATCH_MESSAGES: u64 = 4_000;
