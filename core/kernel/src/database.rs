@@ -108,7 +108,7 @@ impl Database {
             Location::Sqlite(path) => {
                 let writer = sea_orm::Database::connect(sqlite_options(path, 1)).await?;
                 let reader = sea_orm::Database::connect(sqlite_options(path, SQLITE_READERS_MAX)).await?;
-                Inner { reader, writer: Writer::Queue(WriteQueue::start(writer, committed.clone())), committed }
+                Inner { reader, writer: Writer::Queue(WriteQueue::start(writer, sqlite_options(path, 1), committed.clone())), committed }
             }
             Location::Postgres(url) => {
                 let reader = sea_orm::Database::connect(postgres_options(url)).await?;

@@ -5,7 +5,7 @@ use crate::error::{Error, Failure};
 use crate::guard;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sea_orm::{DatabaseConnection, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,6 +16,8 @@ const QUEUE_LENGTH_MAX: usize = 1024;
 const GROUP_UNITS_MAX: usize = 128;
 /// A group takes no further unit once it has run this long, so that the first caller's wait is bounded.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+/// Between tries to open the database again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) struct WriteQueue {
     sender: mpsc::Sender<Box<dyn Unit>>,
@@ -67,9 +69,10 @@ where
 }
 
 impl WriteQueue {
-    pub(crate) fn start(connection: DatabaseConnection, committed: watch::Sender<u64>) -> WriteQueue {
+    /// Starts the writer on an open connection; `options` open it anew after a failure.
+    pub(crate) fn start(connection: DatabaseConnection, options: ConnectOptions, committed: watch::Sender<u64>) -> WriteQueue {
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
-        tokio::spawn(serve(connection, receiver, committed));
+        tokio::spawn(serve(connection, options, receiver, committed));
         WriteQueue { sender }
     }
 
@@ -86,15 +89,41 @@ impl WriteQueue {
     }
 }
 
-async fn serve(connection: DatabaseConnection, mut receiver: mpsc::Receiver<Box<dyn Unit>>, committed: watch::Sender<u64>) {
+async fn serve(
+    mut connection: DatabaseConnection,
+    options: ConnectOptions,
+    mut receiver: mpsc::Receiver<Box<dyn Unit>>,
+    committed: watch::Sender<u64>,
+) {
     while let Some(first) = receiver.recv().await {
         let mut group = Vec::new();
         let result = run_group(&connection, first, &mut receiver, &mut group).await;
-        if result.is_ok() {
+        let failed = result.is_err();
+        if !failed {
             committed.send_modify(|count| *count = count.wrapping_add(1));
         }
         for unit in group {
             unit.answer(result.clone());
+        }
+        if failed {
+            connection = reopen(connection, &options).await;
+        }
+    }
+}
+
+/// A commit that failed (a full disk) can leave its transaction open, and the next "commit" would then only release a savepoint
+/// inside it: acknowledged, seen by nobody, lost. A fresh connection has no such past.
+async fn reopen(old: DatabaseConnection, options: &ConnectOptions) -> DatabaseConnection {
+    if let Err(error) = old.close().await {
+        tracing::warn!(%error, "the writer's connection could not be closed in order");
+    }
+    loop {
+        match sea_orm::Database::connect(options.clone()).await {
+            Ok(connection) => return connection,
+            Err(error) => {
+                tracing::error!(%error, "the writer can't open the database; it tries again");
+                tokio::time::sleep(REOPEN_PAUSE).await;
+            }
         }
     }
 }

@@ -108,3 +108,27 @@ async fn what_was_decided_on_old_facts_is_decided_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_commit_that_fails_takes_nothing_of_the_next_one_with_it() {
+    for_both_databases(async |database| {
+        let kernel = open(&database).await;
+        for text in [
+            "CREATE TABLE test_parent (id BIGINT PRIMARY KEY)",
+            "CREATE TABLE test_child (parent BIGINT REFERENCES test_parent (id) DEFERRABLE INITIALLY DEFERRED)",
+        ] {
+            sql::execute(kernel.db.reader(), text, []).await.expect("the tables are made");
+        }
+        let refused: Result<u64, Error> = kernel
+            .db
+            .write("orphan", |tx| async move { sql::execute(tx.conn(), "INSERT INTO test_child VALUES (7)", []).await }.boxed())
+            .await;
+        assert!(matches!(refused, Err(Error::Database(_))), "the commit can't hold: {refused:?}");
+        let next: Result<(), Error> = kernel.db.write("next", |tx| mark(tx, "next", 1).boxed()).await;
+        assert!(next.is_ok(), "{next:?}");
+        assert_eq!(marks(&kernel.db).await, [("next".to_owned(), 1)], "what was acknowledged is seen by others");
+        let orphans = sql::all(kernel.db.reader(), "SELECT parent FROM test_child", []).await.expect("read");
+        assert!(orphans.is_empty());
+    })
+    .await;
+}

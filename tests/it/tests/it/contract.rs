@@ -107,6 +107,15 @@ impl<'a> Operation<'a> {
     }
 }
 
+/// Operations whose smallest documented request is not valid (a cross-field rule, a date, a platform's file), so that it is refused
+/// before the scope is looked at; the wings' own tests refuse wrong scopes there.
+const UNGUESSABLE: &[(&str, &str)] = &[
+    ("POST", "/v1/orders/{id}/refunds"),
+    ("GET", "/v1/reports/full-chain"),
+    ("POST", "/v1/spend/imports"),
+    ("PUT", "/v1/spend/plans/{platform}/{plan}"),
+];
+
 /// The smallest value that a schema allows.
 fn smallest(document: &Value, schema: &Value, depth: usize) -> Value {
     if let Some(reference) = schema["$ref"].as_str() {
@@ -198,6 +207,10 @@ async fn every_operation_refuses_wrong_scopes() {
             for (scope, caller) in &callers {
                 answers.push((*scope, operation.status_for(caller).await));
             }
+            if UNGUESSABLE.contains(&(operation.method.as_str(), operation.path)) {
+                assert!(answers.iter().all(|(_, status)| *status == 400), "{} can be guessed now: {answers:?}", operation.name());
+                continue;
+            }
             let for_any_key = ANY_KEY.contains(&(operation.method.as_str(), operation.path));
             let refused = answers.iter().filter(|(_, status)| *status == 403).count();
             // Each operation is for some keys and not for all; which ones is said by its own tests.
@@ -262,7 +275,7 @@ async fn generated_bad_input_meets_no_server_error() {
                 "--phases",
                 "examples,coverage,fuzzing",
                 "--max-examples",
-                "20",
+                "10",
                 "--seed",
                 "20261122",
                 "--workers",
@@ -270,6 +283,11 @@ async fn generated_bad_input_meets_no_server_error() {
                 "--request-timeout",
                 "30",
                 "--continue-on-failure",
+                // An endless answer, and a body for which no generator is known.
+                "--exclude-path",
+                "/v1/events/tail",
+                "--exclude-path",
+                "/v1/plugins/{name}/versions",
                 "--warnings",
                 "off",
                 "--no-color",
