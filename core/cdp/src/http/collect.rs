@@ -216,7 +216,7 @@ macro_rules! endpoint {
                     (status = 400, description = "No JSON of this shape, broken gzip, or a single event that is refused", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 403, description = "The key lacks the scope ingest", body = ProblemBody, content_type = "application/problem+json"),
-                    (status = 413, description = "More than 500 KB", body = ProblemBody, content_type = "application/problem+json"),
+                    (status = 413, description = "More than 4 MiB, as sent or unpacked", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 429, description = "Backlog or disk is full; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 503, description = "The database is away", body = ProblemBody, content_type = "application/problem+json"),
                 ),

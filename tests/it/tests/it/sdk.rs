@@ -50,6 +50,11 @@ async fn segment_analytics_node() {
 }
 
 #[tokio::test]
+async fn rudder_sdk_node() {
+    check("rudder-node-", async |url, key| node("rudder_client.cjs", &[url, key, "rudder-node", TRACKS]).await).await;
+}
+
+#[tokio::test]
 async fn a_wrong_write_key_is_refused_to_an_sdk_as_an_error() {
     for_both_databases(async |database| {
         let tenant = Tenant::start(&database).await;
