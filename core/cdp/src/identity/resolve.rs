@@ -42,6 +42,8 @@ pub struct Resolution {
     pub shared: BTreeSet<AnchorId>,
     /// Identifiers that hang together in numbers that only a mistake explains; each stays alone.
     pub oversized: BTreeSet<AnchorId>,
+    /// Shareable identifiers on which people contradict each other: seen too seldom to be shared, they stay alone.
+    pub contested: BTreeSet<AnchorId>,
 }
 
 /// The customer whose earliest node this is: the id shares the node's random part, so that it resolves through the node for ever.
@@ -58,9 +60,11 @@ pub fn root_of_customer(customer: &CustomerId) -> Option<AnchorId> {
 
 /// Computes who is who. The answer depends on the sets alone, not on their order.
 ///
-/// Blocked and shared identifiers are taken out first. What still hangs together is merged along its edges, strongest types first,
-/// then earliest; an edge that would give a customer more identifiers of a type than the rules allow, or join what must not be
-/// linked, is passed over. Components beyond the limit stay unmatched.
+/// Blocked and shared identifiers are taken out first; components beyond the limit stay unmatched. What still hangs together is merged
+/// along its edges: those between identifiers of one person's own before those of shareable ones (a device may be a family's or a
+/// sales office's), strongest types first, then earliest. An edge that would give a customer more identifiers of a type than the rules
+/// allow, or join what must not be linked, is passed over. A shareable identifier that alone holds together what the limits keep
+/// apart belongs to none of them: it is left out, and the merging is done without it.
 pub fn resolve(nodes: &[Node], edges: &[Edge], cannot_link: &[(AnchorId, AnchorId)], rules: &Rules) -> Resolution {
     let index: HashMap<&AnchorId, usize> = nodes.iter().enumerate().map(|(place, node)| (&node.id, place)).collect();
     let mut neighbours: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); nodes.len()];
@@ -88,23 +92,51 @@ pub fn resolve(nodes: &[Node], edges: &[Edge], cannot_link: &[(AnchorId, AnchorI
     }
     let oversized: Vec<bool> = (0..nodes.len()).map(|place| size[&whole.find(place)] > rules.component_max).collect();
 
-    let mut order: Vec<(u32, i64, &AnchorId, &AnchorId, usize, usize)> = known
+    let mut order: Vec<(bool, u32, i64, &AnchorId, &AnchorId, usize, usize)> = known
         .iter()
         .filter(|(a, _, _)| !oversized[*a])
         .map(|(a, b, first_seen)| {
             let (low, high) = if nodes[*a].id <= nodes[*b].id { (*a, *b) } else { (*b, *a) };
-            (strength(nodes[*a].kind) + strength(nodes[*b].kind), *first_seen, &nodes[low].id, &nodes[high].id, *a, *b)
+            let by_shareable = rules.is_shareable(nodes[*a].kind) || rules.is_shareable(nodes[*b].kind);
+            let strength = strength(nodes[*a].kind) + strength(nodes[*b].kind);
+            (by_shareable, strength, *first_seen, &nodes[low].id, &nodes[high].id, *a, *b)
         })
         .collect();
     order.sort_unstable();
+    let links: Vec<Link> = order.into_iter().map(|(by_shareable, _, _, _, _, a, b)| Link { a, b, by_shareable }).collect();
     let mut merged = Clusters::new(nodes, cannot_link, &index);
-    for (_, _, _, _, a, b) in order {
-        merged.merge(a, b, rules);
+    let refused = merged.merge_all(&links, &HashSet::new(), rules);
+    let contested = contested(nodes, &refused, &mut merged.union, rules);
+    if !contested.is_empty() {
+        merged = Clusters::new(nodes, cannot_link, &index);
+        merged.merge_all(&links, &contested, rules);
     }
-    answer(nodes, &mut merged.union, &shared, &oversized)
+    let contested: Vec<bool> = (0..nodes.len()).map(|place| contested.contains(&place)).collect();
+    answer(nodes, &mut merged.union, &shared, &oversized, &contested)
 }
 
-fn answer(nodes: &[Node], union: &mut Union, shared: &[bool], oversized: &[bool]) -> Resolution {
+/// Two identifiers that were seen together, on their way to one customer.
+#[derive(Clone, Copy)]
+struct Link {
+    a: usize,
+    b: usize,
+    /// One of them may be used by several people.
+    by_shareable: bool,
+}
+
+/// Shareable identifiers that touch customers whom the limits keep apart, and whom nothing else ties: a third number that somebody
+/// also told by name does not cost a person the device.
+fn contested(nodes: &[Node], refused: &[Link], union: &mut Union, rules: &Rules) -> HashSet<usize> {
+    let mut pair = |link: &Link| {
+        let (a, b) = (union.find(link.a), union.find(link.b));
+        (a.min(b), a.max(b))
+    };
+    let tied: HashSet<(usize, usize)> = refused.iter().filter(|link| !link.by_shareable).map(&mut pair).collect();
+    let alone: Vec<&Link> = refused.iter().filter(|link| link.by_shareable && !tied.contains(&pair(link))).collect();
+    alone.into_iter().flat_map(|link| [link.a, link.b]).filter(|place| rules.is_shareable(nodes[*place].kind)).collect()
+}
+
+fn answer(nodes: &[Node], union: &mut Union, shared: &[bool], oversized: &[bool], contested: &[bool]) -> Resolution {
     let mut earliest: HashMap<usize, usize> = HashMap::new();
     for place in 0..nodes.len() {
         let best = earliest.entry(union.find(place)).or_insert(place);
@@ -117,6 +149,7 @@ fn answer(nodes: &[Node], union: &mut Union, shared: &[bool], oversized: &[bool]
         root: (0..nodes.len()).map(|place| (nodes[place].id.clone(), nodes[earliest[&union.find(place)]].id.clone())).collect(),
         shared: pick(shared),
         oversized: pick(oversized),
+        contested: pick(contested),
     }
 }
 
@@ -191,19 +224,36 @@ impl Clusters {
         }
     }
 
-    fn merge(&mut self, a: usize, b: usize, rules: &Rules) {
-        let (a, b) = (self.union.find(a), self.union.find(b));
-        if a == b {
-            return;
+    /// Merges along links in their order, but for those of the identifiers left out; answers the links that the limits refuse.
+    fn merge_all(&mut self, links: &[Link], left_out: &HashSet<usize>, rules: &Rules) -> Vec<Link> {
+        let mut refused = Vec::new();
+        for link in links.iter().filter(|link| !left_out.contains(&link.a) && !left_out.contains(&link.b)) {
+            let (a, b) = (self.union.find(link.a), self.union.find(link.b));
+            if a == b || self.are_kept_apart(a, b) {
+                continue;
+            }
+            if self.fits(a, b, *link, rules) {
+                self.merge(a, b);
+            } else {
+                refused.push(*link);
+            }
         }
-        let fits = self.held[a].iter().all(|(key, count)| {
+        refused
+    }
+
+    fn are_kept_apart(&self, a: usize, b: usize) -> bool {
+        self.members[a].iter().any(|member| self.members[b].iter().any(|other| self.apart[*member].contains(other)))
+    }
+
+    fn fits(&self, a: usize, b: usize, link: Link, rules: &Rules) -> bool {
+        self.held[a].iter().all(|(key, count)| {
             let other = self.held[b].get(key).copied().unwrap_or(0);
-            other == 0 || count + other <= rules.customer_max(key.0)
-        });
-        let kept_apart = self.members[a].iter().any(|member| self.members[b].iter().any(|other| self.apart[*member].contains(other)));
-        if !fits || kept_apart {
-            return;
-        }
+            let most = if link.by_shareable { rules.by_shareable_max(key.0) } else { rules.customer_max(key.0) };
+            other == 0 || count + other <= most
+        })
+    }
+
+    fn merge(&mut self, a: usize, b: usize) {
         let (small, large) = if self.members[a].len() < self.members[b].len() { (a, b) } else { (b, a) };
         self.union.parent[small] = large;
         let moved = std::mem::take(&mut self.members[small]);

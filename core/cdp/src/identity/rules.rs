@@ -30,6 +30,11 @@ pub struct KindRule {
     pub kind: Kind,
     /// How many of it one customer can have; an openid counts per app.
     pub customer_max: u32,
+    /// How many of it one customer can have when only a shareable identifier holds them together: two phone numbers on one device
+    /// are more often two people's than one's.
+    pub by_shareable_max: u32,
+    /// Several people may use it in turn: it is matched last, and where its people contradict each other it is nobody's.
+    pub shareable: bool,
 }
 
 /// An identifier of `kind` that meets more than `most` different ones of `neighbour` is shared; an openid counts per app.
@@ -46,20 +51,20 @@ pub struct ShareRule {
 impl Rules {
     /// The rules that every tenant starts with.
     pub fn built_in() -> Rules {
-        let kind = |kind, customer_max| KindRule { kind, customer_max };
+        let kind = |kind, customer_max| KindRule { kind, customer_max, by_shareable_max: customer_max, shareable: false };
         let share = |kind, neighbour, most| ShareRule { kind, neighbour, most };
         Rules {
-            version: 1,
+            version: 2,
             kinds: vec![
                 kind(Kind::Member, 1),
                 kind(Kind::Unionid, 1),
                 kind(Kind::Openid, 1),
                 kind(Kind::User, 1),
-                kind(Kind::Phone, 2),
+                KindRule { by_shareable_max: 1, ..kind(Kind::Phone, 2) },
                 kind(Kind::Crm, 3),
                 kind(Kind::Email, 3),
                 kind(Kind::Plate, 3),
-                kind(Kind::Device, 20),
+                KindRule { shareable: true, ..kind(Kind::Device, 20) },
             ],
             shares: vec![
                 // A sales office's tablet.
@@ -107,7 +112,21 @@ impl Rules {
 
     /// How many identifiers of a type one customer can have.
     pub(crate) fn customer_max(&self, kind: Kind) -> u32 {
-        self.kinds.iter().find(|rule| rule.kind == kind).map_or(u32::MAX, |rule| rule.customer_max)
+        self.of(kind).map_or(u32::MAX, |rule| rule.customer_max)
+    }
+
+    /// The same where only a shareable identifier holds them together.
+    pub(crate) fn by_shareable_max(&self, kind: Kind) -> u32 {
+        self.of(kind).map_or(u32::MAX, |rule| rule.by_shareable_max)
+    }
+
+    /// Whether several people may use an identifier of this type in turn.
+    pub(crate) fn is_shareable(&self, kind: Kind) -> bool {
+        self.of(kind).is_some_and(|rule| rule.shareable)
+    }
+
+    fn of(&self, kind: Kind) -> Option<&KindRule> {
+        self.kinds.iter().find(|rule| rule.kind == kind)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who is who: live matching equals the pure function, in whatever order observations come.
 
 use crate::ground::{Ground, NOW};
-use heyuan_cdp::{Edge, Kind, Node, Rules, resolve};
+use heyuan_cdp::{Edge, EvidenceName, Kind, Node, Rules, resolve};
 use heyuan_contract::{AnchorId, Timestamp};
 use heyuan_harness::{TestDatabase, for_both_databases};
 use heyuan_kernel::{Actor, Scope, sql};
@@ -69,6 +69,19 @@ fn runner(cases: u32) -> TestRunner {
     )
 }
 
+/// Customers that are split after each case's observations.
+const SPLITS: i64 = 4;
+
+/// Takes one piece of evidence back, wherever it lies: within a customer, between two, or beside a shared identifier.
+async fn split_somewhere(ground: &Ground, place: i64) {
+    let text = "SELECT a, b FROM cdp_edge WHERE retracted_at IS NULL ORDER BY a, b LIMIT 1 OFFSET $1";
+    let Some(row) = sql::one(ground.kernel.db.reader(), text, [(place * 5).into()]).await.expect("edges") else { return };
+    let end = |name: &str| AnchorId::new(sql::get::<String>(&row, name).expect("an end")).expect("a stored id");
+    let evidence = EvidenceName { a: end("a"), b: end("b") };
+    let customer = ground.cdp.customer_of(&evidence.a).await.expect("an answer").expect("a customer");
+    ground.cdp.split(&Actor::system("test"), &customer, &[evidence]).await.expect("evidence of this customer");
+}
+
 #[test]
 fn live_matching_equals_a_replay() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
@@ -87,6 +100,11 @@ fn live_matching_equals_a_replay() {
                     let (pure, live) = replay(&ground).await;
                     prop_assert_eq!(&pure, &live, "after {} observations", place + 1);
                 }
+            }
+            for place in 0..SPLITS {
+                split_somewhere(&ground, place).await;
+                let (pure, live) = replay(&ground).await;
+                prop_assert_eq!(&pure, &live, "after {} splits", place + 1);
             }
             Ok(())
         })
@@ -137,6 +155,63 @@ fn the_order_of_observations_does_not_matter() {
         Ok(())
     });
     outcome.expect("order does not matter");
+}
+
+/// Customers of two or more, from pairs such as `phone1 device1` in the order in which they were seen.
+fn matched(pairs: &[&str]) -> Vec<String> {
+    let node = |text: &str, at: i64| {
+        let kind = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        let id = AnchorId::new(format!("anc_{text}")).expect("a valid id");
+        Node { id, kind: Kind::parse(kind).expect("a type"), app: None, blocked: false, shared: false, first_seen: at }
+    };
+    let (mut nodes, mut edges) = (BTreeMap::new(), Vec::new());
+    for (at, pair) in (0..).zip(pairs) {
+        let (a, b) = pair.split_once(' ').expect("two identifiers");
+        let ends = [a, b].map(|text| nodes.entry(text.to_owned()).or_insert_with(|| node(text, at)).id.clone());
+        let [a, b] = ends;
+        edges.push(Edge { a, b, first_seen: at });
+    }
+    let nodes: Vec<Node> = nodes.into_values().collect();
+    let resolution = resolve(&nodes, &edges, &[], &Rules::built_in());
+    let mut customers: BTreeMap<&AnchorId, Vec<&str>> = BTreeMap::new();
+    for (id, root) in &resolution.root {
+        customers.entry(root).or_default().push(id.as_str().trim_start_matches("anc_"));
+    }
+    let mut customers: Vec<String> = customers.into_values().filter(|list| list.len() > 1).map(|list| list.join(" ")).collect();
+    customers.sort();
+    customers
+}
+
+#[test]
+fn what_is_shared_or_contested_joins_nobody() {
+    for (case, pairs, customers) in [
+        ("a device of one person", &["device1 phone1", "device1 user1", "phone1 user1"][..], &["device1 phone1 user1"][..]),
+        (
+            "a new number, told by its owner",
+            &["user1 phone1", "device1 phone1", "user1 phone2", "device1 phone2"],
+            &["device1 phone1 phone2 user1"],
+        ),
+        (
+            "a third number costs nobody the device",
+            &["user1 phone1", "user1 phone2", "user1 phone3", "device1 phone1", "device1 phone3"],
+            &["device1 phone1 phone2 user1"],
+        ),
+        ("a tablet that met two visitors", &["device9 phone1", "device9 phone2"], &[]),
+        ("and one of them at home", &["device9 phone1", "device9 phone2", "phone1 user1", "device1 user1"], &["device1 phone1 user1"]),
+        (
+            "a tablet between two members",
+            &["device9 user1", "device9 user2", "user1 phone1", "user2 phone2"],
+            &["phone1 user1", "phone2 user2"],
+        ),
+        (
+            "a contested device beside an own one",
+            &["device1 device9", "device9 user1", "device9 user2", "device1 user1"],
+            &["device1 user1"],
+        ),
+        ("a family's phone", &["phone1 user1", "phone1 user2", "user1 device1", "user2 device2"], &["device1 user1", "device2 user2"]),
+    ] {
+        assert_eq!(matched(pairs), customers, "{case}");
+    }
 }
 
 #[actix_web::test]
