@@ -101,6 +101,11 @@ impl Actor {
         &self.name
     }
 
+    /// Whether the system itself acts, and no key or member.
+    pub fn is_system(&self) -> bool {
+        self.name.starts_with("system:")
+    }
+
     /// The key's unit; `None` for the whole group.
     pub fn unit(&self) -> Option<&OrgUnitId> {
         self.unit.as_ref()

@@ -1,10 +1,57 @@
-//! The audit record: who looked at or changed what, without personal data.
+//! The audit record: who looked at or changed what, without personal data, in a sealed chain.
 
 use crate::actor::Actor;
+use crate::chain::{Chain, Records};
 use crate::database::Tx;
 use crate::error::Error;
-use crate::sql;
+use crate::{Kernel, sql};
+use sea_orm::QueryResult;
+use serde::Serialize;
 use serde_json::{Map, Value};
+
+/// How audit records are chained. Names, root and bytes never change: chains written before must still hold.
+static RECORDS: Records = Records {
+    name: "audit",
+    root: "heyuan audit",
+    task: "audit sealer",
+    table: "kernel_audit",
+    id: "id",
+    record: "entry",
+    queue: "kernel_audit_unsealed",
+    links: "kernel_audit_seal",
+    heads: "kernel_audit_head",
+    columns: "t.id, t.at, t.actor, t.action, t.object, t.detail",
+    bytes: canonical,
+    label: |row| Ok(format!("({} by {})", sql::get::<String>(row, "action")?, sql::get::<String>(row, "actor")?)),
+};
+
+/// A record as its hash sees it: every field, in this order, for ever.
+#[derive(Serialize)]
+struct Canonical {
+    id: i64,
+    at: i64,
+    actor: String,
+    action: String,
+    object: String,
+    detail: String,
+}
+
+fn canonical(row: &QueryResult) -> Result<Vec<u8>, Error> {
+    let canonical = Canonical {
+        id: sql::get(row, "id")?,
+        at: sql::get(row, "at")?,
+        actor: sql::get(row, "actor")?,
+        action: sql::get(row, "action")?,
+        object: sql::get(row, "object")?,
+        detail: sql::get(row, "detail")?,
+    };
+    serde_json::to_vec(&canonical).map_err(|e| Error::Corrupt { what: "audit record", why: e.to_string() })
+}
+
+/// The chain of audit records.
+pub fn chain(kernel: &Kernel) -> Chain {
+    Chain::new(kernel, &RECORDS)
+}
 
 /// One audited act.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,14 +76,14 @@ impl Entry {
     }
 }
 
-/// Writes the act with the facts that it goes with.
+/// Writes the act with the facts that it goes with, and queues it for the sealer.
 ///
 /// # Errors
 /// [`Error::Database`].
 pub async fn record(tx: &Tx, entry: &Entry) -> Result<(), Error> {
-    sql::execute(
+    let row = sql::one(
         tx.conn(),
-        "INSERT INTO kernel_audit (at, actor, action, object, detail) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO kernel_audit (at, actor, action, object, detail) VALUES ($1, $2, $3, $4, $5) RETURNING id",
         [
             crate::time::now_ms().into(),
             entry.actor.clone().into(),
@@ -46,5 +93,8 @@ pub async fn record(tx: &Tx, entry: &Entry) -> Result<(), Error> {
         ],
     )
     .await?;
+    let row = row.ok_or(Error::Corrupt { what: "audit record", why: "it got no id".into() })?;
+    let id: i64 = sql::get(&row, "id")?;
+    sql::execute(tx.conn(), "INSERT INTO kernel_audit_unsealed (entry) VALUES ($1)", [id.into()]).await?;
     Ok(())
 }

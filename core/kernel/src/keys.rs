@@ -1,29 +1,97 @@
-//! API keys and member tokens: how a request becomes an actor.
+//! API keys and member tokens: how a request becomes an actor, and how keys are made, listed and revoked.
 
 use crate::actor::{Actor, Reach, Scope};
-use crate::database::Database;
-use crate::error::{Error, Problem, codes};
+use crate::audit;
+use crate::database::{Database, Tx};
+use crate::error::{Code, Error, Kind, Problem, codes};
 use crate::org::Org;
 use crate::secret::{TenantKeys, sha256_hex};
 use crate::sql;
-use crate::time::{Clock, now_ms};
+use crate::time::Clock;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt;
 use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
 use quick_cache::sync::Cache;
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
 use std::sync::Arc;
 
 /// Keys remembered, so that a request costs no query.
 const KEYS_CACHED_MAX: usize = 1000;
 /// A revoked key is refused everywhere after this long.
-const CACHE_TIME_MS: i64 = 5_000;
+pub const CACHE_TIME_MS: i64 = 5_000;
+/// How exactly the last use of a key is kept: one write a key and hour, not one a request.
+pub const LAST_USE_STEP_MS: i64 = 3_600_000;
+/// Keys of the whole group that are looked through for another administrator.
+const GROUP_KEYS_MAX: u64 = 1000;
+/// Keys read at once for a list that is cut to units.
+const LIST_ROWS: u64 = 200;
 /// The start of every API key.
 const KEY_PREFIX: &str = "hyk_";
 /// The start of every member token.
 const TOKEN_PREFIX: &str = "hym_";
 /// How long a member token lasts.
 pub const TOKEN_TIME_MS: i64 = 24 * 3_600_000;
+
+/// The tenant would be left without a key that can make keys.
+pub const LAST_ADMIN_KEY: Code =
+    Code::new(Kind::Conflict, "last_admin_key", "This is the last key that administers the whole group", "这是最后一个集团管理密钥");
+
+/// A key as it may be shown: everything but the key itself, which is kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Its name in lists, audit and logs (there with `key:` before it).
+    pub id: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// Its unit; `None` for the whole group.
+    pub unit: Option<OrgUnitId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to the hour; `None` before its first use.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl KeyRecord {
+    const COLUMNS: &str = "id, hash, scopes, unit, created_at, revoked_at, last_used_at";
+
+    fn read(row: &QueryResult) -> Result<KeyRecord, Error> {
+        let scopes: String = sql::get(row, "scopes")?;
+        let unit: Option<String> = sql::get(row, "unit")?;
+        let at = |ms: i64| Timestamp::clamped(ms);
+        Ok(KeyRecord {
+            id: sql::get(row, "id")?,
+            scopes: scopes.split(' ').filter_map(Scope::parse).collect(),
+            unit: unit.map(OrgUnitId::new).transpose().map_err(|e| Error::Corrupt { what: "key", why: e.to_string() })?,
+            created_at: at(sql::get(row, "created_at")?),
+            revoked_at: sql::get::<Option<i64>>(row, "revoked_at")?.map(at),
+            last_used_at: sql::get::<Option<i64>>(row, "last_used_at")?.map(at),
+        })
+    }
+
+    fn is_seen_by(&self, actor: &Actor) -> bool {
+        match (&self.unit, actor.reach()) {
+            (_, Reach::Everything) => true,
+            (Some(unit), reach) => reach.covers(unit),
+            (None, _) => false,
+        }
+    }
+
+    fn administers_the_group(&self) -> bool {
+        self.unit.is_none() && self.revoked_at.is_none() && self.scopes.contains(&Scope::Admin)
+    }
+}
+
+/// A fresh key: the only time that it can be seen.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What is kept of it.
+    pub record: KeyRecord,
+    /// The key itself.
+    pub secret: String,
+}
 
 /// Makes, knows and checks credentials.
 #[derive(Clone)]
@@ -32,14 +100,7 @@ pub struct Credentials {
     org: Org,
     keys: TenantKeys,
     clock: Clock,
-    cache: Arc<Cache<String, (i64, Stored)>>,
-}
-
-#[derive(Debug, Clone)]
-struct Stored {
-    id: String,
-    scopes: Vec<Scope>,
-    unit: Option<OrgUnitId>,
+    cache: Arc<Cache<String, (i64, KeyRecord)>>,
 }
 
 impl Credentials {
@@ -66,33 +127,108 @@ impl Credentials {
         Ok(Actor::key(format!("key:{}", stored.id), stored.scopes, stored.unit, reach))
     }
 
-    async fn find(&self, secret: &str) -> Result<Option<Stored>, Error> {
+    async fn find(&self, secret: &str) -> Result<Option<KeyRecord>, Error> {
         let hash = sha256_hex(secret.as_bytes());
-        let now = now_ms();
+        let now = self.clock.now().ms();
         if let Some((read_at, stored)) = self.cache.get(&hash)
-            && now - read_at < CACHE_TIME_MS
+            && (0..CACHE_TIME_MS).contains(&(now - read_at))
         {
             return Ok(Some(stored));
         }
-        let row = sql::one(
-            self.db.reader(),
-            "SELECT id, scopes, unit FROM kernel_key WHERE hash = $1 AND revoked_at IS NULL",
-            [hash.clone().into()],
-        )
-        .await?;
+        let text = format!("SELECT {} FROM kernel_key WHERE hash = $1 AND revoked_at IS NULL", KeyRecord::COLUMNS);
+        let row = sql::one(self.db.reader(), &text, [hash.clone().into()]).await?;
         let Some(row) = row else {
             self.cache.remove(&hash);
             return Ok(None);
         };
-        let scopes: String = sql::get(&row, "scopes")?;
-        let unit: Option<String> = sql::get(&row, "unit")?;
-        let stored = Stored {
-            id: sql::get(&row, "id")?,
-            scopes: scopes.split(' ').filter_map(Scope::parse).collect(),
-            unit: unit.map(OrgUnitId::new).transpose().map_err(|e| Error::Corrupt { what: "key", why: e.to_string() })?,
-        };
+        let stored = KeyRecord::read(&row)?;
+        if stored.last_used_at.is_none_or(|at| now - at.ms() >= LAST_USE_STEP_MS) {
+            self.note_use(&stored.id, now).await;
+        }
         self.cache.insert(hash, (now, stored.clone()));
         Ok(Some(stored))
+    }
+
+    /// A database that takes no writes keeps nobody out: the use is noted another time.
+    async fn note_use(&self, id: &str, now: i64) {
+        let key = id.to_owned();
+        let noted = self.db.write("note the use of a key", move |tx| {
+            let key = key.clone();
+            async move {
+                let text = "UPDATE kernel_key SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+                sql::execute(tx.conn(), text, [key.into(), now.into()]).await
+            }
+            .boxed()
+        });
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, key.id = id, "the use of a key could not be noted");
+        }
+    }
+
+    /// Makes a key that may do and see no more than its maker.
+    ///
+    /// # Errors
+    /// `forbidden` without the scope `admin`, for a scope or unit beyond the actor's; `invalid_request` for no scope or an unknown
+    /// unit; the database's.
+    pub async fn create(&self, actor: &Actor, scopes: &[Scope], unit: Option<&OrgUnitId>) -> Result<NewKey, Problem> {
+        actor.require(Scope::Admin)?;
+        for scope in scopes {
+            if !actor.has(*scope) {
+                return Err(Problem::new(codes::FORBIDDEN, format!("a key gives no scope that it lacks, as here {scope}")).field("scopes"));
+            }
+        }
+        match (unit, actor.unit()) {
+            (None, Some(own)) => {
+                let detail = format!("this key reaches {own} and gives no key of the whole group; name a unit");
+                return Err(Problem::new(codes::FORBIDDEN, detail).field("unit"));
+            }
+            (Some(unit), _) => actor.require_unit(unit)?,
+            (None, None) => {}
+        }
+        Ok(create_by(actor, &self.db, &self.org, &self.clock, scopes, unit).await?)
+    }
+
+    /// Keys within the actor's reach, revoked ones too, by id.
+    ///
+    /// # Errors
+    /// `forbidden`; the database's.
+    pub async fn list(&self, actor: &Actor, after: &str, limit: u64) -> Result<Vec<KeyRecord>, Problem> {
+        actor.require(Scope::Admin)?;
+        let text = format!("SELECT {} FROM kernel_key WHERE id > $1 ORDER BY id LIMIT $2", KeyRecord::COLUMNS);
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (mut found, mut after) = (Vec::new(), after.to_owned());
+        loop {
+            let rows = sql::all(self.db.reader(), &text, [after.clone().into(), LIST_ROWS.into()]).await?;
+            let Some(last) = rows.last() else { return Ok(found) };
+            after = sql::get(last, "id")?;
+            for row in &rows {
+                let record = KeyRecord::read(row)?;
+                if record.is_seen_by(actor) {
+                    found.push(record);
+                }
+                if found.len() == wanted {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+
+    /// Revokes a key: this process refuses it at once, every other within [`CACHE_TIME_MS`]. A revoked one stays as it is.
+    ///
+    /// # Errors
+    /// `forbidden`; `not_found` for a key outside the actor's reach; `last_admin_key` unless the system itself asks; the database's.
+    pub async fn revoke(&self, actor: &Actor, id: &str) -> Result<KeyRecord, Problem> {
+        actor.require(Scope::Admin)?;
+        let (by, key, now) = (actor.clone(), id.to_owned(), self.clock.now());
+        let (record, hash) = self
+            .db
+            .write("revoke key", move |tx| {
+                let (by, key) = (by.clone(), key.clone());
+                async move { revoke_in(tx, &by, &key, now).await }.boxed()
+            })
+            .await?;
+        self.cache.remove(&hash);
+        Ok(record)
     }
 
     /// A token with which this member's app acts for it.
@@ -136,11 +272,49 @@ fn credential_of(header: &str) -> Option<String> {
     (!user.is_empty()).then(|| user.to_owned())
 }
 
-/// Makes a key and returns it: the only time that it can be seen.
+async fn revoke_in(tx: &Tx, actor: &Actor, id: &str, now: Timestamp) -> Result<(KeyRecord, String), Error> {
+    // Whoever revokes holds the keys of the group, so that two that revoke each other do not leave none.
+    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
+    let text =
+        format!("SELECT {} FROM kernel_key WHERE unit IS NULL AND revoked_at IS NULL ORDER BY id LIMIT $1 {lock}", KeyRecord::COLUMNS);
+    let group = sql::all(tx.conn(), &text, [GROUP_KEYS_MAX.into()]).await?;
+    let group = group.iter().map(KeyRecord::read).collect::<Result<Vec<_>, _>>()?;
+    let text = format!("SELECT {} FROM kernel_key WHERE id = $1 {lock}", KeyRecord::COLUMNS);
+    let row = sql::one(tx.conn(), &text, [id.into()]).await?.ok_or_else(|| Problem::not_found("key", id))?;
+    let (record, hash) = (KeyRecord::read(&row)?, sql::get::<String>(&row, "hash")?);
+    if !record.is_seen_by(actor) {
+        return Err(Problem::not_found("key", id).into());
+    }
+    if record.revoked_at.is_some() {
+        return Ok((record, hash));
+    }
+    let another = group.iter().any(|key| key.id != record.id && key.administers_the_group());
+    if record.administers_the_group() && !another && !actor.is_system() {
+        let detail = "make another admin key of the whole group first, or use heyuan keys revoke beside the data";
+        return Err(Problem::new(LAST_ADMIN_KEY, detail).into());
+    }
+    sql::execute(tx.conn(), "UPDATE kernel_key SET revoked_at = $2 WHERE id = $1", [id.into(), now.ms().into()]).await?;
+    audit::record(tx, &audit::Entry::new(actor, "revoke key", id)).await?;
+    Ok((KeyRecord { revoked_at: Some(now), ..record }, hash))
+}
+
+/// Makes a key for whoever holds the tenant's data, and returns it: the only time that it can be seen.
 ///
 /// # Errors
 /// `invalid_request` for no scope or an unknown unit; the database's.
 pub async fn create(db: &Database, org: &Org, scopes: &[Scope], unit: Option<&OrgUnitId>) -> Result<String, Error> {
+    let key = create_by(&Actor::system("keys"), db, org, &Clock::system(), scopes, unit).await?;
+    Ok(key.secret)
+}
+
+async fn create_by(
+    actor: &Actor,
+    db: &Database,
+    org: &Org,
+    clock: &Clock,
+    scopes: &[Scope],
+    unit: Option<&OrgUnitId>,
+) -> Result<NewKey, Error> {
     if scopes.is_empty() {
         return Err(Problem::invalid("scopes", "name at least one of ingest, app, admin, reveal, import").into());
     }
@@ -150,27 +324,41 @@ pub async fn create(db: &Database, org: &Org, scopes: &[Scope], unit: Option<&Or
     let random: [u8; 24] = rand::random();
     let secret = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hash = sha256_hex(secret.as_bytes());
-    let id = format!("key_{}", &hash[..12]);
-    let mut names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let scopes = names.join(" ");
-    let unit = unit.map(|unit| unit.as_str().to_owned());
+    let mut scopes = scopes.to_vec();
+    scopes.sort_unstable_by_key(|scope| scope.as_str());
+    scopes.dedup();
+    let record = KeyRecord {
+        id: format!("key_{}", &hash[..12]),
+        scopes,
+        unit: unit.cloned(),
+        created_at: clock.now(),
+        revoked_at: None,
+        last_used_at: None,
+    };
+    let (actor, written) = (actor.clone(), record.clone());
     db.write("create key", move |tx| {
-        let (id, hash, scopes, unit) = (id.clone(), hash.clone(), scopes.clone(), unit.clone());
-        async move {
-            sql::execute(
-                tx.conn(),
-                "INSERT INTO kernel_key (id, hash, scopes, unit, created_at) VALUES ($1, $2, $3, $4, $5)",
-                [id.into(), hash.into(), scopes.into(), unit.into(), now_ms().into()],
-            )
-            .await?;
-            Ok::<(), Error>(())
-        }
-        .boxed()
+        let (actor, record, hash) = (actor.clone(), written.clone(), hash.clone());
+        async move { create_in(tx, &actor, &record, hash).await }.boxed()
     })
     .await?;
-    Ok(secret)
+    Ok(NewKey { record, secret })
+}
+
+async fn create_in(tx: &Tx, actor: &Actor, record: &KeyRecord, hash: String) -> Result<(), Error> {
+    let names: Vec<&str> = record.scopes.iter().map(|scope| scope.as_str()).collect();
+    let scopes = names.join(" ");
+    let unit = record.unit.as_ref().map(|unit| unit.as_str().to_owned());
+    let mut entry = audit::Entry::new(actor, "create key", &record.id).detail("scopes", scopes.as_str());
+    if let Some(unit) = &unit {
+        entry = entry.detail("unit", unit.as_str());
+    }
+    sql::execute(
+        tx.conn(),
+        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at) VALUES ($1, $2, $3, $4, $5)",
+        [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into()],
+    )
+    .await?;
+    audit::record(tx, &entry).await
 }
 
 #[cfg(test)]

@@ -2,12 +2,15 @@
 //!
 //! The kernel owns who acts ([`actor`], [`keys`], [`org`]), the database and its unit of work ([`database`]), domain events on their
 //! way ([`outbox`], [`pump`]), the one process that works in the background ([`processor`], [`lease`]), personal data ([`vault`]),
-//! audit, idempotency, the shape of errors and of HTTP, time, telemetry, configuration, and the register of plugins. It promises
-//! that a unit of work commits with its events or not at all, that a reader of events never passes one that can still commit, and
-//! that personal values stand in the vault alone. It emits nothing of its own and knows no wing.
+//! the sealed record of who did what ([`audit`], [`chain`]), idempotency, the shape of errors and of HTTP, time, telemetry,
+//! configuration, and the register of plugins. It promises that a unit of work commits with its events or not at all, that a reader
+//! of events never passes one that can still commit, that personal values stand in the vault alone, and that a sealed record is not
+//! changed unseen. It emits nothing of its own and knows no wing.
 
 pub mod actor;
 pub mod audit;
+pub mod bulk;
+pub mod chain;
 pub mod config;
 pub mod database;
 pub mod error;
@@ -15,6 +18,7 @@ pub mod guard;
 pub mod http;
 pub mod idempotency;
 pub mod keys;
+pub mod lag;
 pub mod lease;
 pub mod migration;
 pub mod org;
@@ -27,6 +31,7 @@ pub mod sql;
 pub mod telemetry;
 pub mod time;
 pub mod vault;
+pub mod wake;
 mod write_queue;
 
 pub use actor::{Actor, Reach, Scope};

@@ -4,6 +4,10 @@ use sea_orm_migration::prelude::*;
 
 #[path = "migration/m20261122_000001_kernel.rs"]
 mod m20261122_000001_kernel;
+#[path = "migration/m20261125_000002_audit_chain.rs"]
+mod m20261125_000002_audit_chain;
+#[path = "migration/m20261125_000003_plugin_approval.rs"]
+mod m20261125_000003_plugin_approval;
 
 /// A migration as SQL. `{bytes}` stands for the binary type, `{serial}` for a key that counts up.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +44,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_kernel::MIGRATION)]
+        vec![
+            Box::new(m20261122_000001_kernel::MIGRATION),
+            Box::new(m20261125_000002_audit_chain::MIGRATION),
+            Box::new(m20261125_000003_plugin_approval::PluginApproval),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

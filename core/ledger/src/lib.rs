@@ -8,7 +8,6 @@
 
 mod account;
 mod book;
-mod bulk;
 mod draft;
 mod error;
 mod lot;
@@ -31,8 +30,11 @@ pub use migration::Migrator;
 pub use pending::{Hold, Outcome};
 pub use period::Period;
 pub use poster::Poster;
-pub use seal::{Head, Sealer};
 pub use statement::{Leg, Turnover};
 pub use take_back::{TakeBack, TakenBack};
 pub use transfer::{LotUse, Lots, NewLot, Posted, Transfer};
-pub use verify::{Finding, Report};
+pub use verify::Report;
+
+pub use heyuan_kernel::chain::{Finding, Head};
+
+use heyuan_kernel::bulk;

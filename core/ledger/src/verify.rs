@@ -2,10 +2,9 @@
 
 use crate::book::Ledger;
 use crate::error::Error;
-use crate::seal::{self, Head};
+use heyuan_kernel::chain::{Finding, Head};
 use heyuan_kernel::sql;
 use sea_orm::QueryResult;
-use std::collections::HashMap;
 
 /// Rows of one page of a walk.
 const PAGE: i64 = 5000;
@@ -13,17 +12,6 @@ const PAGE: i64 = 5000;
 const ACCOUNTS_PAGE: i64 = 200;
 /// Findings kept: the first of each kind says where to look.
 const FINDINGS_MAX: usize = 100;
-
-/// Something in the book that can't be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What was checked: `chain`, `head`, `unsealed`, `sum`, `balance`, `version`, `lot`.
-    pub check: &'static str,
-    /// The entry, account, lot or unit.
-    pub place: String,
-    /// What is wrong with it.
-    pub why: String,
-}
 
 /// What a check of the whole book found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,90 +59,13 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub async fn verify_against(&self, exported: &[Head]) -> Result<Report, Error> {
-        let mut report = Report { head: self.head().await?, ..Report::default() };
-        self.check_chain(&mut report, exported).await?;
-        self.check_unsealed(&mut report).await?;
+        let walk = self.chain().verify(exported).await?;
+        let mut report = Report { sealed: walk.sealed, tail: walk.tail, head: walk.head, findings: walk.findings, ..Report::default() };
         self.check_sums(&mut report).await?;
         self.check_versions(&mut report).await?;
         self.check_balances(&mut report).await?;
         self.check_lots(&mut report).await?;
         Ok(report)
-    }
-
-    async fn check_chain(&self, report: &mut Report, exported: &[Head]) -> Result<(), Error> {
-        let text = format!(
-            "SELECT s.number, s.hash, s.transfer, t.no AS found, {} FROM ledger_seal s LEFT JOIN ledger_transfer t ON t.no = s.transfer
-             WHERE s.number > $1 ORDER BY s.number LIMIT $2",
-            seal::SEALED_COLUMNS
-        );
-        for head in exported {
-            if head.signature != seal::signature(&self.kernel, head.number, &head.hash) {
-                report.find("head", head.number.to_string(), "the exported head is not signed with this tenant's key");
-            }
-        }
-        let (mut number, mut hash) = (0, seal::ROOT.to_owned());
-        loop {
-            let rows = sql::all(self.kernel.db.reader(), &text, [number.into(), PAGE.into()]).await?;
-            let heads = self.heads(number, number + PAGE, exported).await?;
-            for row in &rows {
-                if let Err(finding) = next_link(row, number, &hash)? {
-                    report.findings.push(finding);
-                    return Ok(());
-                }
-                number += 1;
-                hash = sql::get(row, "hash")?;
-                for head in heads.get(&number).into_iter().flatten() {
-                    if head.hash != hash || head.signature != seal::signature(&self.kernel, number, &head.hash) {
-                        report.find("head", number.to_string(), "the signed head differs from the chain");
-                        return Ok(());
-                    }
-                }
-                report.sealed += 1;
-            }
-            if rows.is_empty() {
-                break;
-            }
-        }
-        let newest = exported.iter().chain(report.head.as_ref()).map(|head| head.number).max().unwrap_or(0);
-        if newest != number && newest > number {
-            report.find("head", newest.to_string(), format!("the chain ends at {number}, before a signed head"));
-        }
-        Ok(())
-    }
-
-    async fn heads(&self, after: i64, to: i64, exported: &[Head]) -> Result<HashMap<i64, Vec<Head>>, Error> {
-        let text = "SELECT number, hash, signature, at FROM ledger_head WHERE number > $1 AND number <= $2";
-        let mut heads: HashMap<i64, Vec<Head>> = HashMap::new();
-        for row in sql::all(self.kernel.db.reader(), text, [after.into(), to.into()]).await? {
-            let head = seal::read_head(&row)?;
-            heads.entry(head.number).or_default().push(head);
-        }
-        for head in exported.iter().filter(|head| head.number > after && head.number <= to) {
-            heads.entry(head.number).or_default().push(head.clone());
-        }
-        Ok(heads)
-    }
-
-    /// Transfers that the chain should hold and does not; what waits for the sealer is the tail.
-    async fn check_unsealed(&self, report: &mut Report) -> Result<(), Error> {
-        let reader = self.kernel.db.reader();
-        let row = sql::one(reader, "SELECT COUNT(*) AS tail FROM ledger_unsealed", []).await?;
-        report.tail = row.map_or(Ok(0), |row| sql::get(&row, "tail"))?;
-        let row = sql::one(reader, "SELECT COALESCE(MAX(no), 0) AS last FROM ledger_transfer", []).await?;
-        let last: i64 = row.map_or(Ok(0), |row| sql::get(&row, "last"))?;
-        let text = "SELECT t.no, t.key FROM ledger_transfer t LEFT JOIN ledger_seal s ON s.transfer = t.no
-                    LEFT JOIN ledger_unsealed u ON u.transfer = t.no
-                    WHERE t.no > $1 AND t.no <= $2 AND s.transfer IS NULL AND u.transfer IS NULL ORDER BY t.no LIMIT 1";
-        let mut from = 0;
-        while from < last {
-            if let Some(row) = sql::one(reader, text, [from.into(), (from + 10 * PAGE).into()]).await? {
-                let key: String = sql::get(&row, "key")?;
-                report.find("unsealed", format!("transfer {} {key}", sql::get::<i64>(&row, "no")?), "it never passed the sealer");
-                return Ok(());
-            }
-            from += 10 * PAGE;
-        }
-        Ok(())
     }
 
     async fn check_sums(&self, report: &mut Report) -> Result<(), Error> {
@@ -263,24 +174,6 @@ impl Ledger {
             }
         }
     }
-}
-
-fn next_link(row: &QueryResult, number: i64, hash: &str) -> Result<Result<(), Finding>, Error> {
-    let at: i64 = sql::get(row, "number")?;
-    let finding = |place: String, why: &str| Ok(Err(Finding { check: "chain", place, why: why.to_owned() }));
-    if at != number + 1 {
-        return finding(format!("link {}", number + 1), "it is missing");
-    }
-    let transfer: i64 = sql::get(row, "transfer")?;
-    if sql::get::<Option<i64>>(row, "found")?.is_none() {
-        return finding(format!("transfer {transfer}, link {at}"), "the transfer is gone");
-    }
-    let stored: String = sql::get(row, "hash")?;
-    if seal::link(hash, row)? == stored {
-        return Ok(Ok(()));
-    }
-    let key: String = sql::get(row, "key")?;
-    finding(format!("transfer {transfer} {key}, link {at}"), "the transfer or its link was changed after it was sealed")
 }
 
 fn account_findings(row: &QueryResult) -> Result<Vec<String>, Error> {

@@ -346,6 +346,40 @@ async fn verify_names_what_was_changed() {
     .await;
 }
 
+/// What a transfer's hash sees never changes, or books written by an earlier release would not hold any more.
+#[tokio::test]
+async fn books_written_before_still_hold() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open(&ledger, member_accounts()).await;
+        post(&ledger, vec![transfer("earn/1", "line/mall/issued", "member/1/points", 10, lot(1))]).await.expect("a lot opens");
+        sealed_and_sound(&ledger).await;
+        let reader = ledger.database().reader();
+        let text = "SELECT t.no, t.debit, t.credit, t.credit_version, t.credit_balance, t.posted_at, s.hash
+                    FROM ledger_transfer t JOIN ledger_seal s ON s.transfer = t.no WHERE s.number = 1";
+        let row = sql::one(reader, text, []).await.expect("it is read").expect("it is sealed");
+        let number = |column: &str| sql::get::<i64>(&row, column).expect("a number");
+        let seen = format!(
+            "{{\"no\":{},\"key\":\"earn/1\",\"unit\":\"points\",\"debit\":{},\"credit\":{},\"amount\":10,\
+             \"debit_version\":null,\"debit_balance\":null,\"credit_version\":{},\"credit_balance\":{},\
+             \"occurred_at\":{NOW_MS},\"period\":{},\"kind\":\"move\",\"reference\":\"test\",\"posted_at\":{}}}",
+            number("no"),
+            number("debit"),
+            number("credit"),
+            number("credit_version"),
+            number("credit_balance"),
+            Period::parse("2026-11").expect("a month").number(),
+            number("posted_at"),
+        );
+        let expected = heyuan_kernel::secret::sha256_hex(format!("heyuan ledger{seen}").as_bytes());
+        assert_eq!(sql::get::<String>(&row, "hash").expect("a hash"), expected);
+        let signature = ledger.head().await.expect("it is read").expect("there is a head").signature;
+        let keys = TenantKeys::new(&Key::from_bytes([7; 32]));
+        assert_eq!(signature, hex::encode(keys.head().mac(&[b"ledger", &1i64.to_be_bytes(), expected.as_bytes()])));
+    })
+    .await;
+}
+
 async fn run(ledger: &Ledger, text: &str) {
     let text = text.to_owned();
     db(ledger)

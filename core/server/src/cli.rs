@@ -1,14 +1,15 @@
 //! The command line.
 
-use crate::books::{self, LedgerCommand};
+use crate::books::{self, AuditCommand, HeadsCommand, LedgerCommand};
 use crate::demo::{self, DemoCommand};
 use crate::gateway::{self, RunSimulator};
+use crate::keyring::{self, KeysCommand};
 use crate::place::{self, Place, Schema};
 use crate::tour::{self, TourOptions};
 use crate::watch::{self, EventsCommand};
 use crate::{sandbox, serve};
 use clap::{Args, Parser, Subcommand};
-use heyuan_kernel::{Database, Location, Scope, keys};
+use heyuan_kernel::{Database, Location};
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -29,9 +30,9 @@ enum Command {
     Serve(Serve),
     /// Bring the database's tables up to date
     Migrate(Migrate),
-    /// Make API keys
+    /// Make, list and revoke API keys
     #[command(subcommand)]
-    Keys(Keys),
+    Keys(KeysCommand),
     /// The demo group: generate it, load it, or serve a tenant that fills itself with it
     #[command(subcommand)]
     Demo(DemoCommand),
@@ -40,6 +41,12 @@ enum Command {
     /// The double-entry book
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// The record of who did what
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The signed ends of the book's and the audit record's chains
+    #[command(subcommand)]
+    Heads(HeadsCommand),
     /// Events on their way in
     #[command(subcommand)]
     Events(EventsCommand),
@@ -70,28 +77,6 @@ struct Migrate {
     plan: bool,
 }
 
-#[derive(Debug, Subcommand)]
-enum Keys {
-    /// Make a key and print it: it can't be shown again
-    Create(CreateKey),
-}
-
-#[derive(Debug, Args)]
-struct CreateKey {
-    #[command(flatten)]
-    place: Place,
-    /// ingest, app, admin, reveal, import; several parted by commas
-    #[arg(long, required = true, value_delimiter = ',', value_parser = parse_scope)]
-    scopes: Vec<Scope>,
-    /// The org unit that the key belongs to; the whole group when left out
-    #[arg(long)]
-    unit: Option<String>,
-}
-
-fn parse_scope(text: &str) -> Result<Scope, String> {
-    Scope::parse(text).ok_or_else(|| "expected ingest, app, admin, reveal or import".to_owned())
-}
-
 /// Runs the command line to its end.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -118,10 +103,12 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => serve::serve(&options.place, &options.listen).await,
         Command::Migrate(options) => migrate(&options).await,
-        Command::Keys(Keys::Create(options)) => create_key(&options).await,
+        Command::Keys(command) => keyring::run(&command).await,
         Command::Demo(command) => demo::run_demo(command).await,
         Command::Tour(options) => tour::tour(options).await,
-        Command::Ledger(LedgerCommand::Verify(options)) => books::verify(&options).await,
+        Command::Ledger(LedgerCommand::Verify(options)) => books::verify_ledger(&options).await,
+        Command::Audit(AuditCommand::Verify(options)) => books::verify_audit(&options).await,
+        Command::Heads(HeadsCommand::Export(options)) => books::export_heads(&options).await,
         Command::Events(EventsCommand::Tail(options)) => watch::tail(&options).await,
         Command::Simulator(options) => gateway::run(options).await,
         Command::CompilePlugin => anyhow::bail!("plugins are compiled before the runtime starts"),
@@ -147,11 +134,4 @@ async fn migrate(options: &Migrate) -> anyhow::Result<()> {
     }
     options.place.open(&settings, Schema::Migrate).await?;
     Ok(())
-}
-
-async fn create_key(options: &CreateKey) -> anyhow::Result<()> {
-    let settings = options.place.settings()?;
-    let kernel = options.place.open(&settings, Schema::Prepare).await?;
-    let unit = options.unit.as_deref().map(str::parse).transpose()?;
-    print(&keys::create(&kernel.db, &kernel.org, &options.scopes, unit.as_ref()).await?)
 }

@@ -1,7 +1,9 @@
 //! The kernel's promises, on both databases.
 
+mod audit;
 mod credentials;
 mod outbox;
+mod plugins;
 mod tenant;
 mod unit_of_work;
 mod vault;

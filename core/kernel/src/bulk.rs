@@ -6,17 +6,22 @@ use sea_orm::{ConnectionTrait, DbBackend, Value};
 use std::fmt::Write;
 
 /// A column of the rows.
-pub(crate) enum Column {
+#[derive(Debug, Clone)]
+pub enum Column {
+    /// Whole numbers, some of them absent.
     Numbers(Vec<Option<i64>>),
+    /// Texts.
     Texts(Vec<String>),
 }
 
 impl Column {
-    pub(crate) fn numbers(values: impl IntoIterator<Item = i64>) -> Column {
+    /// Numbers that are all there.
+    pub fn numbers(values: impl IntoIterator<Item = i64>) -> Column {
         Column::Numbers(values.into_iter().map(Some).collect())
     }
 
-    pub(crate) fn texts(values: impl IntoIterator<Item = String>) -> Column {
+    /// Texts.
+    pub fn texts(values: impl IntoIterator<Item = String>) -> Column {
         Column::Texts(values.into_iter().collect())
     }
 
@@ -57,7 +62,7 @@ impl Column {
 }
 
 /// A row source named `v`, with a column `place` for the order, and the values that go with it (from `$1` on).
-pub(crate) fn source<C: ConnectionTrait>(conn: &C, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
+pub fn source<C: ConnectionTrait>(conn: &C, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
     match conn.get_database_backend() {
         DbBackend::Postgres => {
             let arrays: Vec<String> = columns
@@ -93,13 +98,13 @@ fn json(columns: &[Column]) -> String {
 }
 
 /// The right side of `column …` for "is one of these", with `$place` as its placeholder.
-pub(crate) fn one_of_texts<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = String>) -> (String, Value) {
+pub fn one_of_texts<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = String>) -> (String, Value) {
     let column = Column::texts(values);
     one_of(conn, place, column)
 }
 
 /// The same for numbers.
-pub(crate) fn one_of_numbers<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = i64>) -> (String, Value) {
+pub fn one_of_numbers<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = i64>) -> (String, Value) {
     one_of(conn, place, Column::numbers(values))
 }
 
