@@ -4,9 +4,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Kernel, Problem, sql};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// How long a touchpoint is kept.
 pub(crate) const TOUCH_DAYS: i64 = 800;
@@ -55,6 +56,10 @@ impl Retention {
 impl Task for Retention {
     fn name(&self) -> &'static str {
         "attribution retention"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(60))
     }
 
     fn begin_term(&self) {

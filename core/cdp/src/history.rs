@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, OrgUnitId, PersonalRef, Timestamp};
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::time::format_rfc3339;
 use heyuan_kernel::{Error, Kernel, Problem, Tx, sql};
 use heyuan_lake::{EventRow, Lake, Tail};
@@ -15,6 +15,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Compression that keeps up with the pipeline.
 const ZSTD_LEVEL: i32 = 1;
@@ -234,6 +235,10 @@ pub(crate) struct Flush {
 impl Task for Flush {
     fn name(&self) -> &'static str {
         "flush to the lake"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(1))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Failure};
 use crate::guard;
 use crate::outbox;
+use crate::wake::{Named, Topic, Wakes};
 use crate::write_queue::WriteQueue;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,7 +13,6 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How often a unit is run again after losing a race for rows, before the caller hears of it.
 const CONTENTION_RETRIES_MAX: u32 = 8;
@@ -55,7 +55,7 @@ pub struct Database {
 struct Inner {
     reader: DatabaseConnection,
     writer: Writer,
-    committed: watch::Sender<u64>,
+    wakes: Wakes,
 }
 
 enum Writer {
@@ -68,11 +68,12 @@ enum Writer {
 /// An open write transaction, as a unit of work sees it.
 pub struct Tx {
     transaction: DatabaseTransaction,
+    named: Named,
 }
 
 impl Tx {
     pub(crate) fn new(transaction: DatabaseTransaction) -> Tx {
-        Tx { transaction }
+        Tx { transaction, named: Named::default() }
     }
 
     /// The connection to run statements on.
@@ -88,8 +89,16 @@ impl Tx {
         outbox::append(self, key, event).await
     }
 
-    pub(crate) async fn commit(self) -> Result<(), Error> {
-        Ok(self.transaction.commit().await?)
+    /// Says that the unit wrote what tasks wait for under this topic: they look again once it has committed.
+    pub fn wake(&self, topic: Topic) {
+        self.named.add(topic);
+    }
+
+    /// Commits, and answers what the unit named.
+    pub(crate) async fn commit(self) -> Result<Vec<Topic>, Error> {
+        let named = self.named.take();
+        self.transaction.commit().await?;
+        Ok(named)
     }
 
     pub(crate) async fn rollback(self) -> Result<(), Error> {
@@ -103,16 +112,16 @@ impl Database {
     /// # Errors
     /// [`Error::Database`] when it can't be reached.
     pub async fn open(location: &Location) -> Result<Database, Error> {
-        let (committed, _) = watch::channel(0);
+        let wakes = Wakes::default();
         let inner = match location {
             Location::Sqlite(path) => {
                 let writer = sea_orm::Database::connect(sqlite_options(path, 1)).await?;
                 let reader = sea_orm::Database::connect(sqlite_options(path, SQLITE_READERS_MAX)).await?;
-                Inner { reader, writer: Writer::Queue(WriteQueue::start(writer, sqlite_options(path, 1), committed.clone())), committed }
+                Inner { reader, writer: Writer::Queue(WriteQueue::start(writer, sqlite_options(path, 1), wakes.clone())), wakes }
             }
             Location::Postgres(url) => {
                 let reader = sea_orm::Database::connect(postgres_options(url)).await?;
-                Inner { reader, writer: Writer::Pool, committed }
+                Inner { reader, writer: Writer::Pool, wakes }
             }
         };
         Ok(Database { inner: Arc::new(inner) })
@@ -128,9 +137,9 @@ impl Database {
         self.inner.reader.get_database_backend()
     }
 
-    /// Changes whenever a unit of this process has committed; wakes whoever waits for work.
-    pub fn commits(&self) -> watch::Receiver<u64> {
-        self.inner.committed.subscribe()
+    /// What units of this process have committed, by topic.
+    pub fn wakes(&self) -> &Wakes {
+        &self.inner.wakes
     }
 
     /// Runs a unit of work: everything in one transaction, with the events that it emits, or nothing.
@@ -149,13 +158,7 @@ impl Database {
         guard::outside_unit("a second unit of work");
         match &self.inner.writer {
             Writer::Queue(queue) => queue.run(name, unit).await,
-            Writer::Pool => {
-                let result = self.write_pooled(name, &unit).await;
-                if result.is_ok() {
-                    self.inner.committed.send_modify(|count| *count = count.wrapping_add(1));
-                }
-                result
-            }
+            Writer::Pool => self.write_pooled(name, &unit).await,
         }
     }
 
@@ -184,7 +187,8 @@ impl Database {
         let tx = Tx::new(self.inner.reader.begin().await.map_err(Error::from)?);
         match AssertUnwindSafe(guard::inside_unit(name, unit(&tx))).catch_unwind().await {
             Ok(Ok(value)) => {
-                tx.commit().await?;
+                let named = tx.commit().await?;
+                self.inner.wakes.raise(&named);
                 Ok(value)
             }
             Ok(Err(error)) => {

@@ -45,19 +45,13 @@ pub async fn acquire(db: &Database, name: &str, holder: &str) -> Result<Option<F
         async move {
             let now = database_now(tx.conn()).await?.ms();
             let until = now + i64::try_from(LEASE_TIME.as_millis()).unwrap_or(i64::MAX);
-            sql::execute(
+            let row = sql::one(
                 tx.conn(),
                 "INSERT INTO kernel_lease (name, holder, fence, expires_at) VALUES ($1, $2, 1, $3)
                  ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at,
                    fence = CASE WHEN kernel_lease.holder = excluded.holder THEN kernel_lease.fence ELSE kernel_lease.fence + 1 END
-                 WHERE kernel_lease.holder = excluded.holder OR kernel_lease.expires_at <= $4",
+                 WHERE kernel_lease.holder = excluded.holder OR kernel_lease.expires_at <= $4 RETURNING fence",
                 [name.clone().into(), holder.clone().into(), until.into(), now.into()],
-            )
-            .await?;
-            let row = sql::one(
-                tx.conn(),
-                "SELECT fence FROM kernel_lease WHERE name = $1 AND holder = $2",
-                [name.clone().into(), holder.clone().into()],
             )
             .await?;
             row.map(|row| Ok(Fence { name, holder, number: sql::get(&row, "fence")? })).transpose()

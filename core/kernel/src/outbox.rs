@@ -9,6 +9,7 @@ use crate::database::{Database, Tx};
 use crate::error::Error;
 use crate::lease::Fence;
 use crate::sql;
+use crate::wake;
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Timestamp};
 use sea_orm::ConnectionTrait;
@@ -39,6 +40,7 @@ pub(crate) async fn append(tx: &Tx, key: &str, event: &DomainEvent) -> Result<()
         [key.into(), event.name().into(), body.into(), crate::time::now_ms().into()],
     )
     .await?;
+    tx.wake(wake::OUTBOX);
     Ok(())
 }
 
@@ -74,6 +76,7 @@ async fn number_rows(tx: &Tx) -> Result<u64, Error> {
         [base.into(), SEQUENCED_ROWS_MAX.into()],
     )
     .await?;
+    tx.wake(wake::NUMBERED);
     let next = base + i64::try_from(numbered).unwrap_or(0);
     sql::execute(
         tx.conn(),

@@ -3,16 +3,17 @@
 use crate::database::Database;
 use crate::error::Problem;
 use crate::lease::{self, Fence, LEASE_POLL};
-use futures::future::BoxFuture;
+use crate::wake::{Topic, Wakes};
+use futures::FutureExt;
+use futures::future::{BoxFuture, select_all};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// The lease's name.
 const LEASE: &str = "processor";
-/// A task that found nothing to do looks again after this long even when no commit of this process woke it: what other
-/// processes wrote is seen by then.
-const IDLE_POLL: Duration = Duration::from_millis(500);
+/// First pause after a step that failed; it doubles with each.
+const FAILURE_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between tries of a task that keeps failing.
 const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -21,14 +22,45 @@ const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub enum Progress {
     /// There may be more at once.
     Busy,
-    /// Nothing to do until something is committed.
+    /// Nothing to do until what the task waits for.
     Idle,
+}
+
+/// What an idle task waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// Commits of this process that wake it.
+    pub topics: &'static [Topic],
+    /// How long it lets more come together after a wake-up, so that a step takes many at once.
+    pub gather: Duration,
+    /// It looks again after this long in any case: for what turns by time, and for what other processes wrote.
+    pub at_most: Duration,
+}
+
+impl Waits {
+    /// Looks again after some time alone.
+    pub const fn time(at_most: Duration) -> Waits {
+        Waits { topics: &[], gather: Duration::ZERO, at_most }
+    }
+
+    /// Is woken by commits that named one of these topics.
+    pub const fn topics(topics: &'static [Topic], at_most: Duration) -> Waits {
+        Waits { topics, gather: Duration::ZERO, at_most }
+    }
+
+    /// Lets more come together after a wake-up.
+    #[must_use]
+    pub const fn gathering(self, gather: Duration) -> Waits {
+        Waits { gather, ..self }
+    }
 }
 
 /// Work that only the processor does, in steps that each check the fence in their own transaction.
 pub trait Task: Send + Sync {
     /// The name in logs and metrics.
     fn name(&self) -> &'static str;
+    /// What it waits for when a step found nothing.
+    fn waits(&self) -> Waits;
     /// One bounded step.
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>>;
     /// Called when this process becomes the processor, before the first step: what was remembered from an earlier term is dropped.
@@ -66,7 +98,7 @@ impl Processor {
         let mut workers = tokio::task::JoinSet::new();
         for task in &self.tasks {
             task.begin_term();
-            workers.spawn(work(task.clone(), fence.clone(), self.db.commits(), ended.clone()));
+            workers.spawn(work(task.clone(), fence.clone(), self.db.wakes().clone(), ended.clone()));
         }
         let mut renewed = Instant::now();
         loop {
@@ -93,27 +125,43 @@ impl Processor {
     }
 }
 
-async fn work(task: Arc<dyn Task>, fence: Fence, mut commits: watch::Receiver<u64>, mut ended: watch::Receiver<bool>) {
-    let mut pause = Duration::from_millis(20);
+async fn work(task: Arc<dyn Task>, fence: Fence, wakes: Wakes, mut ended: watch::Receiver<bool>) {
+    let waits = task.waits();
+    let mut followed: Vec<watch::Receiver<u64>> = waits.topics.iter().map(|topic| wakes.follow(topic)).collect();
+    let mut pause = FAILURE_PAUSE_MIN;
     while !*ended.borrow() {
-        commits.mark_unchanged();
-        match task.step(&fence).await {
+        followed.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let rest = match task.step(&fence).await {
             Ok(Progress::Busy) => {
-                pause = Duration::from_millis(20);
+                pause = FAILURE_PAUSE_MIN;
                 tokio::task::yield_now().await;
+                continue;
             }
             Ok(Progress::Idle) => {
-                pause = Duration::from_millis(20);
-                tokio::select! {
-                    _ = tokio::time::timeout(IDLE_POLL, commits.changed()) => {}
-                    _ = ended.wait_for(|end| *end) => {}
-                }
+                pause = FAILURE_PAUSE_MIN;
+                rest(&waits, &mut followed).boxed()
             }
             Err(problem) => {
                 tracing::warn!(task = task.name(), %problem, "a step of the processor failed; it is tried again");
-                let _ = tokio::time::timeout(pause, ended.wait_for(|end| *end)).await;
+                let failed = pause;
                 pause = (pause * 2).min(FAILURE_PAUSE_MAX);
+                tokio::time::sleep(failed).boxed()
             }
+        };
+        tokio::select! {
+            () = rest => {}
+            _ = ended.wait_for(|end| *end) => {}
         }
+    }
+}
+
+/// Until one of the topics is named, and what comes with it; or until it is time to look anyway.
+async fn rest(waits: &Waits, followed: &mut [watch::Receiver<u64>]) {
+    if followed.is_empty() {
+        return tokio::time::sleep(waits.at_most).await;
+    }
+    let woken = select_all(followed.iter_mut().map(|topic| topic.changed().boxed()));
+    if tokio::time::timeout(waits.at_most, woken).await.is_ok() && !waits.gather.is_zero() {
+        tokio::time::sleep(waits.gather).await;
     }
 }

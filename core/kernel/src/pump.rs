@@ -4,17 +4,24 @@ use crate::database::{Database, Tx};
 use crate::error::{Error, Failure, Kind, Problem};
 use crate::lease::Fence;
 use crate::outbox::{self, Envelope};
-use crate::processor::{Progress, Task};
+use crate::processor::{Progress, Task, Waits};
 use crate::sql;
+use crate::wake;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Events read ahead for one consumer.
 const BATCH_EVENTS_MAX: u64 = 200;
 /// Tries of one event before it is parked with its key.
 const TRIES_MAX: u32 = 5;
+
+/// How soon events that other processes wrote are numbered.
+const OTHERS_SEEN_WITHIN: Duration = Duration::from_millis(500);
+/// How long a numbering waits for more to number.
+const GATHERED_WITHIN: Duration = Duration::from_millis(30);
 
 /// What a reaction wants written, run inside the consumer's transaction (and again, should that lose a race).
 pub type Apply = Box<dyn for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<(), Error>> + Send + Sync>;
@@ -56,7 +63,6 @@ impl Pump {
         let mut parked = self.parked_keys().await?;
         let mut together: Vec<(Envelope, Apply)> = Vec::new();
         let mut keys: HashSet<String> = HashSet::new();
-        let mut applied_to = position;
         for envelope in batch {
             if !self.reaction.wants(envelope.event.name()) {
                 continue;
@@ -65,7 +71,6 @@ impl Pump {
                 self.flush(fence, &mut together, &mut parked, envelope.position - 1).await?;
                 keys.clear();
                 self.park(fence, &envelope, "an earlier event of its key is parked").await?;
-                applied_to = envelope.position;
                 continue;
             }
             // A second event of one key is decided on what the first one left behind.
@@ -82,11 +87,10 @@ impl Pump {
                     self.flush(fence, &mut together, &mut parked, envelope.position - 1).await?;
                     keys.clear();
                     self.settle_failure(fence, &envelope, &mut parked, problem).await?;
-                    applied_to = envelope.position;
                 }
             }
         }
-        self.flush(fence, &mut together, &mut parked, last.max(applied_to)).await?;
+        self.flush(fence, &mut together, &mut parked, last).await?;
         Ok(Progress::Busy)
     }
 
@@ -311,6 +315,11 @@ impl Task for Pump {
         self.reaction.consumer()
     }
 
+    fn waits(&self) -> Waits {
+        // The sequencer runs in the same process, so nothing new is missed; the time is for what was given up by an earlier term.
+        Waits::topics(&[wake::NUMBERED], Duration::from_secs(10))
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         self.pump(fence).boxed()
     }
@@ -332,6 +341,10 @@ impl Sequencer {
 impl Task for Sequencer {
     fn name(&self) -> &'static str {
         "outbox sequencer"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::topics(&[wake::OUTBOX], OTHERS_SEEN_WITHIN).gathering(GATHERED_WITHIN)
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -3,12 +3,13 @@
 use crate::database::Tx;
 use crate::error::{Error, Failure};
 use crate::guard;
+use crate::wake::{Topic, Wakes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// Units that may wait; beyond it callers wait for a place.
 const QUEUE_LENGTH_MAX: usize = 1024;
@@ -70,9 +71,9 @@ where
 
 impl WriteQueue {
     /// Starts the writer on an open connection; `options` open it anew after a failure.
-    pub(crate) fn start(connection: DatabaseConnection, options: ConnectOptions, committed: watch::Sender<u64>) -> WriteQueue {
+    pub(crate) fn start(connection: DatabaseConnection, options: ConnectOptions, wakes: Wakes) -> WriteQueue {
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
-        tokio::spawn(serve(connection, options, receiver, committed));
+        tokio::spawn(serve(connection, options, receiver, wakes));
         WriteQueue { sender }
     }
 
@@ -89,18 +90,14 @@ impl WriteQueue {
     }
 }
 
-async fn serve(
-    mut connection: DatabaseConnection,
-    options: ConnectOptions,
-    mut receiver: mpsc::Receiver<Box<dyn Unit>>,
-    committed: watch::Sender<u64>,
-) {
+async fn serve(mut connection: DatabaseConnection, options: ConnectOptions, mut receiver: mpsc::Receiver<Box<dyn Unit>>, wakes: Wakes) {
     while let Some(first) = receiver.recv().await {
         let mut group = Vec::new();
-        let result = run_group(&connection, first, &mut receiver, &mut group).await;
+        let mut named = Vec::new();
+        let result = run_group(&connection, first, &mut receiver, &mut group, &mut named).await;
         let failed = result.is_err();
         if !failed {
-            committed.send_modify(|count| *count = count.wrapping_add(1));
+            wakes.raise(&named);
         }
         for unit in group {
             unit.answer(result.clone());
@@ -133,6 +130,7 @@ async fn run_group(
     first: Box<dyn Unit>,
     receiver: &mut mpsc::Receiver<Box<dyn Unit>>,
     group: &mut Vec<Box<dyn Unit>>,
+    named: &mut Vec<Topic>,
 ) -> Result<(), DbErr> {
     let started = Instant::now();
     group.push(first);
@@ -143,7 +141,7 @@ async fn run_group(
         let savepoint = Tx::new(transaction.begin().await?);
         let keep = group[next].run(&savepoint).await;
         if keep {
-            savepoint.commit().await.map_err(as_db_err)?;
+            named.extend(savepoint.commit().await.map_err(as_db_err)?);
         } else {
             savepoint.rollback().await.map_err(as_db_err)?;
         }

@@ -22,11 +22,12 @@ use datafusion::prelude::SessionConfig;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Problem, guard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// Rows of a batch while merging: one batch of each input is in memory.
 const MERGE_BATCH_ROWS: usize = 2_048;
@@ -88,6 +89,10 @@ impl Compaction {
 impl Task for Compaction {
     fn name(&self) -> &'static str {
         "lake compaction"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(1))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

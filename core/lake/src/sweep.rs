@@ -4,7 +4,7 @@ use crate::{Error, Lake, catalog};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Problem, sql, time};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ impl Sweep {
         let now = kernel.clock.now();
         let grace = i64::try_from(self.lake.inner.config.replaced_grace_ms).unwrap_or(i64::MAX);
         let before = now.plus_ms(grace.saturating_neg()).ms();
-        if catalog::removable(kernel.db.reader(), before, now.ms(), 1).await?.is_empty() {
+        let pin = sql::one(kernel.db.reader(), "SELECT id FROM lake_pin WHERE expires_at <= $1 LIMIT 1", [now.ms().into()]).await?;
+        if pin.is_none() && catalog::removable(kernel.db.reader(), before, now.ms(), 1).await?.is_empty() {
             return Ok(false);
         }
         let fence = fence.clone();
@@ -97,6 +98,10 @@ impl Sweep {
 impl Task for Sweep {
     fn name(&self) -> &'static str {
         "lake sweep"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(1))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -6,9 +6,12 @@ use crate::mall::Mall;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Problem, sql};
+use std::time::Duration;
 
+/// How often an idle task looks for what is due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Payments, notifications or requests of one step.
 const STEP_MAX: i64 = 50;
 /// A notification that its own request did not get to apply is picked up after this long.
@@ -51,6 +54,10 @@ impl Task for Expiry {
         "mall order expiry"
     }
 
+    fn waits(&self) -> Waits {
+        Waits::time(LOOK_EVERY)
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         self.run(fence).map(|result| result.map_err(Problem::from)).boxed()
     }
@@ -81,6 +88,10 @@ impl Inbox {
 impl Task for Inbox {
     fn name(&self) -> &'static str {
         "mall payment inbox"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(LOOK_EVERY)
     }
 
     fn step<'a>(&'a self, _: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
@@ -154,6 +165,10 @@ impl Gateway {
 impl Task for Gateway {
     fn name(&self) -> &'static str {
         "mall gateway requests"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(LOOK_EVERY)
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -8,10 +8,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{EntryId, Line, MemberId};
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Kernel, Problem, Tx, sql};
 use heyuan_ledger::{ExpiredLot, Lots, Period, Transfer};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Lots or members of one transaction.
 const BATCH_MAX: u64 = 200;
@@ -37,6 +38,10 @@ impl Clockwork {
 impl Task for Clockwork {
     fn name(&self) -> &'static str {
         "membership clockwork"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(1))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -1,17 +1,12 @@
-//! Routes that belong to no wing: units, plugins, parked events, audit, health.
+//! Routes that belong to no wing: units, parked events, health.
 
-use crate::wiring::check_activation;
-use actix_web::dev::Payload;
-use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, get, post, put, web};
-use futures::future::LocalBoxFuture;
-use futures::{FutureExt, future};
-use heyuan_cdp::know::Know;
+use crate::access;
+use actix_web::{HttpRequest, HttpResponse, get, post, put, web};
+use futures::future;
 use heyuan_contract::{Line, OrgUnitId, UnitKind};
 use heyuan_kernel::error::{ProblemBody, codes};
-use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, read_body};
+use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
 use heyuan_kernel::org::OrgUnit;
-use heyuan_kernel::plugin::{MODULE_BYTES_MAX, Plugins, Version};
 use heyuan_kernel::pump::Pump;
 use heyuan_kernel::{Kernel, Problem, Rfc3339, Scope, sql};
 use serde::{Deserialize, Serialize};
@@ -21,17 +16,8 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 /// Registers the routes.
 pub(crate) fn routes(config: &mut ServiceConfig) {
-    config
-        .service(me)
-        .service(put_units)
-        .service(list_units)
-        .service(upload_plugin)
-        .service(list_plugins)
-        .service(activate_plugin)
-        .service(retire_plugin)
-        .service(list_parked)
-        .service(retry_parked)
-        .service(list_audit);
+    config.service(me).service(put_units).service(list_units).service(list_parked).service(retry_parked);
+    access::routes(config);
 }
 
 /// Who the key belongs to.
@@ -122,101 +108,6 @@ async fn list_units(
     Ok(web::Json(Page::of(items.collect(), limit, |unit| unit.id.to_string())))
 }
 
-/// A module's bytes, read only after the key was found good: a stranger uploads nothing.
-struct Module(Vec<u8>);
-
-impl FromRequest for Module {
-    type Error = Problem;
-    type Future = LocalBoxFuture<'static, Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let authenticated = Authenticated::from_request(request, &mut Payload::None);
-        let payload = payload.take();
-        async move {
-            authenticated.await?.0.require(Scope::Admin)?;
-            read_body(payload, MODULE_BYTES_MAX).await.map(Module)
-        }
-        .boxed_local()
-    }
-}
-
-#[utoipa::path(tag = "Plugins", summary = "Upload a version of a plugin", security(("key" = [])),
-    params(("name" = String, Path, description = "The plugin's name: 1 to 63 characters of a-z 0-9 -")),
-    request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component of the world tagger or benefit-rule"),
-    responses((status = 200, body = Version), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, body = ProblemBody, content_type = "application/problem+json")))]
-#[put("/v1/plugins/{name}/versions")]
-async fn upload_plugin(
-    Authenticated(actor): Authenticated,
-    plugins: web::Data<Plugins>,
-    name: web::Path<String>,
-    module: Module,
-) -> Result<web::Json<Version>, Problem> {
-    plugins.upload(&actor, &name, module.0).await.map(web::Json)
-}
-
-#[utoipa::path(tag = "Plugins", summary = "List versions of plugins", security(("key" = [])), params(PageQuery),
-    responses((status = 200, body = Page<Version>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
-#[get("/v1/plugins")]
-async fn list_plugins(
-    Authenticated(actor): Authenticated,
-    plugins: web::Data<Plugins>,
-    page: web::Query<PageQuery>,
-) -> Result<web::Json<Page<Version>>, Problem> {
-    let limit = page.limit()?;
-    let items = plugins.list(&actor, page.after()?, limit + 1).await?;
-    Ok(web::Json(Page::of(items, limit, |version| format!("{}@{}", version.name, version.digest))))
-}
-
-/// Which version counts from now on.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Activate {
-    /// SHA-256 of an uploaded version, in hex.
-    digest: String,
-    /// Lower runs first; 100 when left out.
-    priority: Option<i64>,
-}
-
-#[utoipa::path(tag = "Plugins", summary = "Make a version the one that counts, or go back to an earlier one", security(("key" = [])),
-    params(("name" = String, Path, description = "The plugin's name")), request_body = Activate,
-    responses((status = 200, body = Version), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
-#[post("/v1/plugins/{name}/activate")]
-async fn activate_plugin(
-    Authenticated(actor): Authenticated,
-    plugins: web::Data<Plugins>,
-    know: web::Data<Know>,
-    name: web::Path<String>,
-    body: Body<Activate>,
-) -> Result<web::Json<Version>, Problem> {
-    actor.require(Scope::Admin)?;
-    check_activation(&plugins, &know, &name, &body.0.digest).await?;
-    plugins.activate(&actor, &name, &body.0.digest, body.0.priority.unwrap_or(100)).await.map(web::Json)
-}
-
-#[utoipa::path(tag = "Plugins", summary = "Take a plugin out of service", security(("key" = [])),
-    params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 204), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
-#[post("/v1/plugins/{name}/retire")]
-async fn retire_plugin(
-    Authenticated(actor): Authenticated,
-    plugins: web::Data<Plugins>,
-    name: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    plugins.retire(&actor, &name).await?;
-    Ok(HttpResponse::NoContent().finish())
-}
-
 /// A domain event that a consumer could not apply.
 #[derive(Debug, Serialize, ToSchema)]
 struct Parked {
@@ -265,7 +156,7 @@ async fn list_parked(
     Ok(web::Json(Page::of(items, limit, |parked| parked.id.to_string())))
 }
 
-fn require_group_admin(actor: &heyuan_kernel::Actor) -> Result<(), Problem> {
+pub(crate) fn require_group_admin(actor: &heyuan_kernel::Actor) -> Result<(), Problem> {
     actor.require(Scope::Admin)?;
     match actor.unit() {
         None => Ok(()),
@@ -299,50 +190,6 @@ async fn retry_parked(
     Ok(web::Json(Retried { applied: pump.retry_parked().await? }))
 }
 
-/// An audited act.
-#[derive(Debug, Serialize, ToSchema)]
-struct Audited {
-    id: i64,
-    at: Rfc3339,
-    /// The key or member that acted.
-    actor: String,
-    /// What it did.
-    action: String,
-    /// On what.
-    object: String,
-    /// More facts; never personal data.
-    detail: serde_json::Value,
-}
-
-#[utoipa::path(tag = "Tenant", summary = "List audited acts", security(("key" = [])), params(PageQuery),
-    responses((status = 200, body = Page<Audited>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
-#[get("/v1/audit")]
-async fn list_audit(
-    Authenticated(actor): Authenticated,
-    kernel: web::Data<Kernel>,
-    page: web::Query<PageQuery>,
-) -> Result<web::Json<Page<Audited>>, Problem> {
-    require_group_admin(&actor)?;
-    let (after, limit) = (page.after_number()?.unwrap_or(0), page.limit()?);
-    let text = "SELECT id, at, actor, action, object, detail FROM kernel_audit WHERE id > $1 ORDER BY id LIMIT $2";
-    let rows = sql::all(kernel.db.reader(), text, [after.into(), (limit + 1).into()]).await?;
-    let mut items = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let detail: String = sql::get(row, "detail")?;
-        items.push(Audited {
-            id: sql::get(row, "id")?,
-            at: Rfc3339(heyuan_contract::Timestamp::clamped(sql::get(row, "at")?)),
-            actor: sql::get(row, "actor")?,
-            action: sql::get(row, "action")?,
-            object: sql::get(row, "object")?,
-            detail: serde_json::from_str(&detail).unwrap_or_default(),
-        });
-    }
-    Ok(web::Json(Page::of(items, limit, |audited| audited.id.to_string())))
-}
-
 /// Whether the process serves.
 #[utoipa::path(tag = "Health", summary = "The process lives", responses((status = 200, description = "It does")))]
 #[get("/livez")]
@@ -359,15 +206,9 @@ async fn readyz(kernel: web::Data<Kernel>) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().content_type("text/plain").body("ready\n"))
 }
 
-#[utoipa::path(tag = "Health", summary = "Metrics in the Prometheus text format", responses((status = 200, description = "Metrics")))]
-#[get("/metrics")]
-async fn metrics(running: web::Data<heyuan_kernel::telemetry::Running>) -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4")).body(running.render())
-}
-
 /// Registers health, metrics and nothing that needs a key.
 pub(crate) fn health_routes(config: &mut ServiceConfig) {
-    config.service(livez).service(readyz).service(metrics);
+    config.service(livez).service(readyz).service(crate::metrics::metrics);
 }
 
 /// What a path without a route answers.

@@ -4,13 +4,20 @@
 //! wings ask for. It is the only crate that knows every room. It promises that nothing is reachable before the process is ready,
 //! that a stop loses nothing that was acknowledged, and that what a stranger reads (help, problems, the API page) is whole.
 
+mod access;
 mod admin;
 mod books;
 mod cli;
 mod demo;
 mod gateway;
+#[cfg(test)]
+mod growth;
+mod keyring;
+mod metrics;
 mod page;
+mod patience;
 mod place;
+mod plugins;
 mod rooms;
 mod sandbox;
 mod serve;

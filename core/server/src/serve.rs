@@ -1,8 +1,10 @@
 //! `heyuan serve`: the process of a tenant, from its start to its stop.
 
 use crate::admin::{self, Pumps};
+use crate::metrics::Metrics;
 use crate::page;
 use crate::place::{Place, Schema};
+use crate::plugins;
 use crate::rooms::Rooms;
 use crate::settings::Settings;
 use actix_web::body::MessageBody;
@@ -17,6 +19,7 @@ use heyuan_kernel::pump::{Pump, Sequencer};
 use heyuan_kernel::{Kernel, Problem, telemetry};
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -65,18 +68,20 @@ async fn serve_http(
 ) -> anyhow::Result<()> {
     let document = web::Data::new(openapi().to_json()?);
     let kernel = web::Data::new(kernel);
+    let metrics = web::Data::new(Metrics::new());
     let server = HttpServer::new(move || {
         let (app, _) = App::new()
             .app_data(kernel.clone())
             .app_data(pumps.clone())
             .app_data(running.clone())
+            .app_data(metrics.clone())
             .app_data(document.clone())
             .app_data(web::PathConfig::default().error_handler(path_problem))
             .app_data(web::QueryConfig::default().error_handler(query_problem))
             .into_utoipa_app()
             .configure(|config| routes(config, Some(&rooms)))
             .split_for_parts();
-        let app = app.wrap(from_fn(strangers_first));
+        let app = app.wrap(from_fn(strangers_first)).wrap(from_fn(observed));
         app.service(page::docs).service(page::document).default_service(web::to(admin::no_such_path))
     })
     .workers(settings.http.workers)
@@ -118,6 +123,7 @@ fn announce(line: &str) {
 fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {
     admin::health_routes(config);
     admin::routes(config);
+    plugins::routes(config);
     Rooms::routes(config);
     if let Some(rooms) = rooms {
         rooms.provide(config);
@@ -160,6 +166,21 @@ const OWN_DOORS: &[&str] = &[
     "/v1/payments/notifications",
 ];
 
+/// A span and a duration for every request, whatever became of it.
+async fn observed(request: ServiceRequest, next: Next<impl MessageBody>) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let began = Instant::now();
+    let route = request.match_pattern().unwrap_or_default();
+    let method = request.method().clone();
+    let metrics = request.app_data::<web::Data<Metrics>>().cloned();
+    let span = tracing::debug_span!("request", http.method = %method, http.route = route);
+    let result = next.call(request).instrument(span).await;
+    if let Some(metrics) = metrics {
+        let status = result.as_ref().map_or_else(|error| error.as_response_error().status_code(), ServiceResponse::status);
+        metrics.answered(&method, &route, status.as_u16(), began.elapsed());
+    }
+    result
+}
+
 /// Refuses strangers before anything of their request is read, and finds each caller out once.
 async fn strangers_first(
     request: ServiceRequest,
@@ -170,9 +191,7 @@ async fn strangers_first(
         let actor = Authenticated::extract(request.request()).await?;
         request.extensions_mut().insert(actor.0);
     }
-    let route = request.match_pattern().unwrap_or_default();
-    let span = tracing::debug_span!("request", http.method = %request.method(), http.route = route);
-    next.call(request).instrument(span).await
+    next.call(request).await
 }
 
 fn path_problem(error: PathError, _: &HttpRequest) -> actix_web::Error {

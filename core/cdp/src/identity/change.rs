@@ -2,6 +2,7 @@
 
 use super::store::anchor;
 use crate::batch_sql::insert;
+use crate::inbox::sequence::INBOX;
 use crate::pipeline::IdentityChange;
 use heyuan_contract::{AnchorId, Cause, CustomerId, DomainEvent, OrgUnitId, Timestamp};
 use heyuan_kernel::{Error, Tx, sql};
@@ -16,6 +17,17 @@ pub(crate) async fn put_units(tx: &Tx, units: &BTreeSet<(AnchorId, OrgUnitId)>) 
     let rows = units.iter().map(|(anchor, unit)| vec![anchor.as_str().into(), unit.as_str().into()]).collect();
     insert(tx.conn(), "INSERT INTO cdp_customer_unit (anchor, unit) VALUES", "ON CONFLICT (anchor, unit) DO NOTHING", 2, rows).await?;
     Ok(())
+}
+
+/// Whether it is noted already that the identifiers were seen in these units.
+pub(crate) async fn are_known_units<C: ConnectionTrait>(conn: &C, units: &BTreeSet<(AnchorId, OrgUnitId)>) -> Result<bool, Error> {
+    for (anchor, unit) in units {
+        let text = "SELECT unit FROM cdp_customer_unit WHERE anchor = $1 AND unit = $2";
+        if sql::one(conn, text, [anchor.as_str().into(), unit.as_str().into()]).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Publishes merges and splits; an identifier that is new tells others nothing.
@@ -76,6 +88,7 @@ fn connected(changes: &[IdentityChange]) -> Vec<(BTreeSet<&CustomerId>, Vec<&Ide
 
 /// Leaves changes that were made outside the pipeline for its next batch.
 pub(crate) async fn leave_pending(tx: &Tx, changes: &[IdentityChange]) -> Result<(), Error> {
+    tx.wake(INBOX);
     let rows: Vec<Vec<Value>> = changes
         .iter()
         .map(|change| {

@@ -5,7 +5,9 @@ use crate::collect::sender::{Sender, Spelling};
 use crate::inbox::block::{self, Entry, Part};
 use futures::FutureExt;
 use heyuan_contract::Timestamp;
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::lease::Fence;
+use heyuan_kernel::wake::Topic;
 use heyuan_kernel::{Error, Kernel, Tx, sql};
 use std::sync::Arc;
 
@@ -39,11 +41,15 @@ async fn number_blocks(tx: &Tx) -> Result<u64, Error> {
     let text = "SELECT id, events FROM cdp_inbox_block WHERE first_position IS NULL ORDER BY id LIMIT $1";
     let rows = sql::all(tx.conn(), text, [BLOCKS_MAX.into()]).await?;
     let mut next = base + 1;
+    let (mut ids, mut positions) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for row in &rows {
-        let (id, events): (i64, i64) = (sql::get(row, "id")?, sql::get(row, "events")?);
-        sql::execute(tx.conn(), "UPDATE cdp_inbox_block SET first_position = $1 WHERE id = $2", [next.into(), id.into()]).await?;
-        next += events;
+        ids.push(sql::get::<i64>(row, "id")?);
+        positions.push(next);
+        next += sql::get::<i64>(row, "events")?;
     }
+    let (from, values) = bulk::source(tx.conn(), &["block", "begins"], &[Column::numbers(ids), Column::numbers(positions)]);
+    let text = format!("UPDATE cdp_inbox_block SET first_position = v.begins FROM {from} WHERE cdp_inbox_block.id = v.block");
+    sql::execute(tx.conn(), &text, values).await?;
     set_position(tx.conn(), SEQUENCED, next - 1).await?;
     Ok(u64::try_from(rows.len()).unwrap_or(0))
 }
@@ -65,6 +71,9 @@ pub(crate) async fn append(
     write(tx, count, arrived_at, Vec::new(), payload).await
 }
 
+/// Blocks that the pipeline has not read, and other work for its next batch.
+pub(crate) const INBOX: Topic = "inbox";
+
 /// Writes a block.
 pub(crate) async fn write(tx: &Tx, events: i64, arrived_at: Timestamp, skipped: Vec<u8>, payload: Vec<u8>) -> Result<(), Error> {
     let bytes = i64::try_from(payload.len()).unwrap_or(i64::MAX);
@@ -74,5 +83,6 @@ pub(crate) async fn write(tx: &Tx, events: i64, arrived_at: Timestamp, skipped: 
         [events.into(), bytes.into(), arrived_at.ms().into(), skipped.into(), payload.into()],
     )
     .await?;
+    tx.wake(INBOX);
     Ok(())
 }

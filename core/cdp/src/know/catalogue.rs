@@ -6,12 +6,15 @@ use super::predicate::Predicate;
 use super::state::FeatureId;
 use super::tagger::ActiveTagger;
 use heyuan_contract::OrgUnitId;
+use heyuan_kernel::wake::Topic;
 use heyuan_kernel::{Error, sql};
 use sea_orm::{ConnectionTrait, QueryResult};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Definitions of one kind that a tenant may have.
+/// What features, tags, segments and taggers are defined has changed.
+pub(crate) const DEFINITIONS: Topic = "definitions";
 pub(crate) const DEFINITIONS_MAX: u64 = 500;
 
 /// How far a feature has come.

@@ -1,6 +1,6 @@
 //! Declaring features, writing tag rules, and looking them up.
 
-use super::catalogue::{Catalogue, DEFINITIONS_MAX, Feature, TagCase, TagRule};
+use super::catalogue::{Catalogue, DEFINITIONS, DEFINITIONS_MAX, Feature, TagCase, TagRule};
 use super::expression::Expression;
 use super::predicate::Predicate;
 use super::{Know, codes, parse};
@@ -302,6 +302,7 @@ impl Know {
                     if sql::execute(tx.conn(), text, [version.into()]).await? != 1 {
                         return Err(Error::Stale("what is defined"));
                     }
+                    tx.wake(DEFINITIONS);
                     let mut values = change.values.clone();
                     if change.takes_feature_id {
                         sql::execute(tx.conn(), "UPDATE cdp_know_counter SET value = value + 1 WHERE name = 'feature'", []).await?;

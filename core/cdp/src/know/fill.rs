@@ -1,7 +1,7 @@
 //! Fills a feature that was declared while events flow: history up to a position, from there on the stream.
 
 use super::Know;
-use super::catalogue::{Catalogue, Feature, FeatureState};
+use super::catalogue::{Catalogue, DEFINITIONS, Feature, FeatureState};
 use super::knowing::told;
 use super::memory::{Writes, advance_revision};
 use super::state::AnchorState;
@@ -11,10 +11,11 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use heyuan_contract::AnchorId;
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Error, Problem, sql};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Anchors whose history is written at a time.
@@ -191,6 +192,7 @@ impl Fill {
 async fn move_definitions(tx: &heyuan_kernel::Tx, catalogue: &Catalogue) -> Result<(), Error> {
     let text = "UPDATE cdp_know_counter SET value = value + 1 WHERE name = 'definitions' AND value = $1";
     let moved = sql::execute(tx.conn(), text, [catalogue.version.into()]).await?;
+    tx.wake(DEFINITIONS);
     if moved == 1 { Ok(()) } else { Err(Error::Stale("what is defined")) }
 }
 
@@ -218,6 +220,10 @@ async fn gather(know: &Know, feature: &Feature, open: &mut Open) -> Result<(BTre
 impl Task for Fill {
     fn name(&self) -> &'static str {
         "know fill"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::topics(&[DEFINITIONS], Duration::from_millis(500))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

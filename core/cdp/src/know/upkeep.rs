@@ -1,17 +1,18 @@
 //! What the processor does between batches: what turns by time, what was defined anew, and what has been kept long enough.
 
 use super::Know;
-use super::catalogue::{Catalogue, FeatureState};
+use super::catalogue::{Catalogue, DEFINITIONS, FeatureState};
 use super::knowing::Touched;
 use super::memory::{Writes, read_standing};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{Cause, CustomerId, DomainEvent, SegmentId, Timestamp};
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Error, Problem, Tx, sql};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// Customers of one step: bounds how long it holds the writer.
 const STEP_CUSTOMERS_MAX: u64 = 500;
@@ -168,6 +169,7 @@ impl Cursor {
         if moved != 1 {
             return Err(Error::Stale("what is defined"));
         }
+        tx.wake(DEFINITIONS);
         let next = |cursor: i64| self.until.map(|until| until.max(cursor));
         for feature in self.catalogue.features.iter().filter(|feature| feature.state == FeatureState::Ready) {
             if let Some(cursor) = feature.cursor {
@@ -235,6 +237,10 @@ async fn set_cursor(tx: &Tx, text: &str, name: &str, cursor: Option<i64>) -> Res
 impl Task for Upkeep {
     fn name(&self) -> &'static str {
         "know upkeep"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::topics(&[DEFINITIONS], Duration::from_millis(500))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -5,11 +5,11 @@ use crate::settings::Collect;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
-use heyuan_kernel::time::now_ms;
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Kernel, Problem, sql};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 /// How often it is looked for what is too old.
 const LOOK_EVERY_MS: i64 = 10 * 60_000;
@@ -31,9 +31,13 @@ impl Task for Retention {
         "inbox retention"
     }
 
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(10))
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         async move {
-            let now = now_ms();
+            let now = self.kernel.clock.now().ms();
             if now - self.looked_at.load(Ordering::Relaxed) < LOOK_EVERY_MS {
                 return Ok(Progress::Idle);
             }

@@ -9,22 +9,29 @@ use crate::event_type::faults::{self, Counts};
 use crate::history;
 use crate::identity::plan::{Plan, Sighting};
 use crate::identity::{Rules, change};
+use crate::inbox::sequence::INBOX;
 use crate::inbox::{block, sequence};
 use crate::settings::Collect;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{DomainEvent, Timestamp};
+use heyuan_kernel::bulk;
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::processor::{Progress, Task};
+use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Error, Kernel, Problem, Tx, sql};
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The position up to which events are known.
 pub(crate) const PROCESSED: &str = "processed";
 /// A batch takes no further block once it holds this many events.
 const BATCH_EVENTS: i64 = 2_000;
+/// How soon blocks that other processes wrote are seen.
+const OTHERS_SEEN_WITHIN: Duration = Duration::from_millis(500);
+/// How long a batch waits for more to come with it.
+const GATHERED_WITHIN: Duration = Duration::from_millis(20);
 /// Blocks looked at for one batch.
 const BATCH_BLOCKS: i64 = 256;
 
@@ -61,6 +68,10 @@ struct Read {
 impl Task for Pipeline {
     fn name(&self) -> &'static str {
         "inbox pipeline"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::topics(&[INBOX], OTHERS_SEEN_WITHIN).gathering(GATHERED_WITHIN)
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
@@ -113,11 +124,14 @@ impl Pipeline {
                 break;
             }
         }
+        let (one_of, value) = bulk::one_of_numbers(reader, 1, chosen.iter().map(|(id, _)| *id));
+        let text = format!("SELECT first_position, skipped, payload FROM cdp_inbox_block WHERE id {one_of} ORDER BY first_position");
         let mut sealed = Vec::with_capacity(chosen.len());
-        for (id, first) in &chosen {
-            let row = sql::one(reader, "SELECT skipped, payload FROM cdp_inbox_block WHERE id = $1", [(*id).into()]).await?;
-            let row = row.ok_or(Error::Stale("an inbox block"))?;
-            sealed.push((*first, sql::get::<Vec<u8>>(&row, "skipped")?, sql::get::<Vec<u8>>(&row, "payload")?));
+        for row in sql::all(reader, &text, [value]).await? {
+            sealed.push((sql::get::<i64>(&row, "first_position")?, sql::get::<Vec<u8>>(&row, "skipped")?, sql::get::<Vec<u8>>(&row, "payload")?));
+        }
+        if sealed.len() < chosen.len() {
+            return Err(Error::Stale("an inbox block"));
         }
         let ground = Ground { types: self.types.types(), own_time_ms_max: self.settings.own_time_days_max * 86_400_000 };
         let key = self.kernel.keys.inbox().clone();
@@ -227,9 +241,8 @@ impl Ready {
         change::emit(tx, &self.plan.changes, self.now).await?;
         change::drop_pending(tx, self.pending).await?;
         faults::add(tx, &self.counts, self.now).await?;
-        for id in &self.blocks {
-            sql::execute(tx.conn(), "DELETE FROM cdp_inbox_block WHERE id = $1", [(*id).into()]).await?;
-        }
+        let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, self.blocks.iter().copied());
+        sql::execute(tx.conn(), &format!("DELETE FROM cdp_inbox_block WHERE id {one_of}"), [value]).await?;
         if self.batch.to > self.before {
             history::write(tx, self.batch.from, self.batch.to, self.batch.events.len(), self.now, &self.known).await?;
             set_position(tx.conn(), PROCESSED, self.batch.to).await?;
