@@ -1,4 +1,8 @@
-//! The register of plugins: versions by digest, which one is active, and how a wing sees them.
+//! The register of plugins: versions by digest, what they may read, which one is active, and how a wing sees them.
+
+mod approval;
+
+pub use approval::Approval;
 
 use crate::actor::{Actor, Scope};
 use crate::audit;
@@ -9,6 +13,7 @@ use crate::time::now_ms;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -71,9 +76,17 @@ pub struct Version {
     pub state: String,
     /// What the plugin says of itself.
     pub description: serde_json::Value,
+    /// What it would read: features as the tenant spells them, and `input.member` or `input.order_lines`.
+    pub reads: Vec<String>,
+    /// What of `reads` the tenant approved; a version is activated once this is all of it.
+    pub approved: Vec<String>,
     /// Who uploaded it.
     pub uploaded_by: String,
 }
+
+/// The columns of a version, beside what is approved for its name.
+const VERSION: &str = "SELECT v.name, v.digest, v.kind, v.state, v.description, v.uploaded_by, a.approved
+  FROM kernel_plugin_version v LEFT JOIN kernel_plugin_approval a ON a.name = v.name";
 
 /// An active plugin and the pointer's generation, which changes with every activation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +101,8 @@ pub struct Active {
     pub generation: i64,
     /// What the plugin says of itself.
     pub description: serde_json::Value,
+    /// What it reads although nobody approved it. Activation leaves nothing here; whoever calls a plugin looks again.
+    pub unapproved: Vec<String>,
 }
 
 /// The register.
@@ -135,7 +150,7 @@ impl Plugins {
     /// # Errors
     /// `forbidden`; `invalid_request` with what the sandbox found; `conflict` when the name belongs to another kind.
     pub async fn upload(&self, actor: &Actor, name: &str, module: Vec<u8>) -> Result<Version, Problem> {
-        actor.require(Scope::Admin)?;
+        require_group_admin(actor)?;
         check_name(name)?;
         if module.len() > MODULE_BYTES_MAX {
             return Err(Problem::new(codes::BODY_TOO_LARGE, format!("a module has at most {MODULE_BYTES_MAX} bytes")));
@@ -191,12 +206,8 @@ impl Plugins {
     }
 
     async fn version(&self, name: &str, digest: &str) -> Result<Version, Problem> {
-        let row = sql::one(
-            self.db.reader(),
-            "SELECT name, digest, kind, state, description, uploaded_by FROM kernel_plugin_version WHERE name = $1 AND digest = $2",
-            [name.into(), digest.into()],
-        )
-        .await?;
+        let text = format!("{VERSION} WHERE v.name = $1 AND v.digest = $2");
+        let row = sql::one(self.db.reader(), &text, [name.into(), digest.into()]).await?;
         let row = row.ok_or_else(|| Problem::not_found("plugin version", format!("{name}@{digest}")))?;
         Ok(read_version(&row)?)
     }
@@ -207,33 +218,32 @@ impl Plugins {
     /// `forbidden`; the database's.
     pub async fn list(&self, actor: &Actor, after: Option<String>, limit: u64) -> Result<Vec<Version>, Problem> {
         actor.require(Scope::Admin)?;
-        let rows = sql::all(
-            self.db.reader(),
-            "SELECT name, digest, kind, state, description, uploaded_by FROM kernel_plugin_version
-             WHERE name || '@' || digest > $1 ORDER BY name || '@' || digest LIMIT $2",
-            [after.unwrap_or_default().into(), limit.into()],
-        )
-        .await?;
+        let text = format!("{VERSION} WHERE v.name || '@' || v.digest > $1 ORDER BY v.name || '@' || v.digest LIMIT $2");
+        let rows = sql::all(self.db.reader(), &text, [after.unwrap_or_default().into(), limit.into()]).await?;
         Ok(rows.iter().map(read_version).collect::<Result<_, _>>()?)
     }
 
     /// Makes a version the one that counts; rolling back is activating an earlier one. Running decisions finish on what they began
-    /// with, and decide again when they find the pointer moved.
+    /// with, and decide again when they find the pointer moved. What is in `approve` is added to what the plugin may read.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`.
-    pub async fn activate(&self, actor: &Actor, name: &str, digest: &str, priority: i64) -> Result<Version, Problem> {
-        actor.require(Scope::Admin)?;
+    /// `forbidden`; `not_found`; `approval_needed` when the version reads what is not approved.
+    pub async fn activate(&self, actor: &Actor, name: &str, digest: &str, priority: i64, approve: &[String]) -> Result<Version, Problem> {
+        require_group_admin(actor)?;
         let version = self.version(name, digest).await?;
+        approval::check_added(name, &version.reads, approve)?;
         self.ready(digest).await?;
         let entry = audit::Entry::new(actor, "activate plugin", name).detail("digest", digest);
-        let kind = version.kind;
+        let (kind, reads) = (version.kind, version.reads);
+        let (actor, approve) = (actor.clone(), approve.to_vec());
         let (name, digest) = (version.name, version.digest);
         let key = (name.clone(), digest.clone());
         self.db
             .write("activate plugin", move |tx| {
                 let (name, digest, entry) = (name.clone(), digest.clone(), entry.clone());
+                let (actor, reads, approve) = (actor.clone(), reads.clone(), approve.clone());
                 async move {
+                    approval::add(tx, &actor, &name, &reads, &approve).await?;
                     sql::execute(
                         tx.conn(),
                         "INSERT INTO kernel_plugin_pointer (name, kind, digest, priority, generation, activated_at) VALUES ($1, $2, $3, $4, 1, $5)
@@ -262,7 +272,7 @@ impl Plugins {
     /// # Errors
     /// `forbidden`; `not_found` when it is not active.
     pub async fn retire(&self, actor: &Actor, name: &str) -> Result<(), Problem> {
-        actor.require(Scope::Admin)?;
+        require_group_admin(actor)?;
         let entry = audit::Entry::new(actor, "retire plugin", name);
         let name = name.to_owned();
         let missing = Problem::not_found("active plugin", &name);
@@ -293,25 +303,20 @@ impl Plugins {
     /// # Errors
     /// The database's.
     pub async fn active(&self, kind: PluginKind) -> Result<Vec<Active>, Error> {
-        let rows = sql::all(
-            self.db.reader(),
-            "SELECT p.name, p.digest, p.priority, p.generation, v.description FROM kernel_plugin_pointer p
-             JOIN kernel_plugin_version v ON v.name = p.name AND v.digest = p.digest WHERE p.kind = $1 ORDER BY p.priority, p.name LIMIT $2",
-            [kind.as_str().into(), NAMES_MAX.into()],
-        )
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let description: String = sql::get(row, "description")?;
-                Ok(Active {
-                    name: sql::get(row, "name")?,
-                    digest: sql::get(row, "digest")?,
-                    priority: sql::get(row, "priority")?,
-                    generation: sql::get(row, "generation")?,
-                    description: serde_json::from_str(&description).unwrap_or_default(),
-                })
-            })
-            .collect()
+        let text = "SELECT p.name, p.digest, p.priority, p.generation, v.description, a.approved FROM kernel_plugin_pointer p
+             JOIN kernel_plugin_version v ON v.name = p.name AND v.digest = p.digest
+             LEFT JOIN kernel_plugin_approval a ON a.name = p.name WHERE p.kind = $1 ORDER BY p.priority, p.name LIMIT $2";
+        let rows = sql::all(self.db.reader(), text, [kind.as_str().into(), NAMES_MAX.into()]).await?;
+        rows.iter().map(read_active).collect()
+    }
+
+    /// What a version reads although nobody approved it, looked up now; also of one that was in force a moment ago.
+    ///
+    /// # Errors
+    /// `not_found`; the database's.
+    pub async fn unapproved(&self, name: &str, digest: &str) -> Result<Vec<String>, Problem> {
+        let version = self.version(name, digest).await?;
+        Ok(approval::missing(&version.reads, &version.approved.into_iter().collect()))
     }
 
     /// Fails a deciding transaction when the pointers of a kind are no longer those that the decision was made with.
@@ -337,15 +342,49 @@ fn check_name(name: &str) -> Result<(), Problem> {
     if fits { Ok(()) } else { Err(Problem::invalid("name", "expected 1 to 63 characters of a-z 0-9 -")) }
 }
 
+/// A plugin works on the whole group's customers, so a key of one unit does not rule it.
+fn require_group_admin(actor: &Actor) -> Result<(), Problem> {
+    actor.require(Scope::Admin)?;
+    match actor.unit() {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(codes::FORBIDDEN, "plugins work on the whole group; this needs a key of the whole group")),
+    }
+}
+
+fn read_description(row: &sea_orm::QueryResult) -> Result<serde_json::Value, Error> {
+    let description: String = sql::get(row, "description")?;
+    serde_json::from_str(&description).map_err(|error| Error::Corrupt { what: "description of a plugin", why: error.to_string() })
+}
+
+fn read_approved(row: &sea_orm::QueryResult) -> Result<BTreeSet<String>, Error> {
+    approval::parse(sql::get::<Option<String>>(row, "approved")?.as_deref())
+}
+
+fn read_active(row: &sea_orm::QueryResult) -> Result<Active, Error> {
+    let description = read_description(row)?;
+    Ok(Active {
+        name: sql::get(row, "name")?,
+        digest: sql::get(row, "digest")?,
+        priority: sql::get(row, "priority")?,
+        generation: sql::get(row, "generation")?,
+        unapproved: approval::missing(&approval::declared(&description)?, &read_approved(row)?),
+        description,
+    })
+}
+
 fn read_version(row: &sea_orm::QueryResult) -> Result<Version, Error> {
     let kind: String = sql::get(row, "kind")?;
-    let description: String = sql::get(row, "description")?;
+    let description = read_description(row)?;
+    let reads = approval::declared(&description)?;
+    let approved = read_approved(row)?;
     Ok(Version {
         name: sql::get(row, "name")?,
         digest: sql::get(row, "digest")?,
         kind: PluginKind::parse(&kind).ok_or(Error::Corrupt { what: "plugin kind", why: kind })?,
         state: sql::get(row, "state")?,
-        description: serde_json::from_str(&description).unwrap_or_default(),
+        description,
+        approved: reads.iter().filter(|value| approved.contains(*value)).cloned().collect(),
+        reads,
         uploaded_by: sql::get(row, "uploaded_by")?,
     })
 }

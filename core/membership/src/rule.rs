@@ -2,6 +2,7 @@
 
 use futures::future::BoxFuture;
 use heyuan_kernel::Problem;
+use heyuan_kernel::plugin::Active;
 use serde::{Deserialize, Serialize};
 
 /// Everything that a rule may be shown, before the host cuts it to what the rule declared.
@@ -150,8 +151,8 @@ pub trait BenefitRules: Send + Sync {
     /// The input as the canonical bytes of the rule's world, cut to what the rule's description declares.
     ///
     /// # Errors
-    /// A problem when the description can't be read.
-    fn canonical(&self, description: &serde_json::Value, input: &RuleInput) -> Result<Vec<u8>, Problem>;
+    /// A problem when the description can't be read, or reads what the tenant did not approve.
+    fn canonical(&self, rule: &Active, input: &RuleInput) -> Result<Vec<u8>, Problem>;
 
     /// Runs the rule of a digest on canonical bytes, in a fresh instance within its limits.
     fn decide<'a>(&'a self, digest: &'a str, input: &'a [u8]) -> BoxFuture<'a, Result<RuleAnswer, RuleError>>;

@@ -8,13 +8,14 @@ use actix_web::web;
 use heyuan_attribution::Attribution;
 use heyuan_cdp::Cdp;
 use heyuan_cdp::know::Know;
-use heyuan_kernel::Kernel;
+use heyuan_kernel::chain::{Chain, Sealer};
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::plugin::Plugins;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
+use heyuan_kernel::{Kernel, audit};
 use heyuan_lake::Lake;
-use heyuan_ledger::{Ledger, Sealer};
+use heyuan_ledger::Ledger;
 use heyuan_mall::Mall;
 use heyuan_membership::Membership;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) struct Rooms {
     pub(crate) plugins: Plugins,
     pub(crate) credentials: Credentials,
     ledger: Ledger,
+    audit: Chain,
     lake: Lake,
     cdp: Cdp,
     know: Know,
@@ -41,7 +43,7 @@ impl Rooms {
         let plugins = Plugins::new(kernel.db.clone(), sandbox.clone());
         let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
         let ledger = Ledger::new(kernel.clone());
-        let hooks = Arc::new(Hooks { plugins: plugins.clone(), sandbox, zone: kernel.zone.clone() });
+        let hooks = Arc::new(Hooks::new(plugins.clone(), sandbox, kernel.zone.clone()));
         let cdp = Cdp::open(kernel.clone(), settings.collect.clone(), &place.data).await?;
         let mut lake_settings = settings.lake.clone();
         if lake_settings.dir.as_os_str().is_empty() {
@@ -59,7 +61,8 @@ impl Rooms {
         let _ = members.0.set(membership.clone());
         let mall = Mall::new(kernel.clone(), members, settings.mall.clone());
         let attribution = Attribution::new(kernel.clone(), identities);
-        Ok(Rooms { plugins, credentials, ledger, lake, cdp, know, membership, mall, attribution })
+        let audit = audit::chain(kernel);
+        Ok(Rooms { plugins, credentials, ledger, audit, lake, cdp, know, membership, mall, attribution })
     }
 
     /// What the rooms do when others' facts arrive.
@@ -77,7 +80,8 @@ impl Rooms {
         let mut all = self.cdp.tasks(vec![Arc::new(self.know.clone())]);
         all.extend(self.know.tasks());
         all.extend(self.lake.tasks());
-        all.push(Arc::new(Sealer::new(self.ledger.clone())));
+        all.push(Arc::new(Sealer::new(self.ledger.chain())));
+        all.push(Arc::new(Sealer::new(self.audit.clone())));
         all.extend(self.membership.tasks());
         all.extend(self.mall.tasks());
         all.extend(self.attribution.tasks());

@@ -9,7 +9,7 @@ use heyuan_kernel::error::{Code, Kind};
 use heyuan_kernel::guard::outside_unit;
 use heyuan_kernel::plugin::{Installed, PluginKind, Runtime};
 use heyuan_kernel::{Kernel, Problem};
-use heyuan_plugin_host::{CallError, CompilerCommand, Description, Digest, Error, Host, HostConfig};
+use heyuan_plugin_host::{CallError, CompilerCommand, Description, Digest, Error, Host, HostConfig, Stop};
 
 /// A module that the sandbox does not take.
 const INVALID_PLUGIN: Code = Code::new(Kind::Invalid, "invalid_plugin", "The plugin is not accepted", "插件未通过检查");
@@ -65,6 +65,10 @@ impl Runtime for Sandbox {
 
 fn refusal(error: Error) -> Problem {
     match &error {
+        // The plugin could not say what it is because the host had no time for it.
+        Error::Describe { source: CallError::Stopped { stop: Stop::Busy, .. } | CallError::Engine(_), .. } => {
+            Problem::new(PLUGIN_UNAVAILABLE, chain(&error)).retry_after_s(1)
+        }
         Error::CompilerStopped { .. } | Error::Config(_) | Error::Store { .. } | Error::Tampered { .. } | Error::NotInstalled(_) => {
             tracing::error!(error = %chain(&error), "the plugin host failed");
             Problem::new(PLUGIN_UNAVAILABLE, error.to_string()).retry_after_s(5)
@@ -84,8 +88,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A failed call, for whoever waits for its answer.
+/// A call that failed for no row's sake, for whoever waits for its answer; without words of the guest's, which may speak of people.
 pub(crate) fn call_problem(name: &str, error: &CallError) -> Problem {
-    tracing::warn!(plugin = name, %error, "a plugin call gave no answer");
-    Problem::new(PLUGIN_UNAVAILABLE, format!("plugin {name}: {error}")).retry_after_s(1)
+    Problem::new(PLUGIN_UNAVAILABLE, format!("plugin {name}: {}", error.class())).retry_after_s(1)
+}
+
+/// A plugin that would read what is not approved, for whoever waits for its answer.
+pub(crate) fn unapproved_problem(name: &str, unapproved: &str) -> Problem {
+    Problem::new(PLUGIN_UNAVAILABLE, format!("plugin {name} reads what is not approved: {unapproved}")).retry_after_s(60)
 }

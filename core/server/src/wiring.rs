@@ -1,6 +1,7 @@
 //! What one wing asks of another, answered: the implementations of the traits that consumers own.
 
-use crate::sandbox::{Sandbox, call_problem};
+use crate::patience::Patience;
+use crate::sandbox::{Sandbox, call_problem, unapproved_problem};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use heyuan_cdp::know::{self, ActiveTagger, ColumnValues, EventPages, History, Know, TagColumn, TaggerFeature, Taggers, Value};
@@ -8,13 +9,14 @@ use heyuan_cdp::{Cdp, Known};
 use heyuan_contract::{AnchorId, CustomerId, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::error::codes;
 use heyuan_kernel::guard::outside_unit;
-use heyuan_kernel::plugin::{PluginKind, Plugins};
+use heyuan_kernel::plugin::{Active, PluginKind, Plugins};
 use heyuan_kernel::{Actor, Problem, Zone};
 use heyuan_lake::{EventRow, Lake, Scan, ScanOrder};
 use heyuan_membership::{BenefitRules, Change, FeatureValue, Features, Membership, RuleAnswer, RuleError, RuleInput};
 use heyuan_plugin_host::{self as host, BenefitRuleDescription, CallError, Description, Digest, TagValue, TaggerDescription};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// Pages of a customer's history read at most: past that, a value as of long ago is refused rather than wrong.
 const HISTORY_PAGES_MAX: usize = 200;
@@ -23,12 +25,18 @@ const HISTORY_PAGE_EVENTS: usize = 1000;
 
 /// Plugins as the wings' hooks call them.
 pub(crate) struct Hooks {
-    pub(crate) plugins: Plugins,
-    pub(crate) sandbox: Arc<Sandbox>,
-    pub(crate) zone: Zone,
+    plugins: Plugins,
+    sandbox: Arc<Sandbox>,
+    zone: Zone,
+    patience: Patience,
 }
 
 impl Hooks {
+    /// Hooks over the register and the sandbox.
+    pub(crate) fn new(plugins: Plugins, sandbox: Arc<Sandbox>, zone: Zone) -> Hooks {
+        Hooks { plugins, sandbox, zone, patience: Patience::new() }
+    }
+
     /// The version, made ready in this process first where another one activated it.
     async fn ready(&self, digest: &str) -> Result<Digest, Problem> {
         let parsed: Digest = digest.parse().map_err(|_| Problem::not_found("plugin version", digest))?;
@@ -62,26 +70,40 @@ impl Taggers for Hooks {
         .boxed()
     }
 
-    fn evaluate<'a>(&'a self, digest: &'a str, batch: know::TaggerBatch) -> BoxFuture<'a, Result<Vec<TagColumn>, Problem>> {
+    fn evaluate<'a>(&'a self, asked: &'a ActiveTagger, batch: know::TaggerBatch) -> BoxFuture<'a, Result<know::TaggerAnswer, Problem>> {
         async move {
             outside_unit("a tagger");
-            let digest = self.ready(digest).await?;
+            // Looked up for every call: what a plugin is shown depends on what is approved now.
+            refuse_unapproved(&asked.name, &asked.digest, &self.plugins.unapproved(&asked.name, &asked.digest).await?)?;
+            let digest = self.ready(&asked.digest).await?;
             let tagger = self.sandbox.host().tagger(&digest).map_err(|e| Problem::new(codes::UNAVAILABLE, e.to_string()))?;
             let rows = batch.rows;
             let batch = tagger_batch(batch, &self.zone);
             let names: Vec<String> = tagger.description().writes.iter().map(|tag| tag.name.clone()).collect();
-            let name = tagger.description().name.clone();
-            let answer = tokio::task::spawn_blocking(move || tagger.evaluate(&batch));
+            let began = Instant::now();
+            let patience = self.patience.left(&digest, began);
+            let answer = tokio::task::spawn_blocking(move || tagger.evaluate_isolating(&batch, patience));
             let answer = answer.await.map_err(|e| Problem::new(codes::UNAVAILABLE, e.to_string()))?;
-            let answer = answer.map_err(|error| call_problem(&name, &error))?;
+            let answer = answer.map_err(|error| call_problem(&asked.name, &error))?;
+            self.patience.record(&asked.name, &digest, &answer.failed, rows, began.elapsed());
             let columns = names.into_iter().enumerate().map(|(place, tag)| TagColumn {
                 tag,
                 values: (0..rows).map(|row| answer.columns.get(place).and_then(|column| column.value(row)).map(tag_text)).collect(),
             });
-            Ok(columns.collect())
+            Ok(know::TaggerAnswer { columns: columns.collect(), failed: answer.failed.iter().map(|failed| failed.row).collect() })
         }
         .boxed()
     }
+}
+
+/// Nothing is shown to a plugin of which anything that it reads is unapproved. Activation sees to it; this is the second lock.
+fn refuse_unapproved(plugin: &str, digest: &str, unapproved: &[String]) -> Result<(), Problem> {
+    if unapproved.is_empty() {
+        return Ok(());
+    }
+    let unapproved = unapproved.join(", ");
+    tracing::error!(plugin, digest, unapproved, "an active plugin reads what is not approved; it is not called");
+    Err(unapproved_problem(plugin, &unapproved))
 }
 
 /// A tagger reads only what is declared, and writes no tag that something else writes.
@@ -138,8 +160,9 @@ fn tag_text(value: TagValue<'_>) -> String {
 }
 
 impl BenefitRules for Hooks {
-    fn canonical(&self, description: &serde_json::Value, input: &RuleInput) -> Result<Vec<u8>, Problem> {
-        let description: BenefitRuleDescription = match serde_json::from_value(description.clone()) {
+    fn canonical(&self, rule: &Active, input: &RuleInput) -> Result<Vec<u8>, Problem> {
+        refuse_unapproved(&rule.name, &rule.digest, &rule.unapproved)?;
+        let description: BenefitRuleDescription = match serde_json::from_value(rule.description.clone()) {
             Ok(Description::BenefitRule(description)) => description,
             _ => return Err(Problem::new(codes::INTERNAL, "a stored benefit rule has no description that this release can read")),
         };

@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, BufRead, Read, Write},
+    os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -91,7 +92,8 @@ fn read_job(input: &mut impl BufRead) -> io::Result<Job> {
 fn limit(job: &Job) -> io::Result<()> {
     let to = |most| Rlimit { current: Some(most), maximum: Some(most) };
     setrlimit(Resource::As, to(job.memory_bytes))?;
-    setrlimit(Resource::Cpu, to(job.cpu_seconds))?;
+    // The lower one ends the process by a signal of its own, which tells it from a kill by somebody else.
+    setrlimit(Resource::Cpu, Rlimit { current: Some(job.cpu_seconds), maximum: Some(job.cpu_seconds + 1) })?;
     setrlimit(Resource::Core, to(0))?;
     setrlimit(Resource::Fsize, to(0))?;
     Ok(())
@@ -107,14 +109,21 @@ struct Outcome {
 /// Compiles in a child. Blocks until it ends, at most for the command's time-out.
 pub(crate) fn compile(command: &CompilerCommand, digest: Digest, component: &[u8]) -> Result<Vec<u8>, Error> {
     let stopped = |message: String| Error::CompilerStopped { digest, message };
+    let costly = |message: String| Error::TooCostly { digest, message };
     let outcome = run(command, component).map_err(stopped)?;
     if outcome.code.len() > command.output_bytes {
-        return Err(stopped(format!("the compiled code is larger than {} bytes", command.output_bytes)));
+        return Err(costly(format!("the compiled code is larger than {} bytes", command.output_bytes)));
     }
     match outcome.status.code() {
         Some(0) => Ok(outcome.code),
         Some(code) if code == i32::from(REFUSED) => Err(Error::Compile { digest, message: outcome.message }),
         Some(code) => Err(stopped(format!("it ended with {code}: {}", outcome.message))),
+        None if outcome.status.signal() == Some(Signal::XCPU.as_raw()) => {
+            Err(costly(format!("it takes more than {} s of processor time", command.cpu_seconds)))
+        }
+        None if outcome.status.signal() == Some(Signal::ABORT.as_raw()) => {
+            Err(costly(format!("it takes more than {} bytes of memory", command.memory_bytes)))
+        }
         None => Err(stopped(format!("it was killed ({}), most likely out of memory or time: {}", outcome.status, outcome.message))),
     }
 }
@@ -124,7 +133,7 @@ fn run(command: &CompilerCommand, component: &[u8]) -> Result<Outcome, String> {
     let job = Job {
         settings: CodeSettings::CURRENT,
         memory_bytes: command.memory_bytes,
-        cpu_seconds: command.timeout_ms.div_ceil(1_000),
+        cpu_seconds: command.cpu_seconds,
         component_bytes: component.len(),
     };
     let mut child = Command::new(&command.program)

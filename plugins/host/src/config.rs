@@ -46,8 +46,10 @@ impl Limits {
 pub struct CompilerCommand {
     pub program: PathBuf,
     pub args: Vec<String>,
-    /// Wall and processor time of one compilation.
+    /// Wall time of one compilation; longer than its processor time, so that only a machine without time runs into it.
     pub timeout_ms: u64,
+    /// Processor time of one compilation, all threads together.
+    pub cpu_seconds: u64,
     /// Address space that the child allows itself.
     pub memory_bytes: u64,
     /// Size of the compiled code.
@@ -55,12 +57,14 @@ pub struct CompilerCommand {
 }
 
 impl CompilerCommand {
-    /// With limits that fit a Rust plugin: 60 s, 2 GiB of address space, 64 MiB of code.
+    /// With limits that fit a Rust plugin, which takes a second or so: 20 s of processor time within 60 s, 2 GiB of address space,
+    /// 64 MiB of code.
     pub fn new(program: impl Into<PathBuf>, args: &[&str]) -> Self {
         Self {
             program: program.into(),
             args: args.iter().map(|&argument| argument.to_owned()).collect(),
             timeout_ms: 60_000,
+            cpu_seconds: 20,
             memory_bytes: 2 << 30,
             output_bytes: 64 << 20,
         }

@@ -12,6 +12,8 @@ use crate::worlds::{
 const NAME_BYTES_MAX: usize = 64;
 const SUMMARY_BYTES_MAX: usize = 512;
 const FEATURE_BYTES_MAX: usize = 256;
+/// What a tenant approves is features and parts of the input, side by side; this keeps them apart.
+const INPUT_PART: &str = "input.";
 const FEATURES_MAX: usize = 128;
 const TAGS_MAX: usize = 32;
 const VALUES_MAX: usize = 256;
@@ -147,6 +149,9 @@ fn check_features(reads: &[Feature]) -> Result<(), String> {
     for feature in reads {
         if feature.name.is_empty() || feature.name.len() > FEATURE_BYTES_MAX {
             return Err(format!("a feature's name must be 1 to {FEATURE_BYTES_MAX} bytes"));
+        }
+        if feature.name.starts_with(INPUT_PART) {
+            return Err(format!("no feature begins with {INPUT_PART}, which names a part of the input: {}", feature.name));
         }
         if !names.insert(&feature.name) {
             return Err(format!("it reads feature {} twice", feature.name));

@@ -19,6 +19,9 @@ pub enum Error {
     /// Not the plugin's fault by itself: the compiler ran out of time, memory or output, or could not start.
     #[error("the compiler of plugin {digest} was stopped: {message}")]
     CompilerStopped { digest: Digest, message: String },
+    /// The plugin's own fault: no Rust plugin of the allowed size comes near these limits.
+    #[error("compile plugin {digest}: it is too costly to compile: {message}")]
+    TooCostly { digest: Digest, message: String },
     #[error("plugin {digest} imports {import}, but a plugin may import only {allowed}")]
     Import { digest: Digest, import: String, allowed: &'static str },
     #[error("plugin {digest} fits no world: {message}")]
@@ -81,6 +84,23 @@ impl CallError {
     /// True when the call was stopped from outside, so that it is no decision and may be tried again.
     pub fn is_stop(&self) -> bool {
         matches!(self, Self::Stopped { .. })
+    }
+
+    /// What happened, in words of the host alone: the other texts may hold the guest's, and with them what it was told of people.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Stopped { stop: Stop::Fuel, .. } => "stopped: fuel",
+            Self::Stopped { stop: Stop::Deadline, .. } => "stopped: deadline",
+            Self::Stopped { stop: Stop::Stack, .. } => "stopped: stack",
+            Self::Stopped { stop: Stop::Memory, .. } => "stopped: memory",
+            Self::Stopped { stop: Stop::Busy, .. } => "stopped: busy",
+            Self::Trapped { .. } => "broke off",
+            Self::Guest { .. } => "answered an error",
+            Self::OutputTooLarge { .. } => "answer too large",
+            Self::InvalidAnswer { .. } => "answer refused",
+            Self::InvalidInput(_) => "input refused",
+            Self::Engine(_) => "engine failed",
+        }
     }
 
     /// What the plugin logged before it failed.

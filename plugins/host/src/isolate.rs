@@ -1,15 +1,19 @@
 //! Finding the row to blame: a failing batch is halved until the bad row is alone, and the others keep their answers.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     CallError, Tagger, TaggerBatch,
     tagger::{NumberColumn, TagColumn, TextColumn},
 };
 
-/// Failing calls that one batch may cost. A bad row among 65,536 is alone after 17 of them; when many rows are bad, the rest of a
-/// failing part fails together. Taggers keep the last tags of failed rows, so this bounds the damage of a hostile plugin.
-const FAILING_CALLS_MAX: usize = 64;
+/// Failing calls that one batch may cost, and so less than twice as many calls in all. A bad row among 65,536 is alone after 17 of
+/// them. When so many rows are bad that this does not do, what was not tried alone fails together: callers keep what those rows had
+/// before, which bounds the damage of a plugin that fails on every row.
+const FAILING_CALLS_MAX: usize = 128;
 
 /// A row that has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +49,12 @@ impl TaggerBatch {
 }
 
 impl Tagger {
-    /// Like [`Tagger::evaluate`], but one bad row costs only its own answer. Fails as a whole only where no row is to blame: the
-    /// input is wrong, or as many calls as may run are running.
-    pub fn evaluate_isolating(&self, batch: &TaggerBatch) -> Result<IsolatedAnswer, CallError> {
+    /// Like [`Tagger::evaluate`], but one bad row costs only its own answer: a failing batch is halved, also when it was stopped
+    /// because all of it together is too much. No call begins later than `patience` after the first one; with none at all a failing
+    /// batch fails together. Fails as a whole only where no row is to blame: the input is wrong, or as many calls as may run are
+    /// running.
+    pub fn evaluate_isolating(&self, batch: &TaggerBatch, patience: Duration) -> Result<IsolatedAnswer, CallError> {
+        let began = Instant::now();
         let error = match self.evaluate(batch) {
             Ok(answer) => {
                 return Ok(IsolatedAnswer {
@@ -61,9 +68,15 @@ impl Tagger {
             Err(error) if error.may_be_one_row() => error,
             Err(error) => return Err(error),
         };
-        let mut search = Search::new(self, batch.rows);
+        let mut search = Search::new(self, batch);
+        search.out_of_patience = patience.is_zero();
         search.blame(0, batch.rows, error);
-        while let Some((start, rows)) = search.waiting.pop() {
+        while let Some(Part { start, rows, above }) = search.waiting.pop() {
+            if began.elapsed() >= patience {
+                search.out_of_patience = true;
+                search.blame(start, rows, above);
+                continue;
+            }
             search.calls += 1;
             match self.evaluate(&batch.slice(start, rows)) {
                 Ok(answer) => {
@@ -88,29 +101,64 @@ impl Tagger {
 struct Search {
     answer: Merged,
     failed: Vec<FailedRow>,
-    /// Parts that are yet to be tried: start and rows.
-    waiting: Vec<(usize, usize)>,
+    waiting: Vec<Part>,
     calls: usize,
     failing_calls: usize,
+    out_of_patience: bool,
     fuel_used: u64,
+    /// Decides which half goes first.
+    seed: u64,
+}
+
+/// A part that is yet to be tried.
+struct Part {
+    start: usize,
+    rows: usize,
+    /// Why the part above failed.
+    above: CallError,
 }
 
 impl Search {
-    fn new(tagger: &Tagger, rows: usize) -> Self {
+    fn new(tagger: &Tagger, batch: &TaggerBatch) -> Self {
+        let rows = batch.rows;
         let columns = tagger.description().writes.iter().map(|tag| TagColumn::empty(tag.kind, rows)).collect();
         let places = tagger.description().writes.iter().map(|_| HashMap::new()).collect();
-        Self { answer: Merged { columns, places }, failed: Vec::new(), waiting: Vec::new(), calls: 1, failing_calls: 0, fuel_used: 0 }
+        Self {
+            answer: Merged { columns, places },
+            failed: Vec::new(),
+            waiting: Vec::new(),
+            calls: 1,
+            failing_calls: 0,
+            out_of_patience: false,
+            fuel_used: 0,
+            seed: batch.now_ms.cast_unsigned(),
+        }
     }
 
     fn blame(&mut self, start: usize, rows: usize, error: CallError) {
         self.failing_calls += 1;
-        if rows > 1 && self.failing_calls < FAILING_CALLS_MAX {
+        if rows > 1 && self.failing_calls < FAILING_CALLS_MAX && !self.out_of_patience {
             let half = rows / 2;
-            self.waiting.push((start + half, rows - half));
-            self.waiting.push((start, half));
+            let left = Part { start, rows: half, above: error.clone() };
+            let right = Part { start: start + half, rows: rows - half, above: error };
+            let (first, then) = if self.left_first(start) { (left, right) } else { (right, left) };
+            self.waiting.push(then);
+            self.waiting.push(first);
         } else {
             self.failed.extend((start..start + rows).map(|row| FailedRow { row, error: error.clone() }));
         }
+    }
+}
+
+impl Search {
+    /// Where the bound is met, other rows than at another moment are left untried, so that asking again gets to each of them. The
+    /// same batch is searched in the same order.
+    fn left_first(&self, start: usize) -> bool {
+        // The finalizer of SplitMix64: every bit of the seed reaches the lowest one.
+        let mut mixed = self.seed.wrapping_add((start as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) & 1 == 0
     }
 }
 

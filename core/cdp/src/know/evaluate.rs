@@ -13,8 +13,11 @@ use heyuan_kernel::Problem;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// A tagger that failed is asked again after this long, in milliseconds.
+/// About a customer on whom a tagger failed it is asked again after this long, in milliseconds.
 const FAILED_TAGGER_MS: i64 = 60_000;
+
+/// A tag with its value for each row.
+type Values = (String, Vec<Option<String>>);
 
 /// A customer to be looked at.
 #[derive(Debug, Clone)]
@@ -135,21 +138,29 @@ impl Moment<'_> {
         }
     }
 
-    /// Asks a tagger about the customers for whom its answer may have changed; when it fails, they keep their tags.
+    /// Asks a tagger about the customers for whom its answer may have changed; those on whom it fails keep their tags.
     async fn ask_tagger(&self, index: usize, subjects: &[Subject], rows: &mut [Standing], retry: &mut HashSet<usize>) {
         let tagger = &self.catalogue.taggers[index];
         let plugin = &tagger.plugin;
         let places: Vec<usize> = (0..rows.len()).filter(|place| self.must_ask(index, &subjects[*place].before, &rows[*place])).collect();
         for places in places.chunks(TAGGER_ROWS_MAX) {
             match self.ask(plugin, places, rows).await {
-                Ok(answers) => {
+                Ok((answers, failed)) => {
                     for (tag, values) in answers {
-                        for (place, value) in places.iter().zip(values) {
+                        for (row, (place, value)) in places.iter().zip(values).enumerate() {
+                            if failed.contains(&row) {
+                                continue;
+                            }
                             self.set_tag(&mut rows[*place], &tag, value, &plugin.version(), subjects[*place].cause);
                         }
                     }
-                    for place in places {
-                        rows[*place].looked_ms.insert(plugin.name.clone(), self.at_ms);
+                    for (row, place) in places.iter().enumerate() {
+                        if failed.contains(&row) {
+                            rows[*place].looked_ms.remove(&plugin.name);
+                            retry.insert(*place);
+                        } else {
+                            rows[*place].looked_ms.insert(plugin.name.clone(), self.at_ms);
+                        }
                     }
                 }
                 Err(problem) => {
@@ -180,16 +191,17 @@ impl Moment<'_> {
             })
     }
 
-    async fn ask(&self, plugin: &ActiveTagger, places: &[usize], rows: &[Standing]) -> Result<Vec<(String, Vec<Option<String>>)>, Problem> {
+    /// The values of each tag, and the rows without an answer.
+    async fn ask(&self, plugin: &ActiveTagger, places: &[usize], rows: &[Standing]) -> Result<(Vec<Values>, HashSet<usize>), Problem> {
         let columns = plugin.features.iter().map(|feature| {
             let reference = self.catalogue.reference(&feature.name);
             let values = places.iter().map(|place| lookup(self.catalogue, self.grid, reference?, &rows[*place], self.at_ms));
             column(feature, values)
         });
         let batch = TaggerBatch { now_ms: self.at_ms, columns: columns.collect(), rows: places.len() };
-        let answered = self.taggers.evaluate(&plugin.digest, batch).await?;
-        let mut by_tag: HashMap<String, Vec<Option<String>>> = answered.into_iter().map(|column| (column.tag, column.values)).collect();
-        plugin
+        let answered = self.taggers.evaluate(plugin, batch).await?;
+        let mut by_tag: HashMap<_, _> = answered.columns.into_iter().map(|column| (column.tag, column.values)).collect();
+        let values: Result<Vec<Values>, Problem> = plugin
             .tags
             .iter()
             .map(|tag| match by_tag.remove(tag) {
@@ -199,7 +211,8 @@ impl Moment<'_> {
                     format!("{} did not answer the tag {tag} for every row", plugin.name),
                 )),
             })
-            .collect()
+            .collect();
+        Ok((values?, answered.failed.into_iter().collect()))
     }
 
     fn segments(&self, row: &Standing, subject: &Subject) -> Vec<String> {

@@ -52,7 +52,8 @@ pub use reader::FeatureValues;
 pub use segment::{SegmentDefinition, SegmentView};
 pub use state::{FeatureId, Happening};
 pub use tagger::{
-    ActiveTagger, Column, ColumnValues, FeatureKind, NoTaggers, TAGGER_ROWS_MAX, TagColumn, TaggerBatch, TaggerFeature, Taggers,
+    ActiveTagger, Column, ColumnValues, FeatureKind, NoTaggers, TAGGER_ROWS_MAX, TagColumn, TaggerAnswer, TaggerBatch, TaggerFeature,
+    Taggers,
 };
 pub use value::{Number, Value};
 pub use window::Grid;

@@ -88,12 +88,21 @@ pub struct TagColumn {
     pub values: Vec<Option<String>>,
 }
 
+/// What a tagger answered for a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaggerAnswer {
+    /// A column for each tag that it writes.
+    pub columns: Vec<TagColumn>,
+    /// Rows for which it has no answer, because it failed on them; what the columns hold there means nothing.
+    pub failed: Vec<usize>,
+}
+
 /// The taggers of the tenant.
 pub trait Taggers: Send + Sync {
     /// Those that are in force.
     fn active(&self) -> BoxFuture<'_, Result<Vec<ActiveTagger>, Problem>>;
-    /// Asks one; the answer has a column for each tag that it writes.
-    fn evaluate<'a>(&'a self, digest: &'a str, batch: TaggerBatch) -> BoxFuture<'a, Result<Vec<TagColumn>, Problem>>;
+    /// Asks one. A row on which it fails costs its own answer; a problem is an answer for no row.
+    fn evaluate<'a>(&'a self, tagger: &'a ActiveTagger, batch: TaggerBatch) -> BoxFuture<'a, Result<TaggerAnswer, Problem>>;
 }
 
 /// A tenant without taggers.
@@ -105,8 +114,8 @@ impl Taggers for NoTaggers {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn evaluate<'a>(&'a self, digest: &'a str, _: TaggerBatch) -> BoxFuture<'a, Result<Vec<TagColumn>, Problem>> {
-        Box::pin(async move { Err(Problem::not_found("tagger", digest)) })
+    fn evaluate<'a>(&'a self, tagger: &'a ActiveTagger, _: TaggerBatch) -> BoxFuture<'a, Result<TaggerAnswer, Problem>> {
+        Box::pin(async move { Err(Problem::not_found("tagger", &tagger.name)) })
     }
 }
 

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
-use heyuan_cdp::know::{ActiveTagger, EventPages, History, Know, ProfileView, TagCase, TagColumn, TaggerBatch, Taggers};
+use heyuan_cdp::know::{ActiveTagger, EventPages, History, Know, ProfileView, TagCase, TaggerAnswer, TaggerBatch, Taggers};
 use heyuan_cdp::{Batch, EventKind, IdentityChange, Knowing, Known, PropertyValue, customer_of_root};
 use heyuan_contract::{AnchorId, Cause, CustomerId, DomainEvent, OrgUnitId, Timestamp};
 use heyuan_harness::TestDatabase;
@@ -21,7 +21,7 @@ pub(crate) const HOUR_MS: i64 = 3_600_000;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// How a made-up tagger answers.
-pub(crate) type Answer = fn(&TaggerBatch) -> Result<Vec<TagColumn>, Problem>;
+pub(crate) type Answer = fn(&TaggerBatch) -> Result<TaggerAnswer, Problem>;
 
 /// Taggers and their answers as a test sets them.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Taggers for Fakes {
         async move { Ok(active) }.boxed()
     }
 
-    fn evaluate<'a>(&'a self, _: &'a str, batch: TaggerBatch) -> BoxFuture<'a, Result<Vec<TagColumn>, Problem>> {
+    fn evaluate<'a>(&'a self, _: &'a ActiveTagger, batch: TaggerBatch) -> BoxFuture<'a, Result<TaggerAnswer, Problem>> {
         *self.asked_rows.lock().expect("no test panics in here") += batch.rows;
         let answer = *self.answer.lock().expect("no test panics in here");
         async move { answer.map_or_else(|| Err(Problem::not_found("tagger", "x")), |answer| answer(&batch)) }.boxed()

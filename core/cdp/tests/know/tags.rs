@@ -2,7 +2,7 @@
 
 use super::place::{DAY_MS, HOUR_MS, Place, anchor, case, customer, event, moved, text, whole};
 use futures::FutureExt;
-use heyuan_cdp::know::{ActiveTagger, ColumnValues, FeatureKind, TagColumn, TaggerBatch, TaggerFeature};
+use heyuan_cdp::know::{ActiveTagger, ColumnValues, FeatureKind, TagColumn, TaggerAnswer, TaggerBatch, TaggerFeature};
 use heyuan_contract::{Cause, DomainEvent, Timestamp};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::outbox::Envelope;
@@ -135,7 +135,7 @@ fn tagger(generation: i64) -> ActiveTagger {
     }
 }
 
-fn by_dwell(batch: &TaggerBatch) -> Result<Vec<TagColumn>, Problem> {
+fn by_dwell(batch: &TaggerBatch) -> Result<TaggerAnswer, Problem> {
     let [dwell, last] = &batch.columns[..] else { return Err(Problem::not_found("column", 2)) };
     let (ColumnValues::Numbers(dwell, present), ColumnValues::Texts(codes, dictionary)) = (&dwell.values, &last.values) else {
         return Err(Problem::not_found("column", 0));
@@ -144,10 +144,22 @@ fn by_dwell(batch: &TaggerBatch) -> Result<Vec<TagColumn>, Problem> {
         let last = codes[row].checked_sub(1).map(|code| dictionary[code as usize].clone());
         present[row].then(|| format!("{}:{}", dwell[row], last.unwrap_or_default()))
     };
-    Ok(vec![TagColumn { tag: "size".into(), values: (0..batch.rows).map(value).collect() }])
+    let columns = vec![TagColumn { tag: "size".into(), values: (0..batch.rows).map(value).collect() }];
+    Ok(TaggerAnswer { columns, failed: Vec::new() })
 }
 
-fn broken(_: &TaggerBatch) -> Result<Vec<TagColumn>, Problem> {
+/// Fails on whoever dwelt for 13 in all, and says nonsense there.
+fn afraid_of_13(batch: &TaggerBatch) -> Result<TaggerAnswer, Problem> {
+    let mut answer = by_dwell(batch)?;
+    let ColumnValues::Numbers(dwell, _) = &batch.columns[0].values else { return Err(Problem::not_found("column", 0)) };
+    answer.failed = (0..batch.rows).filter(|row| dwell[*row] == 13.0).collect();
+    for row in &answer.failed {
+        answer.columns[0].values[*row] = None;
+    }
+    Ok(answer)
+}
+
+fn broken(_: &TaggerBatch) -> Result<TaggerAnswer, Problem> {
     Err(Problem::new(heyuan_kernel::error::codes::UNAVAILABLE, "the guest ran out of fuel"))
 }
 
@@ -184,6 +196,46 @@ async fn a_plugin_tags_whom_the_batch_touched_and_keeps_tags_while_it_fails() {
         place.emitted().await;
         place.settle().await;
         assert_eq!(place.tag_changes().await, [change("a", "size", None, Cause::Redefined)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_on_which_a_plugin_fails_costs_its_own_answer_alone() {
+    for_both_databases(|database| async move {
+        let place = Place::new(&database).await;
+        place.feature("dwell_3br", "sum(unit_viewed.dwell) over 30d where unit_type = '3br'").await;
+        place.feature("last_type", "last(unit_viewed.unit_type)").await;
+        let view = |who, dwell| event("unit_viewed", who, 0, &[("unit_type", text("3br")), ("dwell", whole(dwell))]);
+        let tag = async |who: &str| place.tag_of(who, "size").await.map(|(value, _)| value);
+        *place.fakes.answer.lock().expect("free") = Some(afraid_of_13);
+        *place.fakes.active.lock().expect("free") = vec![tagger(1)];
+        place.settle().await;
+        place.deliver(vec![view("a", 4), view("b", 12), view("c", 6)]).await;
+        assert_eq!(tag("b").await.as_deref(), Some("12:3br"));
+
+        // The bad row keeps its tag of before; its neighbours get theirs.
+        place.deliver(vec![view("a", 1), view("b", 1), view("c", 1)]).await;
+        assert_eq!([tag("a").await, tag("b").await, tag("c").await], ["5:3br", "12:3br", "7:3br"].map(|tag| Some(tag.to_owned())));
+
+        // A minute later it is asked again, and it alone.
+        let asked = || *place.fakes.asked_rows.lock().expect("free");
+        let before = asked();
+        place.pass(59_000);
+        place.settle().await;
+        assert_eq!(asked(), before);
+        place.pass(2_000);
+        place.settle().await;
+        assert_eq!(asked(), before + 1);
+        assert_eq!(tag("b").await.as_deref(), Some("12:3br"));
+        *place.fakes.answer.lock().expect("free") = Some(by_dwell);
+        place.pass(61_000);
+        place.settle().await;
+        assert_eq!(tag("b").await.as_deref(), Some("13:3br"));
+        let asked_of_all = asked();
+        place.pass(61_000);
+        place.settle().await;
+        assert_eq!(asked(), asked_of_all, "nobody is left to be asked again");
     })
     .await;
 }

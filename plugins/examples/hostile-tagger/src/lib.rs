@@ -98,6 +98,10 @@ pub fn tag(wish: &Wish, moment: Moment) -> Result<Answer, String> {
             }
         }
         10 => answer.number = Some(f64::from(shuffle_memory())),
+        // Some four units of fuel a round: one row's share twice over, which a call with fewer rows makes up for.
+        11 => (0..1_000_u32).for_each(|round| {
+            black_box(round);
+        }),
         _ => {}
     }
     Ok(answer)

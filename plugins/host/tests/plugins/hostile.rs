@@ -10,6 +10,9 @@ use crate::{
     setup::{component, config, host_with},
 };
 
+/// More than any search here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 fn batch(behaviours: &[f64]) -> TaggerBatch {
     TaggerBatch {
         now_ms: 0,
@@ -143,7 +146,7 @@ fn one_bad_row_costs_its_own_answer_only() {
     let mut behaviours = vec![0.0; 300];
     behaviours[17] = 5.0;
     behaviours[211] = 1.0;
-    let answer = tagger.evaluate_isolating(&batch(&behaviours)).expect("the rows are told apart");
+    let answer = tagger.evaluate_isolating(&batch(&behaviours), PATIENCE).expect("the rows are told apart");
     let failed: Vec<usize> = answer.failed.iter().map(|failed| failed.row).collect();
     assert_eq!(failed, [17, 211]);
     assert!(matches!(answer.failed[0].error, CallError::Trapped { .. }));
@@ -157,10 +160,57 @@ fn one_bad_row_costs_its_own_answer_only() {
 #[test]
 fn a_batch_of_bad_rows_costs_a_bounded_number_of_calls() {
     let (_dir, _host, tagger) = tagger();
-    let answer = tagger.evaluate_isolating(&batch(&vec![5.0; 5_000])).expect("every row fails");
+    let answer = tagger.evaluate_isolating(&batch(&vec![5.0; 5_000]), PATIENCE).expect("every row fails");
     assert_eq!(answer.failed.len(), 5_000);
     assert!(answer.failed.iter().enumerate().all(|(place, failed)| failed.row == place));
-    assert!(answer.calls <= 130, "{} calls", answer.calls);
+    assert!(answer.calls <= 256, "{} calls", answer.calls);
+}
+
+#[test]
+fn without_patience_a_failing_batch_fails_together_after_one_call() {
+    let (_dir, _host, tagger) = tagger();
+    let answer = tagger.evaluate_isolating(&batch(&[0.0, 5.0, 0.0]), Duration::ZERO).expect("the row is not looked for");
+    assert_eq!((answer.calls, answer.failed.len()), (1, 3));
+    let answer = tagger.evaluate_isolating(&batch(&[0.0, 0.0]), Duration::ZERO).expect("nothing fails");
+    assert!(answer.failed.is_empty());
+}
+
+#[test]
+fn patience_ends_a_search_that_burns_fuel() {
+    let (_dir, _host, tagger) = tagger();
+    let (start, patience) = (Instant::now(), Duration::from_millis(20));
+    let answer = tagger.evaluate_isolating(&batch(&vec![1.0; 4_096]), patience).expect("every row fails");
+    assert_eq!(answer.failed.len(), 4_096);
+    // One call more than patience lasts, and that call has its own deadline.
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert!(answer.failed.iter().all(|failed| failed.error.is_stop()));
+}
+
+#[test]
+fn a_batch_that_is_too_much_together_is_answered_in_parts() {
+    let (_dir, _host, tagger) = tagger();
+    let heavy = batch(&vec![11.0; 4_096]);
+    assert!(stopped_by(Stop::Fuel)(&tagger.evaluate(&heavy).expect_err("all together have too little fuel")));
+    let answer = tagger.evaluate_isolating(&heavy, PATIENCE).expect("parts of it have enough");
+    assert_eq!(answer.failed, []);
+    assert!((0..4_096).all(|row| answer.columns[1].value(row) == Some(TagValue::Number(11.0))));
+}
+
+#[test]
+fn asking_again_gets_to_rows_that_the_bound_left_untried() {
+    let (_dir, _host, tagger) = tagger();
+    // Every fourth row is bad: far more than the bound can tell apart in one batch.
+    let behaviours: Vec<f64> = (0..2_000).map(|row| if row % 4 == 0 { 5.0 } else { 0.0 }).collect();
+    let mut left: Vec<bool> = behaviours.iter().map(|behaviour| *behaviour == 0.0).collect();
+    for minute in 1..=400 {
+        let asked = TaggerBatch { now_ms: minute * 60_000, ..batch(&behaviours) };
+        let answer = tagger.evaluate_isolating(&asked, PATIENCE).expect("rows are told apart");
+        (0..2_000).filter(|&row| answer.columns[2].value(row).is_some()).for_each(|row| left[row] = false);
+        if !left.contains(&true) {
+            return;
+        }
+    }
+    panic!("{} good rows never got an answer", left.iter().filter(|left| **left).count());
 }
 
 #[test]

@@ -155,7 +155,13 @@ fn a_compiler_past_its_limits_is_stopped_and_said_so() {
         assert!(error.to_string().contains(words), "{error}");
     };
     is_stop(&with_compiler(|compiler| compiler.memory_bytes = 16 << 20), "");
-    is_stop(&with_compiler(|compiler| compiler.output_bytes = 1_000), "larger than 1000 bytes");
+    let costly = with_compiler(|compiler| compiler.output_bytes = 1_000);
+    assert!(matches!(&costly, Error::TooCostly { message, .. } if message.contains("larger than 1000 bytes")), "{costly:?}");
+    let costly = with_compiler(|compiler| {
+        compiler.program = "/bin/sh".into();
+        compiler.args = vec!["-c".to_owned(), "kill -XCPU $$".to_owned()];
+    });
+    assert!(matches!(&costly, Error::TooCostly { message, .. } if message.contains("20 s of processor time")), "{costly:?}");
     is_stop(&with_compiler(|compiler| compiler.program = "/nonexistent".into()), "start /nonexistent");
     is_stop(
         &with_compiler(|compiler| {
