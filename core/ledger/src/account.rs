@@ -2,8 +2,10 @@
 
 use crate::bulk::{self, Column};
 use crate::error::Error;
+use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
 use sea_orm::{ConnectionTrait, QueryResult};
+use std::collections::HashMap;
 
 /// How an account keeps its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// A locked and versioned account, with or without a floor.
     pub fn plain(id: impl Into<String>, owner: impl Into<String>, unit: impl Into<String>, floor: Option<i64>) -> Account {
         Account { id: id.into(), owner: owner.into(), unit: unit.into(), shape: Shape::Plain, floor }
@@ -129,10 +136,17 @@ pub(crate) async fn open(tx: &Tx, accounts: &[Account]) -> Result<(), Error> {
 
 /// Reads accounts for posting: those that keep their balance in one row are locked until the commit, in one order for everybody.
 pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let conn = tx.conn();
     let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
-    let lock = if conn.get_database_backend() == sea_orm::DbBackend::Postgres { " FOR UPDATE" } else { "" };
-    let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape <> 'striped' ORDER BY no{lock}");
+    if conn.get_database_backend() != sea_orm::DbBackend::Postgres {
+        // The one writer locks everything.
+        let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of}");
+        return sql::all(conn, &text, [value]).await?.iter().map(read).collect();
+    }
+    let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape <> 'striped' ORDER BY no FOR UPDATE");
     let mut found = sql::all(conn, &text, [value.clone()]).await?.iter().map(read).collect::<Result<Vec<Row>, Error>>()?;
     if found.len() < ids.len() {
         let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
@@ -141,6 +155,31 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
         }
     }
     Ok(found)
+}
+
+/// Striped accounts as a posting sees them: such a row never changes, since its balance stands elsewhere.
+pub(crate) async fn striped<C: ConnectionTrait>(conn: &C, ids: &[String]) -> Result<Vec<Row>, Error> {
+    let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
+    let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
+    sql::all(conn, &text, [value]).await?.iter().map(read).collect()
+}
+
+/// What accounts that keep their balance in one row hold, and what of it can be spent at an instant, in the order of the ids.
+pub(crate) async fn standing<C: ConnectionTrait>(conn: &C, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
+    let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().map(|id| (*id).to_owned()));
+    let text = format!(
+        "SELECT a.id, a.balance, a.reserved, a.version, CASE WHEN a.shape = 'lots' THEN
+           (SELECT CAST(COALESCE(SUM(l.remaining), 0) AS BIGINT) FROM ledger_lot l
+            WHERE l.account = a.no AND l.remaining > 0 AND l.expires_at > $2) ELSE a.balance END AS spendable
+         FROM ledger_account a WHERE a.id {one_of} AND a.shape <> 'striped'"
+    );
+    let mut found = HashMap::with_capacity(ids.len());
+    for row in sql::all(conn, &text, [value, at.ms().into()]).await? {
+        let balance =
+            Balance { balance: sql::get(&row, "balance")?, reserved: sql::get(&row, "reserved")?, version: sql::get(&row, "version")? };
+        found.insert(sql::get::<String>(&row, "id")?, (balance, sql::get::<i64>(&row, "spendable")?));
+    }
+    ids.iter().map(|id| found.get(*id).copied().ok_or_else(|| Error::UnknownAccount((*id).to_owned()))).collect()
 }
 
 /// What an account holds now.

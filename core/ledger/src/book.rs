@@ -12,17 +12,20 @@ use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::{Database, Kernel, Tx, sql};
 use sea_orm::ConnectionTrait;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The book. Cheap to clone.
 #[derive(Clone)]
 pub struct Ledger {
     pub(crate) kernel: Kernel,
+    /// Striped accounts that were there at the start, by id: a posting needs not read them again.
+    standing: Arc<RwLock<HashMap<String, account::Row>>>,
 }
 
 impl Ledger {
     /// The book in a tenant's database.
     pub fn new(kernel: Kernel) -> Ledger {
-        Ledger { kernel }
+        Ledger { kernel, standing: Arc::default() }
     }
 
     /// The database that the book is in.
@@ -36,6 +39,34 @@ impl Ledger {
     /// The database's.
     pub async fn open(&self, tx: &Tx, accounts: &[Account]) -> Result<(), Error> {
         account::open(tx, accounts).await
+    }
+
+    /// Keeps striped accounts in mind that are open for good: what is written in their rows never changes. Called with what is
+    /// committed, at start.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn remember_striped(&self, ids: &[String]) -> Result<(), Error> {
+        let rows = account::striped(self.kernel.db.reader(), ids).await?;
+        let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
+        standing.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
+        Ok(())
+    }
+
+    /// Locks accounts for posting; those in mind are not read.
+    async fn lock(&self, tx: &Tx, ids: &[String]) -> Result<Vec<account::Row>, Error> {
+        let (mut rows, mut others) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        {
+            let standing = self.standing.read().unwrap_or_else(PoisonError::into_inner);
+            for id in ids {
+                match standing.get(id) {
+                    Some(row) => rows.push(row.clone()),
+                    None => others.push(id.clone()),
+                }
+            }
+        }
+        rows.extend(account::lock(tx, &others).await?);
+        Ok(rows)
     }
 
     /// Posts transfers in their order, all of them or none. A key that is in the book already is answered from it.
@@ -55,7 +86,7 @@ impl Ledger {
         let mut ids: Vec<String> = transfers.iter().flat_map(|t| [t.debit.clone(), t.credit.clone()]).collect();
         ids.sort_unstable();
         ids.dedup();
-        let accounts = account::lock(tx, &ids).await?;
+        let accounts = self.lock(tx, &ids).await?;
         let known = known_keys(tx, transfers).await?;
         let (lots, spent) = lot::load(tx, &accounts, transfers).await?;
         let mut draft = Draft::new(accounts, lots, spent);
@@ -92,6 +123,43 @@ impl Ledger {
             })
         };
         Ok(answers.into_iter().enumerate().map(answer).collect())
+    }
+
+    /// Posts transfers under keys that can't be in the book, since a unique record of the caller's own, written in the same unit of
+    /// work, stands for them; and checks, with the accounts locked, that those that the caller's decision relied on still have the
+    /// version that it saw. Answers what these accounts hold afterwards, in their order.
+    ///
+    /// # Errors
+    /// As [`Ledger::post`]; [`heyuan_kernel::Error::Stale`] when an account has another version, or a key is in the book.
+    pub async fn post_new(&self, tx: &Tx, transfers: &[Transfer], relied_on: &[(&str, Option<i64>)]) -> Result<Vec<Balance>, Error> {
+        let named = relied_on.iter().map(|(id, _)| (*id).to_owned());
+        let mut ids: Vec<String> = transfers.iter().flat_map(|t| [t.debit.clone(), t.credit.clone()]).chain(named).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let accounts = self.lock(tx, &ids).await?;
+        for (id, version) in relied_on {
+            let row = accounts.iter().find(|row| row.id == *id).ok_or_else(|| Error::UnknownAccount((*id).to_owned()))?;
+            if version.is_some_and(|version| version != row.version) {
+                return Err(heyuan_kernel::Error::Stale("an account that a decision relied on").into());
+            }
+        }
+        let (lots, spent) = lot::load(tx, &accounts, transfers).await?;
+        let mut draft = Draft::new(accounts, lots, spent);
+        let mut fresh = Vec::with_capacity(transfers.len());
+        for (index, transfer) in transfers.iter().enumerate() {
+            fresh.push((index, draft.add(transfer)?));
+        }
+        written::write(tx, &draft, transfers, &fresh, self.kernel.clock.now()).await?;
+        let after = relied_on.iter().filter_map(|(id, _)| draft.account(id));
+        Ok(after.map(|row| Balance { balance: row.balance, reserved: row.reserved, version: row.version }).collect())
+    }
+
+    /// What each of these accounts holds, and what of one with lots can be spent at an instant, in their order.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAccount`]; the database's.
+    pub async fn standing(&self, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
+        account::standing(self.kernel.db.reader(), ids, at).await
     }
 
     /// What an account holds.

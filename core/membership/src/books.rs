@@ -1,7 +1,7 @@
 //! Names of accounts, locks in the order that everybody takes them, and the open period.
 
 use crate::error::Error;
-use heyuan_contract::{Line, MemberId, OrgUnitId, TransactionId};
+use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, TransactionId};
 use heyuan_kernel::{Tx, sql};
 use heyuan_ledger::{Account, Period};
 use sea_orm::{ConnectionTrait, DbBackend};
@@ -86,6 +86,19 @@ pub(crate) async fn lock_purchase(tx: &Tx, unit: &OrgUnitId, id: &TransactionId)
     Ok(())
 }
 
+/// Lets one unit of work at a time make a member of a customer, whichever of the customer's anchors it was told: anchors that two
+/// units share part them, also when one of the two saw the customer before others were merged into it.
+pub(crate) async fn lock_anchors(tx: &Tx, anchors: &[AnchorId]) -> Result<(), Error> {
+    if tx.conn().get_database_backend() == DbBackend::Postgres {
+        // Ids hold no commas.
+        let list = anchors.iter().map(AnchorId::as_str).collect::<Vec<_>>().join(",");
+        let text = "SELECT pg_advisory_xact_lock(hashtextextended(l.anchor, 11))::text AS locked
+                    FROM (SELECT a.anchor FROM unnest(string_to_array($1, ',')) AS a(anchor) ORDER BY a.anchor) AS l";
+        sql::all(tx.conn(), text, [list.into()]).await?;
+    }
+    Ok(())
+}
+
 /// The month in which a fact counts: its own while that is open, else the first open one. Keeps a close waiting until the commit.
 pub(crate) async fn open_period(tx: &Tx, own: Period) -> Result<Period, Error> {
     let text = match tx.conn().get_database_backend() {
@@ -94,5 +107,10 @@ pub(crate) async fn open_period(tx: &Tx, own: Period) -> Result<Period, Error> {
     };
     let row = sql::one(tx.conn(), text, []).await?;
     let closed: i64 = row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?;
-    Ok(Period::from_number(closed).map_or(own, |closed| own.max(closed.next())))
+    Ok(open_after(own, closed))
+}
+
+/// The same, where the last closed period is known.
+pub(crate) fn open_after(own: Period, closed_through: i64) -> Period {
+    Period::from_number(closed_through).map_or(own, |closed| own.max(closed.next()))
 }

@@ -3,17 +3,19 @@
 //! Everything here is read and run outside any transaction; what counts is checked again in the one that posts.
 
 use crate::books;
-use crate::earn::{EarnRules, Earned};
+use crate::earn::Earned;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
+use crate::policy::Policy;
 use crate::rule::{Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleError, RuleInput, RuleMember, RuleTransaction};
 use crate::transaction::Report;
 use heyuan_contract::{Line, MemberId, ProductId, Timestamp};
-use heyuan_kernel::plugin::{Active, PluginKind};
+use heyuan_kernel::plugin::Active;
 use heyuan_kernel::{Problem, Zone, guard, sql};
 use heyuan_ledger::{Balance, Period};
 use sea_orm::ConnectionTrait;
+use std::collections::HashMap;
 
 /// What a rule may grant in a month when nobody set a budget.
 pub(crate) const BUDGET_POINTS_DEFAULT: i64 = 10_000_000;
@@ -56,7 +58,7 @@ pub(crate) struct Drafted {
 #[derive(Debug, Clone)]
 pub(crate) struct Decided {
     pub(crate) snapshot: Snapshot,
-    pub(crate) rules: EarnRules,
+    pub(crate) policy: Policy,
     pub(crate) base: Earned,
     pub(crate) calls: Vec<Drafted>,
     pub(crate) pointers: Vec<(String, i64)>,
@@ -71,21 +73,34 @@ pub(crate) struct Decided {
 
 impl Membership {
     /// Decides about a purchase as of now.
-    pub(crate) async fn decide(&self, report: &Report, line: Line, member: &MemberId) -> Result<Decided, Error> {
+    pub(crate) async fn decide(&self, report: &Report, line: Line, member: MemberRow) -> Result<Decided, Error> {
         guard::outside_unit("a decision of benefit rules");
+        if !member.open {
+            return Err(Error::refused(codes::MEMBER_CLOSED, format!("member {} has left", member.id)));
+        }
+        let policy = self.policy().await?;
+        let decided = self.decide_under(report, line, member.clone(), policy.clone()).await;
+        if decided.is_ok() {
+            return decided;
+        }
+        // A rule that fails may have been replaced since it was remembered.
+        let current = self.read_policy().await?;
+        if current.rules == policy.rules { decided } else { self.decide_under(report, line, member, current).await }
+    }
+
+    async fn decide_under(&self, report: &Report, line: Line, member: MemberRow, policy: Policy) -> Result<Decided, Error> {
         let kernel = self.kernel();
-        let reader = kernel.db.reader();
         let now = kernel.clock.now();
         let snapshot = self.snapshot(member, now).await?;
-        let rules = self.earn_rules(reader).await?;
-        let base = rules.earn(line, report.amount.0).map_err(out_of_range)?;
+        let base = policy.earn.earn(line, report.amount.0).map_err(out_of_range)?;
         let month = Period::of(&kernel.zone, report.occurred_at);
-        let active = self.plugins().active(PluginKind::BenefitRule).await?;
+        let active = policy.rules.clone();
         let pointers = active.iter().map(|rule| (rule.name.clone(), rule.generation)).collect();
+        let spent = if active.is_empty() { Spent::default() } else { spent(kernel.db.reader(), &snapshot.member.id, month).await? };
         let mut decided = Decided {
-            expires_at: kernel.zone.day_start_after(report.occurred_at, rules.points_days + 1),
+            expires_at: kernel.zone.day_start_after(report.occurred_at, policy.earn.points_days + 1),
             snapshot,
-            rules,
+            policy,
             base,
             calls: Vec::with_capacity(active.len()),
             pointers,
@@ -94,8 +109,8 @@ impl Membership {
             points: base.points,
             month,
         };
-        for rule in &active {
-            let call = self.call(report, line, &mut decided, rule, now).await?;
+        for rule in active.iter() {
+            let call = self.call(report, line, &mut decided, rule, &spent, now).await?;
             decided.growth = decided.growth.checked_add(call.growth).ok_or_else(|| out_of_range("growth"))?;
             decided.points = decided.points.checked_add(call.points).ok_or_else(|| out_of_range("points"))?;
             decided.calls.push(call);
@@ -103,26 +118,29 @@ impl Membership {
         Ok(decided)
     }
 
-    async fn snapshot(&self, id: &MemberId, now: Timestamp) -> Result<Snapshot, Error> {
-        let member = member::find(self.kernel().db.reader(), id).await?.ok_or_else(|| member::unknown(id))?;
-        if !member.open {
-            return Err(Error::refused(codes::MEMBER_CLOSED, format!("member {id} has left")));
+    async fn snapshot(&self, member: MemberRow, now: Timestamp) -> Result<Snapshot, Error> {
+        let (growth, points) = (books::growth_account(&member.id), books::points_account(&member.id));
+        match self.ledger().standing(&[&growth, &points], now).await?.as_slice() {
+            [(growth, _), (points, spendable)] => Ok(Snapshot { growth: *growth, points: *points, spendable: *spendable, member }),
+            _ => Err(member::corrupt("member", "it has no accounts").into()),
         }
-        Ok(Snapshot {
-            growth: self.ledger().balance(&books::growth_account(id)).await?,
-            points: self.ledger().balance(&books::points_account(id)).await?,
-            spendable: self.ledger().spendable(&books::points_account(id), now).await?.0,
-            member,
-        })
     }
 
-    async fn call(&self, report: &Report, line: Line, decided: &mut Decided, rule: &Active, now: Timestamp) -> Result<Drafted, Error> {
+    async fn call(
+        &self,
+        report: &Report,
+        line: Line,
+        decided: &mut Decided,
+        rule: &Active,
+        spent: &Spent,
+        now: Timestamp,
+    ) -> Result<Drafted, Error> {
         let names = reads(&rule.description);
-        let features = self.features(decided, rule, &names).await?;
+        let features = self.features(decided, spent.counters.get(&rule.name), &names).await?;
         let input = rule_input(report, line, decided, features, now, &self.kernel().zone);
-        let bytes = self.rules().canonical(&rule.description, &input)?;
+        let bytes = self.rules().canonical(rule, &input)?;
         let answer = self.rules().decide(&rule.digest, &bytes).await.map_err(|error| stopped(rule, error))?;
-        let (limit, spent) = budget(self.kernel().db.reader(), &rule.name, decided.month).await?;
+        let (limit, spent) = spent.budgets.get(&rule.name).copied().unwrap_or((BUDGET_POINTS_DEFAULT, 0));
         let taken: i64 = decided.calls.iter().map(|call| call.growth).sum();
         let effects = clamp(&answer.effects, (limit - spent).max(0), decided.base.growth + taken);
         Ok(Drafted {
@@ -141,17 +159,16 @@ impl Membership {
         })
     }
 
-    async fn features(&self, decided: &mut Decided, rule: &Active, names: &[String]) -> Result<Vec<(String, FeatureValue)>, Error> {
+    async fn features(&self, decided: &mut Decided, counted: Option<&i64>, names: &[String]) -> Result<Vec<(String, FeatureValue)>, Error> {
         let others: Vec<String> = names.iter().filter(|name| *name != POINTS_THIS_MONTH).cloned().collect();
-        let mut values = std::collections::HashMap::new();
+        let mut values = HashMap::new();
         if let Some(anchor) = decided.snapshot.member.anchor.as_ref().filter(|_| !others.is_empty()) {
             let found = self.customers().features(anchor, &others).await?;
             decided.position = Some(found.position.max(decided.position.unwrap_or(found.position)));
             values.extend(others.into_iter().zip(found.values));
         }
         if names.iter().any(|name| name == POINTS_THIS_MONTH) {
-            let points = counter(self.kernel().db.reader(), &decided.snapshot.member.id, &rule.name, decided.month).await?;
-            values.insert(POINTS_THIS_MONTH.to_owned(), FeatureValue::Integer(points));
+            values.insert(POINTS_THIS_MONTH.to_owned(), FeatureValue::Integer(counted.copied().unwrap_or(0)));
         }
         Ok(names.iter().map(|name| (name.clone(), values.remove(name).unwrap_or_default())).collect())
     }
@@ -254,19 +271,27 @@ fn clamp(effects: &[Effect], budget: i64, growth_so_far: i64) -> Vec<Effect> {
     clamped
 }
 
-/// A rule's limit for a month, and what is spent of it.
-pub(crate) async fn budget<C: ConnectionTrait>(conn: &C, rule: &str, month: Period) -> Result<(i64, i64), Error> {
-    let text = "SELECT points_max, points_spent FROM membership_budget WHERE rule = $1 AND period = $2";
-    match sql::one(conn, text, [rule.into(), month.number().into()]).await? {
-        Some(row) => Ok((sql::get(&row, "points_max")?, sql::get(&row, "points_spent")?)),
-        None => Ok((BUDGET_POINTS_DEFAULT, 0)),
-    }
+/// What rules granted in a month, by rule.
+#[derive(Default)]
+struct Spent {
+    /// To everybody: the limit, and what is spent of it.
+    budgets: HashMap<String, (i64, i64)>,
+    /// To the member.
+    counters: HashMap<String, i64>,
 }
 
-async fn counter<C: ConnectionTrait>(conn: &C, member: &MemberId, rule: &str, month: Period) -> Result<i64, Error> {
-    let text = "SELECT points FROM membership_counter WHERE member = $1 AND rule = $2 AND period = $3";
-    let row = sql::one(conn, text, [member.as_str().into(), rule.into(), month.number().into()]).await?;
-    Ok(row.map_or(Ok(0), |row| sql::get(&row, "points"))?)
+async fn spent<C: ConnectionTrait>(conn: &C, member: &MemberId, month: Period) -> Result<Spent, Error> {
+    let text = "SELECT rule, points_max, points_spent, CAST(NULL AS BIGINT) AS counted FROM membership_budget WHERE period = $1
+                UNION ALL SELECT rule, CAST(0 AS BIGINT), CAST(0 AS BIGINT), points FROM membership_counter WHERE member = $2 AND period = $1";
+    let mut spent = Spent::default();
+    for row in sql::all(conn, text, [month.number().into(), member.as_str().into()]).await? {
+        let rule: String = sql::get(&row, "rule")?;
+        match sql::get::<Option<i64>>(&row, "counted")? {
+            Some(points) => drop(spent.counters.insert(rule, points)),
+            None => drop(spent.budgets.insert(rule, (sql::get(&row, "points_max")?, sql::get(&row, "points_spent")?))),
+        }
+    }
+    Ok(spent)
 }
 
 #[cfg(test)]

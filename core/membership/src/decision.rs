@@ -116,7 +116,7 @@ pub(crate) async fn insert(
             unit.as_str().into(),
             transaction.as_str().into(),
             at.ms().into(),
-            decided.rules.version.into(),
+            decided.policy.earn.version.into(),
             json(&decided.pointers)?.into(),
             decided.position.into(),
         ],

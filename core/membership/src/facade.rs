@@ -6,6 +6,7 @@ use crate::customers::Customers;
 use crate::earn::EarnRules;
 use crate::error::Error;
 use crate::member::corrupt;
+use crate::policy::Remembered;
 use crate::reaction;
 use crate::rule::BenefitRules;
 use crate::tier::TierPolicy;
@@ -34,6 +35,7 @@ struct Parts {
     plugins: Plugins,
     customers: Arc<dyn Customers>,
     rules: Arc<dyn BenefitRules>,
+    remembered: Remembered,
 }
 
 impl Membership {
@@ -46,7 +48,7 @@ impl Membership {
         customers: Arc<dyn Customers>,
         rules: Arc<dyn BenefitRules>,
     ) -> Membership {
-        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules }) }
+        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, remembered: Remembered::default() }) }
     }
 
     /// Opens the lines' accounts and writes the first earn rules and the first tier policy, where they are missing. Called at start,
@@ -67,7 +69,9 @@ impl Membership {
                 }
                 .boxed()
             })
-            .await
+            .await?;
+        let striped: Vec<String> = books::standing_accounts().iter().map(|account| account.id().to_owned()).collect();
+        Ok(self.ledger().remember_striped(&striped).await?)
     }
 
     async fn write_version(&self, tx: &Tx, table: &str, version: i64, body: &impl Serialize) -> Result<(), Error> {
@@ -121,6 +125,10 @@ impl Membership {
 
     pub(crate) fn customers(&self) -> &dyn Customers {
         self.parts.customers.as_ref()
+    }
+
+    pub(crate) fn remembered(&self) -> &Remembered {
+        &self.parts.remembered
     }
 
     pub(crate) fn rules(&self) -> &dyn BenefitRules {

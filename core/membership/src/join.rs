@@ -8,6 +8,7 @@ use crate::member::{self, MemberRow};
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
+use std::sync::Arc;
 
 /// Identifiers of one request.
 const IDENTIFIERS_MAX: usize = 8;
@@ -55,10 +56,14 @@ impl Membership {
         let db = &self.kernel().db;
         let (row, new) = db
             .settle(|| async {
-                if let Some(known) = self.member_behind(&anchor).await? {
+                if let Some(known) = member::find_by_anchors(self.kernel().db.reader(), std::slice::from_ref(&anchor)).await? {
                     return Ok((known, false));
                 }
-                self.write_member(join, line, &anchor).await.map(|row| (row, true))
+                let anchors = self.anchors_behind(&anchor).await?;
+                match member::find_by_anchors(self.kernel().db.reader(), &anchors).await? {
+                    Some(known) => Ok((known, false)),
+                    None => self.write_member(join, line, &anchor, anchors).await.map(|row| (row, true)),
+                }
             })
             .await?;
         let (token, token_expires_at) = self.credentials().member_token(&row.id);
@@ -80,12 +85,20 @@ impl Membership {
         if let Some(member) = member::find_by_anchors(reader, std::slice::from_ref(anchor)).await? {
             return Ok(Some(member));
         }
-        let customer = self.customers().customer_of(anchor).await?;
-        let anchors = self.customers().anchors_of(&customer).await?;
-        member::find_by_anchors(reader, &anchors).await
+        member::find_by_anchors(reader, &self.anchors_behind(anchor).await?).await
     }
 
-    async fn write_member(&self, join: &Join, line: Line, anchor: &AnchorId) -> Result<MemberRow, Error> {
+    /// Every anchor of the customer behind one of them, in order.
+    async fn anchors_behind(&self, anchor: &AnchorId) -> Result<Vec<AnchorId>, Error> {
+        let customer = self.customers().customer_of(anchor).await?;
+        let mut anchors = self.customers().anchors_of(&customer).await?;
+        anchors.push(anchor.clone());
+        anchors.sort_unstable();
+        anchors.dedup();
+        Ok(anchors)
+    }
+
+    async fn write_member(&self, join: &Join, line: Line, anchor: &AnchorId, anchors: Vec<AnchorId>) -> Result<MemberRow, Error> {
         let row = MemberRow {
             id: Kernel::new_id("mbr"),
             anchor: Some(anchor.clone()),
@@ -94,13 +107,23 @@ impl Membership {
             open: true,
             joined_at: self.kernel().clock.now(),
             tier: self.tier_policy(self.kernel().db.reader()).await?.lowest().to_owned(),
+            tier_due: i64::MAX,
         };
         let (membership, written) = (self.clone(), row.clone());
+        let anchors = Arc::new(anchors);
         self.kernel()
             .db
             .write("join", move |tx| {
-                let (membership, row) = (membership.clone(), written.clone());
-                async move { membership.insert_member(tx, row).await }.boxed()
+                let (membership, row, anchors) = (membership.clone(), written.clone(), anchors.clone());
+                async move {
+                    // Two who join at once with different identifiers of one customer make one member.
+                    books::lock_anchors(tx, &anchors).await?;
+                    if member::find_by_anchors(tx.conn(), &anchors).await?.is_some() {
+                        return Err(heyuan_kernel::Error::Stale("the customer's member").into());
+                    }
+                    membership.insert_member(tx, row).await
+                }
+                .boxed()
             })
             .await?;
         Ok(row)
@@ -119,7 +142,7 @@ impl Membership {
                 row.line.as_str().into(),
                 row.joined_at.ms().into(),
                 row.tier.into(),
-                i64::MAX.into(),
+                row.tier_due.into(),
             ],
         )
         .await?;

@@ -22,6 +22,7 @@ mod join;
 mod member;
 mod migration;
 mod points;
+mod policy;
 mod post;
 mod reaction;
 mod refund;

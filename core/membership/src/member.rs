@@ -3,7 +3,8 @@
 use crate::books;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
+use crate::tier::TierPolicy;
+use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::{Actor, Scope, Tx, sql};
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
 
@@ -42,9 +43,11 @@ pub(crate) struct MemberRow {
     pub(crate) open: bool,
     pub(crate) joined_at: Timestamp,
     pub(crate) tier: String,
+    /// When time alone may change the tier.
+    pub(crate) tier_due: i64,
 }
 
-const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier";
+const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier, tier_due";
 
 pub(crate) fn corrupt(what: &'static str, why: impl std::fmt::Display) -> heyuan_kernel::Error {
     heyuan_kernel::Error::Corrupt { what, why: why.to_string() }
@@ -62,6 +65,7 @@ pub(crate) fn read(row: &QueryResult) -> Result<MemberRow, Error> {
         open: state == "open",
         joined_at: Timestamp::clamped(sql::get(row, "joined_at")?),
         tier: sql::get(row, "tier")?,
+        tier_due: sql::get(row, "tier_due")?,
     })
 }
 
@@ -85,6 +89,44 @@ pub(crate) async fn find_by_anchors<C: ConnectionTrait>(conn: &C, anchors: &[Anc
 pub(crate) async fn lock(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
     let member = lock_any(tx, id).await?;
     if member.open { Ok(member) } else { Err(Error::refused(codes::MEMBER_CLOSED, format!("member {id} has left"))) }
+}
+
+/// A member locked for posting a purchase, with what else the purchase depends on.
+pub(crate) struct Poised {
+    pub(crate) member: MemberRow,
+    /// The last closed period, by its number; zero for none.
+    pub(crate) closed_through: i64,
+    /// The newest earn rules.
+    pub(crate) earn_version: i64,
+    /// The newest tier policy.
+    pub(crate) tier_version: i64,
+    /// Whether refunds wait for the purchase.
+    pub(crate) refunds_wait: bool,
+}
+
+/// As [`lock`], and in the same statement everything else that the purchase depends on in membership's tables. Keeps a close of the
+/// period waiting until the commit. The purchase's own lock is held already, so that no refund of it comes between.
+pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, purchase: &TransactionId) -> Result<Poised, Error> {
+    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE OF m FOR SHARE OF b" } else { "" };
+    let text = format!(
+        "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, b.closed_through,
+           (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,
+           (SELECT COUNT(*) FROM membership_transaction t WHERE t.unit = $2 AND t.refund_of = $3 AND t.state = 'waiting') AS refunds_wait
+         FROM membership_member m CROSS JOIN membership_book b WHERE m.id = $1 AND b.name = 'points'{lock}"
+    );
+    let row = sql::one(tx.conn(), &text, [id.as_str().into(), unit.as_str().into(), purchase.as_str().into()]).await?;
+    let row = row.ok_or_else(|| unknown(id))?;
+    let member = read(&row)?;
+    if !member.open {
+        return Err(Error::refused(codes::MEMBER_CLOSED, format!("member {id} has left")));
+    }
+    Ok(Poised {
+        member,
+        closed_through: sql::get(&row, "closed_through")?,
+        earn_version: sql::get(&row, "earn_version")?,
+        tier_version: sql::get(&row, "tier_version")?,
+        refunds_wait: sql::get::<i64>(&row, "refunds_wait")? > 0,
+    })
 }
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.
@@ -143,18 +185,25 @@ impl Membership {
 
     /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier.
     pub(crate) async fn settle_tier(&self, tx: &Tx, member: &MemberRow) -> Result<String, Error> {
-        let now = self.kernel().clock.now();
         let policy = self.tier_policy(tx.conn()).await?;
+        self.settle_tier_under(tx, member, &policy).await
+    }
+
+    /// The same under a policy that the unit of work knows to be the one that counts.
+    pub(crate) async fn settle_tier_under(&self, tx: &Tx, member: &MemberRow, policy: &TierPolicy) -> Result<String, Error> {
+        let now = self.kernel().clock.now();
         let growth = growth_since(tx.conn(), &member.id, policy.window_start_ms(now.ms())).await?;
         let tier = policy.tier_for(growth).to_owned();
         // A tier above the lowest can be lost by time alone, which is looked at once a day.
         let due = if tier == policy.lowest() { i64::MAX } else { self.kernel().zone.day_start_after(now, 1).ms() };
-        sql::execute(
-            tx.conn(),
-            "UPDATE membership_member SET tier = $2, tier_due = $3 WHERE id = $1",
-            [member.id.as_str().into(), tier.clone().into(), due.into()],
-        )
-        .await?;
+        if tier != member.tier || due != member.tier_due {
+            sql::execute(
+                tx.conn(),
+                "UPDATE membership_member SET tier = $2, tier_due = $3 WHERE id = $1",
+                [member.id.as_str().into(), tier.clone().into(), due.into()],
+            )
+            .await?;
+        }
         if let Some(anchor) = member.anchor.clone().filter(|_| tier != member.tier) {
             let event = DomainEvent::TierChanged {
                 member: member.id.clone(),

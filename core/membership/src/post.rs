@@ -5,7 +5,7 @@ use crate::decide::{BUDGET_POINTS_DEFAULT, Decided};
 use crate::decision;
 use crate::error::Error;
 use crate::facade::Membership;
-use crate::member::{self, corrupt};
+use crate::member::{self, Poised, corrupt};
 use crate::refund;
 use crate::report::Accepted;
 use crate::rule::Change;
@@ -24,42 +24,44 @@ impl Membership {
     pub(crate) async fn post_purchase(&self, tx: &Tx, accepted: &Accepted, decided: &Decided) -> Result<Row, Error> {
         let report = &accepted.report;
         books::lock_purchase(tx, &report.unit, &report.id).await?;
-        let locked = member::lock(tx, &decided.snapshot.member.id).await?;
-        self.check_unchanged(tx, decided).await?;
-        let period = books::open_period(tx, decided.month).await?;
+        let poised = member::lock_for_purchase(tx, &decided.snapshot.member.id, &report.unit, &report.id).await?;
+        let locked = &poised.member;
+        check_policy(tx, &poised, decided).await?;
+        let period = books::open_after(decided.month, poised.closed_through);
         let mut row = self.purchase_row(accepted, decided, period)?;
+        row.points_balance = self.post_transfers(tx, &row, decided, period).await?;
         row.no = transaction::insert(tx, &row).await?;
-        spend_budgets(tx, decided).await?;
-        let transfers = purchase_transfers(&row, decided, period)?;
-        self.ledger().post(tx, &transfers).await?;
         add_growth(tx, &locked.id, row.no, row.growth, row.occurred_at).await?;
-        row.tier = self.settle_tier(tx, &locked).await?;
-        row.points_balance = self.ledger().balance_in(tx, &books::points_account(&locked.id)).await?.balance;
-        transaction::update(tx, &row).await?;
+        let tier = self.settle_tier_under(tx, locked, &decided.policy.tiers).await?;
+        if tier != row.tier {
+            row.tier = tier;
+            transaction::update(tx, &row).await?;
+        }
         if let Some(id) = &row.decision {
             decision::insert(tx, id, &row.unit, &row.id, decided, row.arrived_at).await?;
         }
-        announce(tx, &row, &locked).await?;
+        announce(tx, &row, locked).await?;
         announce_vouchers(tx, &row, decided).await?;
-        if self.apply_waiting(tx, &row).await? == 0 {
+        // Late, since on PostgreSQL everybody who grants from the same budget waits for its row until the commit.
+        spend_budgets(tx, decided).await?;
+        if !poised.refunds_wait {
             return Ok(row);
         }
+        self.apply_waiting(tx, &row).await?;
         let whole = transaction::find(tx.conn(), &row.unit, &row.id).await?;
         Ok(whole.unwrap_or(row))
     }
 
-    /// Fails the unit of work when what the decision relied on has moved; the member is locked, so that it stays so.
-    async fn check_unchanged(&self, tx: &Tx, decided: &Decided) -> Result<(), Error> {
-        Plugins::check_unmoved(tx, PluginKind::BenefitRule, &decided.pointers).await?;
+    /// Moves what was earned and answers the points after it. Fails the unit of work when the growth or points that rules were shown
+    /// have moved: the accounts are locked, so that they stay so.
+    async fn post_transfers(&self, tx: &Tx, row: &Row, decided: &Decided, period: Period) -> Result<i64, Error> {
+        let snapshot = &decided.snapshot;
         // Without a rule nothing was read that could have moved.
-        if decided.calls.is_empty() {
-            return Ok(());
-        }
-        let id = &decided.snapshot.member.id;
-        let growth = self.ledger().balance_in(tx, &books::growth_account(id)).await?;
-        let points = self.ledger().balance_in(tx, &books::points_account(id)).await?;
-        let same = growth.version == decided.snapshot.growth.version && points.version == decided.snapshot.points.version;
-        if same { Ok(()) } else { Err(heyuan_kernel::Error::Stale("the member's growth or points").into()) }
+        let seen = |version: i64| (!decided.calls.is_empty()).then_some(version);
+        let (growth, points) = (books::growth_account(&snapshot.member.id), books::points_account(&snapshot.member.id));
+        let relied_on = [(points.as_str(), seen(snapshot.points.version)), (growth.as_str(), seen(snapshot.growth.version))];
+        let after = self.ledger().post_new(tx, &purchase_transfers(row, decided, period)?, &relied_on).await?;
+        Ok(after.first().map_or(0, |points| points.balance))
     }
 
     fn purchase_row(&self, accepted: &Accepted, decided: &Decided, period: Period) -> Result<Row, Error> {
@@ -81,7 +83,7 @@ impl Membership {
             lines: serde_json::to_string(&report.lines).map_err(|e| corrupt("transaction lines", e))?,
             digest: accepted.digest.clone(),
             idempotency: accepted.idempotency.clone(),
-            earn_version: decided.rules.version,
+            earn_version: decided.policy.earn.version,
             base_growth: decided.base.growth,
             base_points: decided.base.points,
             growth: decided.growth,
@@ -89,7 +91,7 @@ impl Membership {
             receivable: 0,
             points_balance: 0,
             tier: decided.snapshot.member.tier.clone(),
-            cost: decided.rules.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
+            cost: decided.policy.earn.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
             refunded: 0,
             growth_kept: decided.growth,
             points_kept: decided.points,
@@ -132,8 +134,8 @@ impl Membership {
             .await
     }
 
-    /// Applies the refunds that came before their purchase, in the order of their arrival; answers how many there were.
-    async fn apply_waiting(&self, tx: &Tx, purchase: &Row) -> Result<usize, Error> {
+    /// Applies the refunds that came before their purchase, in the order of their arrival.
+    async fn apply_waiting(&self, tx: &Tx, purchase: &Row) -> Result<(), Error> {
         let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no";
         let rows = sql::all(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
         for row in &rows {
@@ -147,12 +149,21 @@ impl Membership {
                 }
             }
         }
-        Ok(rows.len())
+        Ok(())
     }
 
     async fn refunded_so_far(&self, tx: &Tx, purchase: &Row) -> Result<i64, Error> {
         Ok(transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?.map_or(0, |row| row.refunded))
     }
+}
+
+/// Fails the unit of work when another policy counts than the one that was decided with.
+async fn check_policy(tx: &Tx, poised: &Poised, decided: &Decided) -> Result<(), Error> {
+    let same = poised.earn_version == decided.policy.earn.version && poised.tier_version == decided.policy.tiers.version;
+    if !same {
+        return Err(heyuan_kernel::Error::Stale("the earn rules or the tier policy").into());
+    }
+    Ok(Plugins::check_unmoved(tx, PluginKind::BenefitRule, &decided.pointers).await?)
 }
 
 fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Result<Vec<Transfer>, Error> {

@@ -45,12 +45,12 @@ impl Orders {
             return Ok(nothing());
         }
         // A member that left earns nothing more; what was earned is still taken back.
-        let open = member::find(reader, &member).await?.is_some_and(|member| member.open);
-        if report.kind == Kind::Purchase && !open {
+        let member = member::find(reader, &member).await?;
+        if report.kind == Kind::Purchase && !member.as_ref().is_some_and(|member| member.open) {
             return Ok(nothing());
         }
         let body = serde_json::to_vec(&report.digested(self.membership.kernel())).map_err(|e| member::corrupt("order event", e))?;
-        let accepted = Accepted { report, line, member: Some(member), digest: sha256_hex(&body), idempotency: None };
+        let accepted = Accepted { report, line, member, digest: sha256_hex(&body), idempotency: None };
         let ready = Arc::new(self.membership.ready(accepted).await?);
         let membership = self.membership.clone();
         Ok(Box::new(move |tx: &Tx| {

@@ -45,7 +45,7 @@ impl Membership {
             line: accepted.line,
             kind: Kind::Refund,
             refund_of: Some(of),
-            member: accepted.member.clone(),
+            member: accepted.member.as_ref().map(|member| member.id.clone()),
             amount: report.amount.0,
             occurred_at: report.occurred_at,
             arrived_at: now,

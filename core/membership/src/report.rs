@@ -1,14 +1,13 @@
 //! Reporting a transaction: accepted, decided, posted once; the same again is answered from what is there.
 
-use crate::decide::Decided;
+use crate::decide::{Decided, Drafted};
 use crate::decision;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::member;
-use crate::rule::Effect;
+use crate::member::{self, MemberRow};
 use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
 use futures::FutureExt;
-use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, TransactionId};
+use heyuan_contract::{Fen, Line, OrgUnitId, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
@@ -20,7 +19,7 @@ use std::sync::Arc;
 pub(crate) struct Accepted {
     pub(crate) report: Report,
     pub(crate) line: Line,
-    pub(crate) member: Option<MemberId>,
+    pub(crate) member: Option<MemberRow>,
     pub(crate) digest: String,
     pub(crate) idempotency: Option<String>,
 }
@@ -54,16 +53,19 @@ impl Membership {
                 let accepted =
                     Accepted { report: report.clone(), line, member, digest: key.digest.clone(), idempotency: Some(key.stored.clone()) };
                 let ready = Arc::new(self.ready(accepted).await?);
-                let membership = self.clone();
+                let (membership, writing) = (self.clone(), ready.clone());
                 let row = self
                     .kernel()
                     .db
                     .write("report transaction", move |tx| {
-                        let (membership, ready) = (membership.clone(), ready.clone());
+                        let (membership, ready) = (membership.clone(), writing.clone());
                         async move { membership.write_ready(tx, &ready).await }.boxed()
                     })
                     .await?;
-                self.view(row).await
+                match &ready.decided {
+                    Some(decided) => Ok(TransactionView::of(row, effects_of(decided))),
+                    None => self.view(row).await,
+                }
             })
             .await
     }
@@ -80,10 +82,9 @@ impl Membership {
             return Err(Problem::invalid("kind", "only a purchase can be quoted").into());
         }
         let member = self.whose(actor, report).await?.ok_or_else(|| Problem::invalid("member", "name the member"))?;
-        let decided = self.decide(report, line, &member).await?;
-        let effects = |rule: &str, list: &[Effect]| -> Vec<RuleEffect> {
-            list.iter().map(|effect| RuleEffect { rule: rule.to_owned(), effect: effect.clone() }).collect()
-        };
+        // A quote is checked by nothing later on: it is made with what counts now.
+        self.read_policy().await?;
+        let decided = self.decide(report, line, member).await?;
         Ok(TransactionView {
             id: report.id.clone(),
             unit: report.unit.clone(),
@@ -92,11 +93,11 @@ impl Membership {
             refund_of: None,
             state: State::Quoted,
             why: None,
-            member: Some(member),
+            member: Some(decided.snapshot.member.id.clone()),
             amount: report.amount,
             occurred_at: report.occurred_at,
             period: Some(Period::of(&self.kernel().zone, report.occurred_at)),
-            earn_version: decided.rules.version,
+            earn_version: decided.policy.earn.version,
             base_growth: decided.base.growth,
             base_points: decided.base.points,
             growth: decided.growth,
@@ -105,7 +106,7 @@ impl Membership {
             points_balance: decided.snapshot.points.balance + decided.points,
             tier: decided.snapshot.member.tier.clone(),
             refunded: Fen(0),
-            effects: decided.calls.iter().flat_map(|call| effects(&call.rule, &call.effects)).collect(),
+            effects: effects_of(&decided),
             decision: None,
         })
     }
@@ -131,11 +132,13 @@ impl Membership {
 
     async fn known(&self, report: &Report, key: &IdempotencyKey) -> Result<Option<TransactionView>, Error> {
         let reader = self.kernel().db.reader();
-        if let Some(row) = transaction::find_by_key(reader, &key.stored).await? {
+        let mut rows = transaction::find_known(reader, &key.stored, &report.unit, &report.id).await?;
+        if let Some(place) = rows.iter().position(|row| row.idempotency.as_ref() == Some(&key.stored)) {
+            let row = rows.swap_remove(place);
             key.check(&row.digest)?;
             return self.view(row).await.map(Some);
         }
-        let Some(row) = transaction::find(reader, &report.unit, &report.id).await? else { return Ok(None) };
+        let Some(row) = rows.pop() else { return Ok(None) };
         if row.digest == key.digest {
             return self.view(row).await.map(Some);
         }
@@ -143,18 +146,18 @@ impl Membership {
         Err(Problem::new(codes::TRANSACTION_ID_REUSED, words).field("id").into())
     }
 
-    async fn whose(&self, actor: &Actor, report: &Report) -> Result<Option<MemberId>, Error> {
+    async fn whose(&self, actor: &Actor, report: &Report) -> Result<Option<MemberRow>, Error> {
         match &report.who {
             None => Ok(None),
             Some(Who::Member(id)) => {
                 let found = member::find(self.kernel().db.reader(), id).await?;
-                found.map(|member| Some(member.id)).ok_or_else(|| member::unknown(id))
+                found.map(Some).ok_or_else(|| member::unknown(id))
             }
             Some(Who::Identifiers(list)) => {
                 let anchor = self.customers().anchor_for(actor, &report.unit, list).await?;
                 let found = self.member_behind(&anchor).await?;
                 let words = "nobody with these identifiers has joined";
-                found.map(|member| Some(member.id)).ok_or_else(|| Error::refused(codes::UNKNOWN_MEMBER, words))
+                found.map(Some).ok_or_else(|| Error::refused(codes::UNKNOWN_MEMBER, words))
             }
         }
     }
@@ -162,7 +165,7 @@ impl Membership {
     /// Decides about what was accepted.
     pub(crate) async fn ready(&self, accepted: Accepted) -> Result<Ready, Error> {
         let decided = match (accepted.report.kind, &accepted.member) {
-            (Kind::Purchase, Some(member)) => Some(self.decide(&accepted.report, accepted.line, member).await?),
+            (Kind::Purchase, Some(member)) => Some(self.decide(&accepted.report, accepted.line, member.clone()).await?),
             (Kind::Purchase, None) => return Err(Problem::invalid("member", "name the member").into()),
             (Kind::Refund, _) => None,
         };
@@ -172,7 +175,13 @@ impl Membership {
     /// Writes what was decided.
     pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<Row, Error> {
         match &ready.decided {
-            Some(decided) => self.post_purchase(tx, &ready.accepted, decided).await,
+            Some(decided) => {
+                let posted = self.post_purchase(tx, &ready.accepted, decided).await;
+                if posted.is_err() {
+                    self.forget_policy();
+                }
+                posted
+            }
             None => self.post_refund(tx, &ready.accepted).await,
         }
     }
@@ -184,4 +193,11 @@ impl Membership {
         };
         Ok(TransactionView::of(row, effects))
     }
+}
+
+fn effects_of(decided: &Decided) -> Vec<RuleEffect> {
+    let of_call = |call: &Drafted| {
+        call.effects.iter().map(|effect| RuleEffect { rule: call.rule.clone(), effect: effect.clone() }).collect::<Vec<_>>()
+    };
+    decided.calls.iter().flat_map(of_call).collect()
 }

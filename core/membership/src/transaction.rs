@@ -383,8 +383,16 @@ pub(crate) async fn find<C: ConnectionTrait>(conn: &C, unit: &OrgUnitId, id: &Tr
     sql::one(conn, text, [unit.as_str().into(), id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
-pub(crate) async fn find_by_key<C: ConnectionTrait>(conn: &C, stored: &str) -> Result<Option<Row>, Error> {
-    sql::one(conn, "SELECT * FROM membership_transaction WHERE idempotency = $1", [stored.into()]).await?.as_ref().map(read).transpose()
+/// The transactions that a key made or that have this id: two at most, in one statement.
+pub(crate) async fn find_known<C: ConnectionTrait>(
+    conn: &C,
+    stored: &str,
+    unit: &OrgUnitId,
+    id: &TransactionId,
+) -> Result<Vec<Row>, Error> {
+    let text = "SELECT * FROM membership_transaction WHERE idempotency = $1
+                UNION ALL SELECT * FROM membership_transaction WHERE unit = $2 AND id = $3";
+    sql::all(conn, text, [stored.into(), unit.as_str().into(), id.as_str().into()]).await?.iter().map(read).collect()
 }
 
 /// An effect with the rule that it came from.
