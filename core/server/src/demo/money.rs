@@ -5,18 +5,20 @@ use super::progress::Lane;
 use super::records::{Refusals, money, stream};
 use super::users::{Known, Person, Users};
 use anyhow::{Context, anyhow, bail};
-use futures::{TryStreamExt, stream as streams};
+use futures::future::try_join_all;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OnceCell;
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
-/// Requests on the wire at once: the server commits them in groups.
-const AT_ONCE: usize = 16;
+/// Requests on the wire at once, each of other people: the server commits them in groups. What one person bought goes in its order.
+const LANES: usize = 32;
+/// Transactions that wait in a lane.
+const WAITING: usize = 64;
 
 #[derive(Debug, Deserialize)]
 struct Row {
@@ -51,11 +53,8 @@ pub(crate) struct Taken {
 struct Tills<'a> {
     client: &'a Client,
     key: &'a str,
-    users: &'a Users,
     lane: &'a Lane,
-    members: Mutex<HashMap<String, Arc<OnceCell<String>>>>,
     refusals: Refusals,
-    strangers: AtomicU64,
     posted: AtomicU64,
 }
 
@@ -64,41 +63,54 @@ struct Tills<'a> {
 /// # Errors
 /// A file that can't be read, a server that is away, more than a few refusals.
 pub(crate) async fn send(client: &Client, path: PathBuf, key: &str, users: &Users, lane: &Lane) -> anyhow::Result<Taken> {
-    let tills = Tills {
-        client,
-        key,
-        users,
-        lane,
-        members: Mutex::default(),
-        refusals: Refusals::of("transaction"),
-        strangers: AtomicU64::new(0),
-        posted: AtomicU64::new(0),
-    };
-    let (mut rows, reader) = stream::<Row>(path);
-    let rows = streams::poll_fn(move |context| rows.poll_recv(context));
-    let sent = futures::StreamExt::map(rows, Ok).try_for_each_concurrent(AT_ONCE, |row| tills.report(row)).await;
+    let tills = Tills { client, key, lane, refusals: Refusals::of("transaction"), posted: AtomicU64::new(0) };
+    let (rows, reader) = stream::<Row>(path);
+    let (senders, lanes): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::channel(WAITING)).unzip();
+    let worked = try_join_all(lanes.into_iter().map(|rows| tills.work(rows)));
+    let sent = futures::future::try_join(hand_out(rows, users, lane, senders), worked).await;
     let read = reader.await.map_err(|error| anyhow!("reading the transactions broke off: {error}"))?;
-    sent?;
+    let (strangers, members) = sent?;
     read?;
     let posted = tills.posted.load(Ordering::Relaxed);
-    let members = tills.members.lock().unwrap_or_else(PoisonError::into_inner).len();
-    Ok(Taken {
-        transactions: posted,
-        members: u64::try_from(members).unwrap_or(u64::MAX),
-        strangers: tills.strangers.load(Ordering::Relaxed),
-        refused: tills.refusals.settle(posted)?,
-    })
+    Ok(Taken { transactions: posted, members: members.into_iter().sum(), strangers, refused: tills.refusals.settle(posted)? })
+}
+
+/// Gives every transaction to the lane of its person; answers how many nobody could be found for.
+async fn hand_out(mut rows: Receiver<Row>, users: &Users, lane: &Lane, senders: Vec<Sender<(Row, Person)>>) -> anyhow::Result<u64> {
+    let mut strangers = 0;
+    while let Some(row) = rows.recv().await {
+        let Some(person) = users.person(&row.identifiers) else {
+            strangers += 1;
+            lane.add(1);
+            continue;
+        };
+        let mut hasher = DefaultHasher::new();
+        person.key.hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0);
+        senders[place].send((row, person)).await.context("a lane of transactions is closed")?;
+    }
+    Ok(strangers)
 }
 
 impl Tills<'_> {
-    async fn report(&self, row: Row) -> anyhow::Result<()> {
-        let Some(person) = self.users.person(&row.identifiers) else {
-            self.strangers.fetch_add(1, Ordering::Relaxed);
-            self.lane.add(1);
-            return Ok(());
-        };
-        let member = self.member(person, &row.unit).await?;
-        let call = Call::json(Method::POST, "/v1/transactions", self.key, &body(&row, &member)).once(format!("demo-{}", row.id));
+    /// One lane; answers how many people of it are members now.
+    async fn work(&self, mut rows: Receiver<(Row, Person)>) -> anyhow::Result<u64> {
+        let mut members: HashMap<String, String> = HashMap::new();
+        while let Some((row, person)) = rows.recv().await {
+            let member = match members.get(&person.key) {
+                Some(member) => member,
+                None => {
+                    let member = self.join(&person.identifiers, &row.unit).await?;
+                    members.entry(person.key).or_insert(member)
+                }
+            };
+            self.report(&row, member).await?;
+        }
+        Ok(u64::try_from(members.len()).unwrap_or(u64::MAX))
+    }
+
+    async fn report(&self, row: &Row, member: &str) -> anyhow::Result<()> {
+        let call = Call::json(Method::POST, "/v1/transactions", self.key, &body(row, member)).once(format!("demo-{}", row.id));
         let answer = self.client.send(&call).await?;
         if answer.status.is_success() {
             self.posted.fetch_add(1, Ordering::Relaxed);
@@ -109,16 +121,6 @@ impl Tills<'_> {
         }
         self.lane.add(1);
         Ok(())
-    }
-
-    /// The member behind a person, who joins with the first transaction.
-    async fn member(&self, person: Person, unit: &str) -> anyhow::Result<String> {
-        let cell = {
-            let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-            members.entry(person.key).or_default().clone()
-        };
-        let member = cell.get_or_try_init(|| self.join(&person.identifiers, unit)).await?;
-        Ok(member.clone())
     }
 
     async fn join(&self, identifiers: &[Known], unit: &str) -> anyhow::Result<String> {
