@@ -60,7 +60,7 @@ async fn list_keys(
 ) -> Result<web::Json<Page<KeyView>>, Problem> {
     actor.require(Scope::Admin)?;
     let (after, limit) = (page.after()?.unwrap_or_default(), page.limit()?);
-    let keys = credentials.list(&actor, &after, limit + 1).await?;
+    let keys = credentials.list(&actor, storable("cursor", &after)?, limit + 1).await?;
     Ok(web::Json(Page::of(keys.into_iter().map(KeyView::from).collect(), limit, |key| key.id.clone())))
 }
 
@@ -118,7 +118,8 @@ async fn revoke_key(
     credentials: web::Data<Credentials>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
-    credentials.revoke(&actor, &id).await?;
+    actor.require(Scope::Admin)?;
+    credentials.revoke(&actor, storable("id", &id)?).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -163,7 +164,7 @@ async fn list_audit(
     let mut text = "SELECT id, at, actor, action, object, detail FROM kernel_audit WHERE id > $1".to_owned();
     let mut values: Vec<sea_orm::Value> = vec![after.into(), (limit + 1).into()];
     for (column, value) in [("action", &wanted.action), ("object", &wanted.object)] {
-        if let Some(value) = value.as_deref().map(storable).transpose()? {
+        if let Some(value) = value.as_deref().map(|value| storable(column, value)).transpose()? {
             values.push(value.into());
             text.push_str(&format!(" AND {column} = ${}", values.len()));
         }
@@ -186,9 +187,9 @@ async fn list_audit(
 }
 
 /// PostgreSQL takes no NUL in a text, so no stored text has one.
-fn storable(text: &str) -> Result<&str, Problem> {
+fn storable<'a>(field: &str, text: &'a str) -> Result<&'a str, Problem> {
     if text.contains('\0') {
-        return Err(Problem::invalid("query", "a NUL character is in no text here"));
+        return Err(Problem::invalid(field, "a NUL character is in no text here"));
     }
     Ok(text)
 }
