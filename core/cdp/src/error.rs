@@ -23,8 +23,13 @@ pub mod codes {
     pub const NO_SUCH_EVIDENCE: Code =
         Code::new(Kind::Invalid, "no_such_evidence", "The evidence is not part of this customer", "该证据不属于此客户");
 
+    /// Another declaration of the event type came first.
+    pub const EVENT_TYPE_CHANGED: Code =
+        Code::new(Kind::Conflict, "event_type_changed", "The event type was changed meanwhile", "该事件类型刚刚被修改");
+
     /// Every code.
-    pub const ALL: &[Code] = &[COLLECT_FULL, BAD_ENCODING, EVENT_REJECTED, STILL_REJECTED, ALREADY_REPLAYED, NO_SUCH_EVIDENCE];
+    pub const ALL: &[Code] =
+        &[COLLECT_FULL, BAD_ENCODING, EVENT_REJECTED, STILL_REJECTED, ALREADY_REPLAYED, NO_SUCH_EVIDENCE, EVENT_TYPE_CHANGED];
 }
 
 /// What can go wrong in this wing.

@@ -3,12 +3,13 @@
 use super::built_in;
 use super::schema::{EventType, Mode, Property};
 use super::typing;
-use crate::batch_sql::{position, set_position};
+use crate::batch_sql::position;
 use crate::collect::message::Message;
+use crate::error::codes;
 use crate::event::EventKind;
 use futures::FutureExt;
 use heyuan_kernel::{Actor, Database, Error, Problem, Scope, Tx, audit, sql};
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, QueryResult};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -62,10 +63,11 @@ impl EventTypes {
         Ok(())
     }
 
-    /// Declares a type, as its next version; the same declaration again changes nothing.
+    /// Declares a type, as the version after the one in force; the same declaration again changes nothing. Of several that would
+    /// make the same version at the same time one wins; the others hear of it, or get the winner's answer where they say the same.
     ///
     /// # Errors
-    /// `forbidden`; `invalid_request` with the property's path.
+    /// `forbidden`; `invalid_request` with the property's path; `event_type_changed` when another declaration came first.
     pub async fn put(
         &self,
         actor: &Actor,
@@ -80,34 +82,22 @@ impl EventTypes {
         if !types.contains_key(name) && types.len() >= TYPES_MAX {
             return Err(Problem::invalid("name", format!("a tenant has at most {TYPES_MAX} event types")));
         }
+        let wanted = EventType { name: name.to_owned(), version: types.get(name).map_or(0, |old| old.version) + 1, mode, properties };
         if let Some(old) = types.get(name)
-            && old.mode == mode
-            && old.properties == properties
+            && old.says_the_same(&wanted)
         {
             return Ok(old.clone());
         }
-        let (name, actor) = (name.to_owned(), actor.clone());
-        let stored = name.clone();
-        self.db
+        let actor = actor.clone();
+        let in_force = self
+            .db
             .write("declare an event type", move |tx| {
-                let (name, properties, actor) = (stored.clone(), properties.clone(), actor.clone());
-                async move {
-                    let row =
-                        sql::one(tx.conn(), "SELECT MAX(version) AS version FROM cdp_event_type WHERE name = $1", [name.clone().into()])
-                            .await?;
-                    let last: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "version"))?;
-                    let one = EventType { name, version: last.unwrap_or(0) + 1, mode, properties };
-                    write(tx, &one, actor.name()).await?;
-                    let revision = position(tx.conn(), REVISION).await?;
-                    set_position(tx.conn(), REVISION, revision + 1).await?;
-                    let entry = audit::Entry::new(&actor, "declare event type", &one.name).detail("version", one.version);
-                    audit::record(tx, &entry).await
-                }
-                .boxed()
+                let (wanted, actor) = (wanted.clone(), actor.clone());
+                async move { declare(tx, wanted, &actor).await }.boxed()
             })
             .await?;
         self.refresh().await?;
-        self.get(&name).ok_or_else(|| Problem::not_found("event type", name))
+        Ok(Arc::new(in_force))
     }
 
     /// Why an event does not fit its type, when that is strict.
@@ -127,7 +117,36 @@ async fn seed(tx: &Tx) -> Result<(), Error> {
     for one in built_in::types() {
         write(tx, &one, "system:built-in").await?;
     }
-    set_position(tx.conn(), REVISION, 1).await
+    // Never back: a type may have been declared since.
+    let text = "INSERT INTO cdp_position (name, position) VALUES ($1, 1) ON CONFLICT (name) DO NOTHING";
+    sql::execute(tx.conn(), text, [REVISION.into()]).await?;
+    Ok(())
+}
+
+/// Writes the version that was decided on, unless another came first; answers the one in force.
+async fn declare(tx: &Tx, wanted: EventType, actor: &Actor) -> Result<EventType, Error> {
+    // The row of the revision is locked by moving it, so that declarations follow one another on PostgreSQL as well: what is read
+    // after it holds until the commit.
+    let moved = "UPDATE cdp_position SET position = position + 1 WHERE name = $1";
+    sql::execute(tx.conn(), moved, [REVISION.into()]).await?;
+    if let Some(last) = last_version(tx, &wanted.name).await?
+        && last.version >= wanted.version
+    {
+        if last.says_the_same(&wanted) {
+            return Ok(last);
+        }
+        let why = format!("version {} of {} was declared by somebody else just now; read it, then declare again", last.version, last.name);
+        return Err(Error::Problem(Problem::new(codes::EVENT_TYPE_CHANGED, why)));
+    }
+    write(tx, &wanted, actor.name()).await?;
+    let entry = audit::Entry::new(actor, "declare event type", &wanted.name).detail("version", wanted.version);
+    audit::record(tx, &entry).await?;
+    Ok(wanted)
+}
+
+async fn last_version(tx: &Tx, name: &str) -> Result<Option<EventType>, Error> {
+    let text = "SELECT name, version, mode, properties FROM cdp_event_type WHERE name = $1 ORDER BY version DESC LIMIT 1";
+    sql::one(tx.conn(), text, [name.into()]).await?.as_ref().map(read_type).transpose()
 }
 
 async fn write(tx: &Tx, one: &EventType, by: &str) -> Result<(), Error> {
@@ -159,18 +178,20 @@ async fn read<C: ConnectionTrait>(conn: &C) -> Result<(i64, Arc<Types>), Error> 
     )
     .await?;
     let mut types = Types::new();
-    let corrupt = |why: String| Error::Corrupt { what: "event type", why };
-    for row in rows {
-        let name: String = sql::get(&row, "name")?;
-        let mode: String = sql::get(&row, "mode")?;
-        let properties: String = sql::get(&row, "properties")?;
-        let one = EventType {
-            name: name.clone(),
-            version: sql::get(&row, "version")?,
-            mode: Mode::parse(&mode).ok_or_else(|| corrupt(format!("mode {mode}")))?,
-            properties: serde_json::from_str(&properties).map_err(|e| corrupt(e.to_string()))?,
-        };
-        types.insert(name, Arc::new(one));
+    for row in &rows {
+        let one = read_type(row)?;
+        types.insert(one.name.clone(), Arc::new(one));
     }
     Ok((revision, Arc::new(types)))
+}
+
+fn read_type(row: &QueryResult) -> Result<EventType, Error> {
+    let corrupt = |why: String| Error::Corrupt { what: "event type", why };
+    let (mode, properties): (String, String) = (sql::get(row, "mode")?, sql::get(row, "properties")?);
+    Ok(EventType {
+        name: sql::get(row, "name")?,
+        version: sql::get(row, "version")?,
+        mode: Mode::parse(&mode).ok_or_else(|| corrupt(format!("mode {mode}")))?,
+        properties: serde_json::from_str(&properties).map_err(|e| corrupt(e.to_string()))?,
+    })
 }

@@ -99,6 +99,11 @@ pub struct EventType {
 }
 
 impl EventType {
+    /// Whether both declare the same, in whatever version.
+    pub(crate) fn says_the_same(&self, other: &EventType) -> bool {
+        self.name == other.name && self.mode == other.mode && self.properties == other.properties
+    }
+
     /// Checks what a caller declares.
     ///
     /// # Errors

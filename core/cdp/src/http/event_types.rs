@@ -57,6 +57,7 @@ fn view(one: &EventType, faults: Option<Vec<FaultCount>>) -> EventTypeView {
         (status = 400, description = "A property that can't be", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "Another declaration came first", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
     ),
     security(("key" = []))

@@ -1,6 +1,7 @@
 //! Collecting, identifying and forgetting, at the wing's door, on both databases.
 
 mod collecting;
+mod declaring;
 mod ground;
 mod identity;
 mod knowing;
