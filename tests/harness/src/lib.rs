@@ -13,6 +13,7 @@ mod process;
 mod proxy;
 mod sdk;
 mod tenant;
+mod truth;
 mod wait;
 
 pub use answer::{Answer, Caller};
@@ -23,4 +24,5 @@ pub use process::{cache_dir, heyuan_binary, workspace_root};
 pub use proxy::{Fault, Proxy};
 pub use sdk::{node, python, python_tool};
 pub use tenant::{Tenant, TenantOptions};
+pub use truth::{Agreement, TrueIdentifier, Truth};
 pub use wait::until;

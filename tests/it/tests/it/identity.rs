@@ -1,0 +1,68 @@
+//! Who is who on the demo group: a tenant that is told nothing but what apps and tills deliver finds the people behind it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use heyuan_harness::{Tenant, TestDatabase, TrueIdentifier, Truth, cache_dir, concurrently, for_both_databases, heyuan_binary};
+use serde_json::json;
+
+/// Enough people that sales offices, families and relay numbers get in each other's way.
+const CUSTOMERS: &str = "1000";
+const SEED: &str = "7";
+/// Look-ups on the wire at once.
+const AT_ONCE: usize = 16;
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("heyuan runs");
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn generate(folder: &Path) {
+    run(Command::new(heyuan_binary()).args(["demo", "generate", "--customers", CUSTOMERS, "--seed", SEED, "--out"]).arg(folder));
+}
+
+async fn loaded(database: &TestDatabase, folder: &Path) -> Tenant {
+    let tenant = Tenant::start(database).await;
+    let mut load = tenant.command(&["demo", "load", "--url", &tenant.url()]);
+    run(load.arg("--from").arg(folder).arg("--plugins").arg(cache_dir().join("plugins")));
+    tenant
+}
+
+/// One look-up for each identifier of the truth; what no app or till ever delivered is unknown to the tenant and left out.
+async fn met(tenant: &Tenant, truth: &Truth) -> BTreeMap<TrueIdentifier, String> {
+    let (app, known) = (tenant.caller("app"), truth.identifiers().collect::<Vec<_>>());
+    let answers = concurrently(known.len(), AT_ONCE, |place| {
+        let (app, one) = (app.clone(), known[place]);
+        async move {
+            let answer = app.post("/v1/customers:search", &json!({ "type": one.kind, "value": one.value, "app": one.app })).await;
+            (answer.status != 404).then(|| answer.expect(200)["id"].as_str().expect("a customer has an id").to_owned())
+        }
+    })
+    .await;
+    known.into_iter().zip(answers).filter_map(|(one, customer)| Some((one.clone(), customer?))).collect()
+}
+
+#[tokio::test]
+async fn the_people_of_the_demo_group_are_found() {
+    // A folder that no tenant has: it must not find the truth beside its data.
+    let apart = TestDatabase::sqlite();
+    let folder = apart.data_dir().join("group");
+    generate(&folder);
+    let truth = Truth::read(&folder);
+    let plain = truth.judge(&truth.union_find());
+    println!("{CUSTOMERS} people, seed {SEED}, plain union-find: {plain:?}");
+    for_both_databases(async |database| {
+        let tenant = loaded(&database, &folder).await;
+        let found = truth.judge(&met(&tenant, &truth).await);
+        println!("{CUSTOMERS} people, seed {SEED}, {}: {found:?}", database.name());
+        // A tenant that took in half of the group could be right about it.
+        assert!(found.identifiers >= plain.identifiers, "the tenant knows fewer identifiers than the events carry: {found:?}");
+        assert!(found.precision >= 0.99, "{found:?}");
+        assert!(found.recall >= 0.90, "{found:?}");
+        assert_eq!(found.beyond_household, 0, "{found:?}");
+    })
+    .await;
+    // The group is no easy one: whoever merges all that was seen together fails on it.
+    assert!(plain.precision < 0.5 && plain.beyond_household > 0, "{plain:?}");
+}
