@@ -17,12 +17,13 @@ pub(crate) enum Bar {
 }
 
 impl Bar {
-    fn met_by(self, value: f64) -> Option<bool> {
-        match self {
-            Self::AtLeast(bar) => Some(value >= bar),
-            Self::AtMost(bar) => Some(value <= bar),
-            Self::None => None,
-        }
+    fn met_by(self, value: f64) -> Option<&'static str> {
+        let met = match self {
+            Self::AtLeast(bar) => value >= bar,
+            Self::AtMost(bar) => value <= bar,
+            Self::None => return None,
+        };
+        Some(if met { "yes" } else { "no" })
     }
 
     fn spelled(self) -> String {
@@ -38,24 +39,32 @@ impl Bar {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     name: String,
-    value: f64,
+    /// `None` where it could not be measured; the method then says why.
+    value: Option<f64>,
     unit: String,
     baseline: Option<f64>,
     ratio: Option<f64>,
     bar: String,
-    met: Option<bool>,
+    /// `yes` or `no`; `None` without a bar or a value.
+    met: Option<&'static str>,
     method: String,
 }
 
 impl Row {
     pub(crate) fn new(name: &str, value: f64, unit: &str, bar: Bar, method: &str) -> Self {
         let (bar, met) = (bar.spelled(), bar.met_by(value));
-        Self { name: name.into(), value, unit: unit.into(), baseline: None, ratio: None, bar, met, method: method.into() }
+        Self { name: name.into(), value: Some(value), unit: unit.into(), baseline: None, ratio: None, bar, met, method: method.into() }
+    }
+
+    /// A row that could not be measured, with the reason in place of the method.
+    pub(crate) fn missing(name: &str, why: &str) -> Self {
+        let method = format!("not measured: {why}");
+        Self { name: name.into(), value: None, unit: String::new(), baseline: None, ratio: None, bar: String::new(), met: None, method }
     }
 
     /// Sets a peer's or a native figure beside it; the bar, if given, is then on the ratio.
     pub(crate) fn beside(mut self, baseline: f64, bar_on_ratio: Option<Bar>) -> Self {
-        let ratio = self.value / baseline;
+        let ratio = self.value.unwrap_or(f64::NAN) / baseline;
         (self.baseline, self.ratio) = (Some(baseline), Some(ratio));
         if let Some(bar) = bar_on_ratio {
             (self.bar, self.met) = (format!("{} x", bar.spelled()), bar.met_by(ratio));
@@ -63,20 +72,16 @@ impl Row {
         self
     }
 
-    fn cells(&self) -> [String; 7] {
+    fn cells(&self) -> [String; 8] {
         let optional = |number: Option<f64>| number.map(figure).unwrap_or_default();
-        let verdict = match self.met {
-            Some(true) => "met",
-            Some(false) => "SHORT",
-            None => "",
-        };
         [
             self.name.clone(),
-            figure(self.value),
+            optional(self.value),
             self.unit.clone(),
             optional(self.baseline),
             optional(self.ratio),
-            format!("{} {verdict}", self.bar).trim().to_owned(),
+            self.bar.clone(),
+            self.met.unwrap_or_default().to_owned(),
             self.method.clone(),
         ]
     }
@@ -95,10 +100,10 @@ impl Report {
 
     /// The table, on standard output.
     pub(crate) fn print(&self) -> io::Result<()> {
-        let head = ["name", "value", "unit", "baseline", "ratio", "bar", "method"].map(str::to_owned);
-        let lines: Vec<[String; 7]> = iter::once(head).chain(self.rows.iter().map(Row::cells)).collect();
+        let head = ["name", "value", "unit", "baseline", "ratio", "bar", "met", "method"].map(str::to_owned);
+        let lines: Vec<[String; 8]> = iter::once(head).chain(self.rows.iter().map(Row::cells)).collect();
         let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
-        let widths: [usize; 7] = std::array::from_fn(width);
+        let widths: [usize; 8] = std::array::from_fn(width);
         let mut out = io::stdout().lock();
         for line in &lines {
             let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -167,8 +172,8 @@ mod tests {
     #[test]
     fn a_row_tells_whether_its_bar_is_met() {
         let row = Row::new("instantiate", 4.0, "us", Bar::AtMost(5.0), "p50 of 1,000");
-        assert_eq!((row.bar.as_str(), row.met), ("<= 5.00", Some(true)));
+        assert_eq!((row.bar.as_str(), row.met), ("<= 5.00", Some("yes")));
         let row = row.beside(2.0, Some(Bar::AtMost(1.5)));
-        assert_eq!((row.ratio, row.bar.as_str(), row.met), (Some(2.0), "<= 1.50 x", Some(false)));
+        assert_eq!((row.ratio, row.bar.as_str(), row.met), (Some(2.0), "<= 1.50 x", Some("no")));
     }
 }
