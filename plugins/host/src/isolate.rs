@@ -141,7 +141,7 @@ impl Search {
             let half = rows / 2;
             let left = Part { start, rows: half, above: error.clone() };
             let right = Part { start: start + half, rows: rows - half, above: error };
-            let (first, then) = if self.left_first(start) { (left, right) } else { (right, left) };
+            let (first, then) = if self.left_first(start, rows) { (left, right) } else { (right, left) };
             self.waiting.push(then);
             self.waiting.push(first);
         } else {
@@ -153,9 +153,11 @@ impl Search {
 impl Search {
     /// Where the bound is met, other rows than at another moment are left untried, so that asking again gets to each of them. The
     /// same batch is searched in the same order.
-    fn left_first(&self, start: usize) -> bool {
-        // The finalizer of SplitMix64: every bit of the seed reaches the lowest one.
-        let mut mixed = self.seed.wrapping_add((start as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    fn left_first(&self, start: usize, rows: usize) -> bool {
+        // The finalizer of SplitMix64: every bit of the seed reaches the lowest one. A part and its left half begin at one row, so
+        // the size counts too: else the search would run down one edge.
+        let part = ((start as u64) << 32) | rows as u64;
+        let mut mixed = self.seed.wrapping_add(part.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) & 1 == 0
