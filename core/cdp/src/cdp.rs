@@ -181,6 +181,9 @@ impl Cdp {
         let kernel = &self.inner.kernel;
         let plan = Plan::make(kernel.db.reader(), kernel, &self.inner.rules, std::slice::from_ref(sighting)).await?;
         let anchor = plan.seen.first().and_then(|ids| ids.first()).cloned();
+        if plan.tells_nothing(kernel.db.reader()).await? {
+            return Ok(anchor);
+        }
         self.write_plan("observe identifiers", plan, |_| async { Ok(()) }.boxed()).await?;
         Ok(anchor)
     }

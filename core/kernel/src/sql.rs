@@ -1,15 +1,47 @@
 //! Plain statements that read the same on both databases: placeholders are `$1`, `$2`, …
 
 use crate::Error;
-use sea_orm::{ConnectionTrait, ExecResult, QueryResult, Statement, TryGetable, Value};
+use sea_orm::{ConnectionTrait, DbBackend, ExecResult, QueryResult, Statement, TryGetable, Value};
+
+/// Parameters from which on SQLite gets plain placeholders: it looks each numbered one up by its name, in a list.
+const NUMBERED_MAX: usize = 32;
+
+fn statement<C: ConnectionTrait>(conn: &C, text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
+    let backend = conn.get_database_backend();
+    let values: Vec<Value> = values.into_iter().collect();
+    if backend == DbBackend::Sqlite
+        && values.len() > NUMBERED_MAX
+        && let Some(plain) = plain_placeholders(text, values.len())
+    {
+        return Statement::from_sql_and_values(backend, plain, values);
+    }
+    Statement::from_sql_and_values(backend, text, values)
+}
+
+/// The text with `?` for `$1`, `$2`, …, where these are `count` in this very order and nothing else has a dollar sign.
+fn plain_placeholders(text: &str, count: usize) -> Option<String> {
+    let mut parts = text.split('$');
+    let mut plain = String::with_capacity(text.len());
+    plain.push_str(parts.next()?);
+    let mut next = 1;
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        if part[..digits].parse() != Ok(next) {
+            return None;
+        }
+        next += 1;
+        plain.push('?');
+        plain.push_str(&part[digits..]);
+    }
+    (next == count + 1).then_some(plain)
+}
 
 /// Runs a statement and tells how many rows it touched.
 ///
 /// # Errors
 /// [`Error::Database`].
 pub async fn execute<C: ConnectionTrait>(conn: &C, text: &str, values: impl IntoIterator<Item = Value> + Send) -> Result<u64, Error> {
-    let statement = Statement::from_sql_and_values(conn.get_database_backend(), text, values);
-    let result: ExecResult = conn.execute_raw(statement).await?;
+    let result: ExecResult = conn.execute_raw(statement(conn, text, values)).await?;
     Ok(result.rows_affected())
 }
 
@@ -22,8 +54,7 @@ pub async fn one<C: ConnectionTrait>(
     text: &str,
     values: impl IntoIterator<Item = Value> + Send,
 ) -> Result<Option<QueryResult>, Error> {
-    let statement = Statement::from_sql_and_values(conn.get_database_backend(), text, values);
-    Ok(conn.query_one_raw(statement).await?)
+    Ok(conn.query_one_raw(statement(conn, text, values)).await?)
 }
 
 /// Every row; callers bound it with `LIMIT`.
@@ -35,8 +66,7 @@ pub async fn all<C: ConnectionTrait>(
     text: &str,
     values: impl IntoIterator<Item = Value> + Send,
 ) -> Result<Vec<QueryResult>, Error> {
-    let statement = Statement::from_sql_and_values(conn.get_database_backend(), text, values);
-    Ok(conn.query_all_raw(statement).await?)
+    Ok(conn.query_all_raw(statement(conn, text, values)).await?)
 }
 
 /// A column of a row, by its name.
@@ -72,4 +102,22 @@ pub fn rows(rows: usize, columns: usize) -> String {
         text.push(')');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_in_order_become_plain_ones() {
+        for (text, count, expected) in [
+            ("VALUES ($1,$2),($3,$4) ON CONFLICT", 4, Some("VALUES (?,?),(?,?) ON CONFLICT")),
+            ("a = $1 OR b = $1", 1, None),
+            ("a = $2 OR b = $1", 2, None),
+            ("json_extract(value, '$[0]') = $1", 1, None),
+            ("a = $1", 2, None),
+        ] {
+            assert_eq!(plain_placeholders(text, count).as_deref(), expected, "{text}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
 use heyuan_kernel::keys::{Credentials, KeyRecord};
 use heyuan_kernel::{Kernel, Problem, Rfc3339, Scope, sql};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 /// Registers the routes.
@@ -139,7 +139,7 @@ struct Audited {
 }
 
 /// Which acts are listed.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 struct AuditQuery {
     /// Only this action, such as `reveal`.

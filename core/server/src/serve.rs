@@ -19,7 +19,7 @@ use heyuan_kernel::pump::{Pump, Sequencer};
 use heyuan_kernel::{Kernel, Problem, telemetry};
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::Instrument;
@@ -86,6 +86,7 @@ async fn serve_http(
     })
     .workers(settings.http.workers)
     .max_connections(settings.http.connections_max)
+    .keep_alive(KEEP_ALIVE)
     .shutdown_timeout(settings.http.stop_seconds_max)
     .bind(listen)
     .with_context(|| format!("could not listen on {listen}"))?;
@@ -118,6 +119,10 @@ fn announce(line: &str) {
         tracing::warn!(%error, line, "standard output can't be written");
     }
 }
+
+/// How long an idle connection stays open: longer than clients and load balancers keep theirs, so that it is them who close it and no
+/// request meets a closing connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Every route, once: for serving with the rooms' data, and for the document without.
 fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {

@@ -41,6 +41,8 @@ pub(crate) struct Plan {
     rows: HashMap<AnchorId, Row>,
     fresh: HashSet<AnchorId>,
     dirty: BTreeSet<AnchorId>,
+    /// Seen again, and nothing else: nobody decides on that, so it moves no revision and makes no other plan start again.
+    later: BTreeSet<AnchorId>,
     edges: BTreeMap<(AnchorId, AnchorId), Seen>,
     units: BTreeSet<(AnchorId, OrgUnitId)>,
     expected: BTreeMap<AnchorId, i64>,
@@ -90,6 +92,12 @@ impl Plan {
         let touched = plan.rows.keys().cloned().collect();
         plan.match_components(conn, rules, touched, retracted).await?;
         Ok(plan)
+    }
+
+    /// Whether writing the plan would leave everything as it is.
+    pub(crate) async fn tells_nothing<C: ConnectionTrait>(&self, conn: &C) -> Result<bool, Error> {
+        let same = self.dirty.is_empty() && self.later.is_empty() && self.edges.is_empty() && self.changes.is_empty();
+        Ok(same && super::change::are_known_units(conn, &self.units).await?)
     }
 
     /// The customer of an anchor after the batch.
@@ -205,7 +213,7 @@ impl Plan {
             }
             if sighting.at > row.last_seen + LAST_SEEN_STEP_MS {
                 row.last_seen = sighting.at;
-                self.dirty.insert(id.clone());
+                self.later.insert(id.clone());
             }
             if let Some(unit) = &sighting.unit {
                 self.units.insert((id.clone(), unit.clone()));
@@ -403,6 +411,8 @@ impl Plan {
         self.sealing.write(tx).await?;
         let rows: Vec<&Row> = self.dirty.iter().filter_map(|id| self.rows.get(id)).collect();
         store::put_nodes(tx, &rows).await?;
+        let later = self.later.iter().filter(|id| !self.dirty.contains(*id)).filter_map(|id| self.rows.get(id));
+        store::put_last_seen(tx, later).await?;
         store::put_edges(tx, &self.edges, rules.version).await?;
         super::change::put_units(tx, &self.units).await
     }

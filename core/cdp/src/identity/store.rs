@@ -4,6 +4,7 @@ use super::identifier::Kind;
 use super::resolve::Node;
 use crate::batch_sql::{in_bytes, in_texts, insert, list};
 use heyuan_contract::AnchorId;
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::{Error, Tx, sql};
 use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Value};
 use std::collections::{BTreeMap, HashMap};
@@ -231,6 +232,18 @@ pub(crate) async fn put_nodes(tx: &Tx, rows: &[&Row]) -> Result<(), Error> {
         Err(error) => Err(error),
         Ok(_) => Ok(()),
     }
+}
+
+/// Moves when identifiers were last seen. Their rows are locked by the check of their revisions.
+pub(crate) async fn put_last_seen(tx: &Tx, rows: impl Iterator<Item = &Row>) -> Result<(), Error> {
+    let (ids, seen): (Vec<String>, Vec<i64>) = rows.map(|row| (row.node.id.as_str().to_owned(), row.last_seen)).unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let (from, values) = bulk::source(tx.conn(), &["node", "seen"], &[Column::texts(ids), Column::numbers(seen)]);
+    let text = format!("UPDATE cdp_node SET last_seen = v.seen FROM {from} WHERE cdp_node.id = v.node AND cdp_node.last_seen < v.seen");
+    sql::execute(tx.conn(), &text, values).await?;
+    Ok(())
 }
 
 /// Adds observations to their edges; a retracted edge stays retracted, and is counted all the same.

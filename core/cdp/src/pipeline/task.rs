@@ -128,7 +128,11 @@ impl Pipeline {
         let text = format!("SELECT first_position, skipped, payload FROM cdp_inbox_block WHERE id {one_of} ORDER BY first_position");
         let mut sealed = Vec::with_capacity(chosen.len());
         for row in sql::all(reader, &text, [value]).await? {
-            sealed.push((sql::get::<i64>(&row, "first_position")?, sql::get::<Vec<u8>>(&row, "skipped")?, sql::get::<Vec<u8>>(&row, "payload")?));
+            sealed.push((
+                sql::get::<i64>(&row, "first_position")?,
+                sql::get::<Vec<u8>>(&row, "skipped")?,
+                sql::get::<Vec<u8>>(&row, "payload")?,
+            ));
         }
         if sealed.len() < chosen.len() {
             return Err(Error::Stale("an inbox block"));

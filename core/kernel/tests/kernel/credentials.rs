@@ -29,6 +29,9 @@ fn credentials(kernel: &Kernel) -> Credentials {
     Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone())
 }
 
+/// Who asks for a key, with which scopes and unit, and what refuses it: a code, and its field.
+type Asked<'a> = (&'a Actor, &'a [Scope], Option<&'a str>, Option<(&'a str, Option<&'a str>)>);
+
 #[tokio::test]
 async fn a_keys_scopes_and_units_are_its_own() {
     for_both_databases(async |database| {
@@ -75,7 +78,7 @@ async fn a_key_gives_no_more_than_it_has() {
         let (_, app) = keyed(&kernel, &[Scope::App], None).await;
         let (_, admin) = keyed(&kernel, &[Scope::Admin], None).await;
         // Who asks, for which scopes and unit, and the code and field of the refusal.
-        let cases: [(&Actor, &[Scope], Option<&str>, Option<(&str, Option<&str>)>); 8] = [
+        let cases: [Asked<'_>; 8] = [
             (&city, &[Scope::App], Some("mall"), None),
             (&city, &[Scope::App, Scope::Admin], Some("city"), None),
             (&city, &[Scope::App], None, Some(("forbidden", Some("unit")))),

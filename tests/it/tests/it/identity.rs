@@ -51,11 +51,11 @@ async fn the_people_of_the_demo_group_are_found() {
     generate(&folder);
     let truth = Truth::read(&folder);
     let plain = truth.judge(&truth.union_find());
-    println!("{CUSTOMERS} people, seed {SEED}, plain union-find: {plain:?}");
+    eprintln!("{CUSTOMERS} people, seed {SEED}, plain union-find: {plain:?}");
     for_both_databases(async |database| {
         let tenant = loaded(&database, &folder).await;
         let found = truth.judge(&met(&tenant, &truth).await);
-        println!("{CUSTOMERS} people, seed {SEED}, {}: {found:?}", database.name());
+        eprintln!("{CUSTOMERS} people, seed {SEED}, {}: {found:?}", database.name());
         // A tenant that took in half of the group could be right about it.
         assert!(found.identifiers >= plain.identifiers, "the tenant knows fewer identifiers than the events carry: {found:?}");
         assert!(found.precision >= 0.99, "{found:?}");
