@@ -154,7 +154,8 @@ fn a_compiler_past_its_limits_is_stopped_and_said_so() {
         assert!(matches!(error, Error::CompilerStopped { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
     };
-    is_stop(&with_compiler(|compiler| compiler.memory_bytes = 16 << 20), "");
+    let costly = with_compiler(|compiler| compiler.memory_bytes = 16 << 20);
+    assert!(matches!(&costly, Error::TooCostly { message, .. } if message.contains("16777216 bytes of memory")), "{costly:?}");
     let costly = with_compiler(|compiler| compiler.output_bytes = 1_000);
     assert!(matches!(&costly, Error::TooCostly { message, .. } if message.contains("larger than 1000 bytes")), "{costly:?}");
     let costly = with_compiler(|compiler| {

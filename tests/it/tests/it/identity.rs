@@ -25,7 +25,9 @@ fn generate(folder: &Path) {
 async fn loaded(database: &TestDatabase, folder: &Path) -> Tenant {
     let tenant = Tenant::start(database).await;
     let mut load = tenant.command(&["demo", "load", "--url", &tenant.url()]);
-    run(load.arg("--from").arg(folder).arg("--plugins").arg(cache_dir().join("plugins")));
+    load.arg("--from").arg(folder).arg("--plugins").arg(cache_dir().join("plugins"));
+    // Apart, so that the client meanwhile sees which of its connections the server closes.
+    tokio::task::spawn_blocking(move || run(&mut load)).await.expect("the load ends");
     tenant
 }
 
