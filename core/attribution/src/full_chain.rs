@@ -10,7 +10,7 @@ use crate::tasks::TOUCH_DAYS;
 use crate::wing::Attribution;
 use heyuan_contract::{AnchorId, LeadStage, Timestamp, Touch};
 use heyuan_kernel::{Actor, Problem, Scope, sql};
-use sea_orm::{QueryResult, Value};
+use sea_orm::Value;
 use std::collections::{HashMap, HashSet};
 
 /// Leads of one report.
@@ -331,7 +331,7 @@ impl Touches {
     }
 }
 
-fn read_lead(row: &QueryResult) -> Result<LeadFact, Error> {
+fn read_lead(row: &sql::Row) -> Result<LeadFact, Error> {
     let touch: Option<String> = sql::get(row, "touch")?;
     Ok(LeadFact {
         id: sql::get(row, "id")?,
@@ -344,7 +344,7 @@ fn read_lead(row: &QueryResult) -> Result<LeadFact, Error> {
     })
 }
 
-fn read_touch(row: &QueryResult) -> Result<TouchFact, Error> {
+fn read_touch(row: &sql::Row) -> Result<TouchFact, Error> {
     let touch = Touch {
         source: sql::get(row, "source")?,
         medium: sql::get(row, "medium")?,
@@ -356,7 +356,7 @@ fn read_touch(row: &QueryResult) -> Result<TouchFact, Error> {
     Ok(TouchFact { message_id: sql::get(row, "message_id")?, anchor: anchor(row)?, touch, at: sql::get(row, "occurred_at")? })
 }
 
-fn anchor(row: &QueryResult) -> Result<Option<AnchorId>, Error> {
+fn anchor(row: &sql::Row) -> Result<Option<AnchorId>, Error> {
     let text: Option<String> = sql::get(row, "anchor")?;
     text.map(AnchorId::new).transpose().map_err(|e| corrupt("anchor", e))
 }

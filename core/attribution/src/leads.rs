@@ -7,7 +7,7 @@ use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Fen, LeadId, LeadStage, OrgUnitId, Timestamp, Touch};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Value};
+use sea_orm::{DbBackend, Value};
 
 /// Identifiers of one lead.
 const IDENTIFIERS_MAX: usize = 20;
@@ -114,13 +114,13 @@ impl Attribution {
             Err(Error::Kernel(error)) if error.is_duplicate() => {
                 self.submitted(&key, &id).await?.ok_or_else(|| corrupt("lead", "it vanished"))
             }
-            Ok(()) => read_lead(self.kernel.db.reader(), "id", id.as_str(), "").await?.ok_or_else(|| corrupt("lead", "it vanished")),
+            Ok(()) => read_lead(self.kernel.db.near(), "id", id.as_str(), "").await?.ok_or_else(|| corrupt("lead", "it vanished")),
             Err(error) => Err(error),
         }
     }
 
     async fn submitted(&self, key: &IdempotencyKey, id: &LeadId) -> Result<Option<Lead>, Error> {
-        let conn = self.kernel.db.reader();
+        let conn = self.kernel.db.near();
         if let Some(lead) = read_lead(conn, "idempotency", &key.stored, "").await? {
             key.check(&lead.digest)?;
             return Ok(Some(lead));
@@ -193,7 +193,7 @@ impl Attribution {
     /// `not_found`, `forbidden`.
     pub async fn lead(&self, actor: &Actor, id: &LeadId) -> Result<Lead, Error> {
         actor.require_any(&[Scope::App, Scope::Admin, Scope::Import])?;
-        let lead = read_lead(self.kernel.db.reader(), "id", id.as_str(), "").await?;
+        let lead = read_lead(self.kernel.db.near(), "id", id.as_str(), "").await?;
         lead.filter(|lead| actor.reach().covers(&lead.unit)).ok_or_else(|| Problem::not_found("lead", id).into())
     }
 
@@ -205,7 +205,7 @@ impl Attribution {
         actor.require_any(&[Scope::App, Scope::Admin, Scope::Import])?;
         let filter = Filter::new().and_if("unit", "=", list.unit.map(String::from)).and_if("stage", "=", list.stage.map(LeadStage::as_str));
         let (text, values) = filter.and_if("id", ">", after).within("unit", actor.reach()).page(LEAD, "id", limit);
-        let conn = self.kernel.db.reader();
+        let conn = self.kernel.db.near();
         let mut leads = Vec::new();
         for row in sql::all(conn, &text, values).await? {
             leads.push(from_row(conn, &row).await?);
@@ -215,7 +215,7 @@ impl Attribution {
 }
 
 async fn advance_in(tx: &Tx, id: &LeadId, advance: &Advance, now: Timestamp) -> Result<Lead, Error> {
-    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
     let vanished = || corrupt("lead", "it vanished");
     let lead = read_lead(tx.conn(), "id", id.as_str(), lock).await?.ok_or_else(vanished)?;
     if let Some(known) = lead.reached.iter().find(|reached| reached.stage == advance.stage && reached.contract == advance.contract) {
@@ -267,14 +267,14 @@ fn taken_back(lead: &Lead, advance: &Advance) -> Result<LeadStage, Error> {
     Err(Error::NothingToCancel { lead: lead.id.clone(), contract: advance.contract.clone().unwrap_or_default() })
 }
 
-async fn read_lead<C: ConnectionTrait>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Lead>, Error> {
+async fn read_lead<C: sql::Connection>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Lead>, Error> {
     match sql::one(conn, &format!("{LEAD} WHERE {column} = $1{lock}"), [value.into()]).await? {
         Some(row) => from_row(conn, &row).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn from_row<C: ConnectionTrait>(conn: &C, row: &QueryResult) -> Result<Lead, Error> {
+async fn from_row<C: sql::Connection>(conn: &C, row: &sql::Row) -> Result<Lead, Error> {
     let (id, unit, anchor): (String, String, Option<String>) = (sql::get(row, "id")?, sql::get(row, "unit")?, sql::get(row, "anchor")?);
     let text =
         "SELECT stage, contract, occurred_at, amount FROM attribution_stage WHERE lead_id = $1 ORDER BY occurred_at, stage, contract";
@@ -300,7 +300,7 @@ async fn from_row<C: ConnectionTrait>(conn: &C, row: &QueryResult) -> Result<Lea
     })
 }
 
-pub(crate) fn stage(row: &QueryResult) -> Result<LeadStage, Error> {
+pub(crate) fn stage(row: &sql::Row) -> Result<LeadStage, Error> {
     let text: String = sql::get(row, "stage")?;
     LeadStage::parse(&text).ok_or_else(|| corrupt("stage", text))
 }

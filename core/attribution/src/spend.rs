@@ -6,7 +6,7 @@ use crate::wing::Attribution;
 use futures::FutureExt;
 use heyuan_contract::{LeadId, OrgUnitId};
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, sql};
-use sea_orm::{ConnectionTrait, Value};
+use sea_orm::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -251,7 +251,7 @@ async fn write_rows(tx: &Tx, platform: Platform, import: &str, reach: &Reach, ba
 }
 
 /// The rows that are there already, with their unit.
-async fn earlier<C: ConnectionTrait>(
+async fn earlier<C: sql::Connection>(
     conn: &C,
     platform: Platform,
     batch: &[(u64, SpendRow, String)],

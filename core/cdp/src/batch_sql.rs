@@ -2,7 +2,7 @@
 
 use heyuan_kernel::Error;
 use heyuan_kernel::sql;
-use sea_orm::{ConnectionTrait, DbBackend, Value};
+use sea_orm::{DbBackend, Value};
 
 /// Rows of one multi-row insert; with 13 columns this stays below SQLite's 32,766 parameters.
 pub(crate) const INSERT_ROWS_MAX: usize = 500;
@@ -43,7 +43,7 @@ pub(crate) fn list<T: AsRef<str>>(backend: DbBackend, texts: impl IntoIterator<I
 }
 
 /// Inserts rows in statements of many: `head` is `INSERT INTO t (…) VALUES`, `tail` a conflict clause.
-pub(crate) async fn insert<C: ConnectionTrait>(
+pub(crate) async fn insert<C: sql::Connection>(
     conn: &C,
     head: &str,
     tail: &str,
@@ -61,13 +61,13 @@ pub(crate) async fn insert<C: ConnectionTrait>(
 }
 
 /// A name that only ever holds one number: positions and versions of this wing.
-pub(crate) async fn position<C: ConnectionTrait>(conn: &C, name: &str) -> Result<i64, Error> {
+pub(crate) async fn position<C: sql::Connection>(conn: &C, name: &str) -> Result<i64, Error> {
     let row = sql::one(conn, "SELECT position FROM cdp_position WHERE name = $1", [name.into()]).await?;
     row.map_or(Ok(0), |row| sql::get(&row, "position"))
 }
 
 /// Moves a position, in the transaction of its effects.
-pub(crate) async fn set_position<C: ConnectionTrait>(conn: &C, name: &str, position: i64) -> Result<(), Error> {
+pub(crate) async fn set_position<C: sql::Connection>(conn: &C, name: &str, position: i64) -> Result<(), Error> {
     sql::execute(
         conn,
         "INSERT INTO cdp_position (name, position) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET position = excluded.position",

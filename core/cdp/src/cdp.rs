@@ -148,7 +148,7 @@ impl Cdp {
     /// # Errors
     /// [`Error::Database`].
     pub async fn position(&self) -> Result<i64, Error> {
-        crate::batch_sql::position(self.inner.kernel.db.reader(), crate::pipeline::task::PROCESSED).await
+        crate::batch_sql::position(self.inner.kernel.db.near(), crate::pipeline::task::PROCESSED).await
     }
 
     /// Records identifiers (`phone`, `openid@APP`, `member`, …, with their values) that were seen together just now, and answers the
@@ -179,9 +179,9 @@ impl Cdp {
 
     async fn observe_once(&self, sighting: &Sighting) -> Result<Option<AnchorId>, Error> {
         let kernel = &self.inner.kernel;
-        let plan = Plan::make(kernel.db.reader(), kernel, &self.inner.rules, std::slice::from_ref(sighting)).await?;
+        let plan = Plan::make(kernel.db.near(), kernel, &self.inner.rules, std::slice::from_ref(sighting)).await?;
         let anchor = plan.seen.first().and_then(|ids| ids.first()).cloned();
-        if plan.tells_nothing(kernel.db.reader()).await? {
+        if plan.tells_nothing() {
             return Ok(anchor);
         }
         self.write_plan("observe identifiers", plan, |_| async { Ok(()) }.boxed()).await?;
@@ -216,7 +216,7 @@ impl Cdp {
     /// # Errors
     /// [`Error::Database`].
     pub async fn customers_of(&self, anchors: &[AnchorId]) -> Result<HashMap<AnchorId, CustomerId>, Error> {
-        let rows = store::nodes_by_id(self.inner.kernel.db.reader(), anchors).await?;
+        let rows = store::nodes_by_id(self.inner.kernel.db.near(), anchors).await?;
         Ok(rows.into_iter().map(|row| (row.node.id.clone(), customer_of_root(&row.cluster))).collect())
     }
 
@@ -234,7 +234,7 @@ impl Cdp {
     /// [`Error::Database`].
     pub async fn anchors_of(&self, customer: &CustomerId) -> Result<Vec<AnchorId>, Error> {
         let Some(root) = root_of_customer(customer) else { return Ok(Vec::new()) };
-        let reader = self.inner.kernel.db.reader();
+        let reader = self.inner.kernel.db.near();
         let Some(row) = store::nodes_by_id(reader, [&root]).await?.pop() else { return Ok(Vec::new()) };
         let rows = store::nodes_of_clusters(reader, &[row.cluster]).await?;
         Ok(rows.into_iter().map(|row| row.node.id).collect())

@@ -11,7 +11,7 @@ use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::time::format_rfc3339;
 use heyuan_kernel::{Error, Kernel, Problem, Tx, sql};
 use heyuan_lake::{EventRow, Lake, Tail};
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
+use sea_orm::DatabaseTransaction;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -308,7 +308,7 @@ impl Flush {
 }
 
 /// A known event by its message id, among those that the lake does not hold yet.
-pub(crate) async fn find_known<C: ConnectionTrait>(conn: &C, message_id: &str) -> Result<Option<Known>, Error> {
+pub(crate) async fn find_known<C: sql::Connection>(conn: &C, message_id: &str) -> Result<Option<Known>, Error> {
     let mut after = Lake::watermark(conn).await?;
     loop {
         let text = "SELECT last_position, payload FROM cdp_known_block WHERE last_position > $1 ORDER BY first_position LIMIT 1";

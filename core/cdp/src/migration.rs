@@ -8,6 +8,8 @@ mod m20261122_000001_cdp;
 mod m20261122_000002_know;
 #[path = "migration/m20261122_000003_message_id_age.rs"]
 mod m20261122_000003_message_id_age;
+#[path = "migration/m20261125_000004_erasures.rs"]
+mod m20261125_000004_erasures;
 
 /// The migrations of collecting, identifying and knowing.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000001_cdp::MIGRATION),
             Box::new(m20261122_000002_know::MIGRATION),
             Box::new(m20261122_000003_message_id_age::MessageIdAge),
+            Box::new(m20261125_000004_erasures::Erasures),
         ]
     }
 

@@ -1,7 +1,8 @@
-//! Newtypes for every identifier that crosses a room's door.
+//! Newtypes for every identifier that crosses a room's door. They are shared texts: a clone costs a count, not a copy.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::sync::Arc;
 
 /// An identifier that is empty, too long or holds characters outside `[A-Za-z0-9._:@-]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ macro_rules! ids {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks the text and takes it over.
@@ -41,7 +42,7 @@ macro_rules! ids {
             /// [`InvalidId`] when it is empty, longer than 64 bytes or holds a character outside `[A-Za-z0-9._:@-]`.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
                 let text = text.into();
-                if is_valid(&text) { Ok(Self(text)) } else { Err(InvalidId { expected: stringify!($name) }) }
+                if is_valid(&text) { Ok(Self(text.into())) } else { Err(InvalidId { expected: stringify!($name) }) }
             }
 
             /// The text itself.
@@ -66,7 +67,7 @@ macro_rules! ids {
 
         impl From<$name> for String {
             fn from(id: $name) -> String {
-                id.0
+                id.0.as_ref().to_owned()
             }
         }
 

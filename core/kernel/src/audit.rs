@@ -5,7 +5,6 @@ use crate::chain::{Chain, Records};
 use crate::database::Tx;
 use crate::error::Error;
 use crate::{Kernel, sql};
-use sea_orm::QueryResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -36,7 +35,7 @@ struct Canonical {
     detail: String,
 }
 
-fn canonical(row: &QueryResult) -> Result<Vec<u8>, Error> {
+fn canonical(row: &sql::Row) -> Result<Vec<u8>, Error> {
     let canonical = Canonical {
         id: sql::get(row, "id")?,
         at: sql::get(row, "at")?,

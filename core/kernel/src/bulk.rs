@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL gets one array literal a column, SQLite one JSON document. Either way the statement is prepared once.
 
-use sea_orm::{ConnectionTrait, DbBackend, Value};
+use crate::sql;
+use sea_orm::{DbBackend, Value};
 use std::fmt::Write;
 
 /// A column of the rows.
@@ -62,8 +63,8 @@ impl Column {
 }
 
 /// A row source named `v`, with a column `place` for the order, and the values that go with it (from `$1` on).
-pub fn source<C: ConnectionTrait>(conn: &C, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
-    match conn.get_database_backend() {
+pub fn source<C: sql::Connection>(conn: &C, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
+    match conn.backend() {
         DbBackend::Postgres => {
             let arrays: Vec<String> = columns
                 .iter()
@@ -98,18 +99,18 @@ fn json(columns: &[Column]) -> String {
 }
 
 /// The right side of `column …` for "is one of these", with `$place` as its placeholder.
-pub fn one_of_texts<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = String>) -> (String, Value) {
+pub fn one_of_texts<C: sql::Connection>(conn: &C, place: usize, values: impl IntoIterator<Item = String>) -> (String, Value) {
     let column = Column::texts(values);
     one_of(conn, place, column)
 }
 
 /// The same for numbers.
-pub fn one_of_numbers<C: ConnectionTrait>(conn: &C, place: usize, values: impl IntoIterator<Item = i64>) -> (String, Value) {
+pub fn one_of_numbers<C: sql::Connection>(conn: &C, place: usize, values: impl IntoIterator<Item = i64>) -> (String, Value) {
     one_of(conn, place, Column::numbers(values))
 }
 
-fn one_of<C: ConnectionTrait>(conn: &C, place: usize, column: Column) -> (String, Value) {
-    match conn.get_database_backend() {
+fn one_of<C: sql::Connection>(conn: &C, place: usize, column: Column) -> (String, Value) {
+    match conn.backend() {
         DbBackend::Postgres => {
             let kind = if matches!(column, Column::Numbers(_)) { "bigint" } else { "text" };
             (format!("= ANY(${place}::text::{kind}[])"), column.literal().into())

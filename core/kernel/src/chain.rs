@@ -14,7 +14,6 @@ use crate::{Kernel, sql};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::Timestamp;
-use sea_orm::{ConnectionTrait, QueryResult};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -48,9 +47,9 @@ pub struct Records {
     /// Every column of `table t` that is sealed.
     pub columns: &'static str,
     /// A record as its hash sees it: every field, for ever the same bytes.
-    pub bytes: fn(&QueryResult) -> Result<Vec<u8>, Error>,
+    pub bytes: fn(&sql::Row) -> Result<Vec<u8>, Error>,
     /// What people know a record by, for findings.
-    pub label: fn(&QueryResult) -> Result<String, Error>,
+    pub label: fn(&sql::Row) -> Result<String, Error>,
 }
 
 /// The end of a chain at some moment, under a signature that needs the key outside the database.
@@ -124,7 +123,7 @@ impl Chain {
         self.last_head(self.db.reader()).await
     }
 
-    async fn last_head<C: ConnectionTrait>(&self, conn: &C) -> Result<Option<Head>, Error> {
+    async fn last_head<C: sql::Connection>(&self, conn: &C) -> Result<Option<Head>, Error> {
         let text = format!("SELECT number, hash, signature, at FROM {} ORDER BY number DESC LIMIT 1", self.records.heads);
         sql::one(conn, &text, []).await?.as_ref().map(read_head).transpose()
     }
@@ -138,7 +137,7 @@ impl Chain {
     }
 
     /// SHA-256 of the hash before and the record.
-    fn link(&self, previous: &str, row: &QueryResult) -> Result<String, Error> {
+    fn link(&self, previous: &str, row: &sql::Row) -> Result<String, Error> {
         let bytes = (self.records.bytes)(row)?;
         Ok(hex::encode(Sha256::new().chain_update(previous.as_bytes()).chain_update(bytes).finalize()))
     }
@@ -229,7 +228,7 @@ impl Chain {
         Ok(())
     }
 
-    fn check_link(&self, row: &QueryResult, number: i64, hash: &str) -> Result<Option<Finding>, Error> {
+    fn check_link(&self, row: &sql::Row, number: i64, hash: &str) -> Result<Option<Finding>, Error> {
         let record = self.records.record;
         let at: i64 = sql::get(row, "number")?;
         let finding = |place: String, why: String| Ok(Some(Finding { check: "chain", place, why }));
@@ -287,7 +286,7 @@ impl Chain {
     }
 }
 
-fn read_head(row: &QueryResult) -> Result<Head, Error> {
+fn read_head(row: &sql::Row) -> Result<Head, Error> {
     Ok(Head {
         number: sql::get(row, "number")?,
         hash: sql::get(row, "hash")?,

@@ -3,16 +3,20 @@
 use crate::error::{Error, Failure};
 use crate::guard;
 use crate::outbox;
+use crate::sql::{self, NearConnection, UnitConnection};
+use crate::sqlite::{BUSY_TIMEOUT, Direct, Pragmas};
+use crate::units::Units;
 use crate::wake::{Named, Topic, Wakes};
 use crate::write_queue::WriteQueue;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{DomainEvent, Timestamp};
-use sea_orm::{ConnectOptions, DatabaseConnection, DatabaseTransaction, DbBackend, TransactionTrait};
+use sea_orm::{ConnectOptions, DatabaseConnection, DbBackend, TransactionTrait};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// How often a unit is run again after losing a race for rows, before the caller hears of it.
 const CONTENTION_RETRIES_MAX: u32 = 8;
@@ -22,6 +26,14 @@ const STALE_RETRIES_MAX: u32 = 16;
 const POSTGRES_CONNECTIONS_MAX: u32 = 12;
 /// SQLite readers; the writer has a connection of its own.
 const SQLITE_READERS_MAX: u32 = 4;
+/// Pages that the writer keeps while it works: rows of one batch lie all over the file.
+const SQLITE_WRITER_CACHE_KIB: u32 = 32_768;
+/// Pages that each reader keeps.
+const SQLITE_READER_CACHE_KIB: u32 = 2_048;
+/// Rows that a reader's thread reads ahead.
+const SQLITE_ROWS_AHEAD: usize = 1_024;
+/// Pages in the write-ahead log from which on a commit copies them into the file itself.
+const SQLITE_LOG_PAGES_MAX: &str = "16384";
 /// A transaction that waits for us longer than this is ended by PostgreSQL, so that it can't hold up readers of the outbox.
 const IDLE_IN_TRANSACTION_MS: &str = "10000";
 /// No statement of a request or of the processor runs longer.
@@ -54,8 +66,18 @@ pub struct Database {
 
 struct Inner {
     reader: DatabaseConnection,
+    near: Near,
     writer: Writer,
     wakes: Wakes,
+    units: Units,
+}
+
+/// Where short reads go.
+enum Near {
+    /// Connections that are called on the reader's own thread, taken in turn.
+    Direct(Vec<NearConnection>, AtomicUsize),
+    /// The pool.
+    Pool(NearConnection),
 }
 
 enum Writer {
@@ -67,18 +89,18 @@ enum Writer {
 
 /// An open write transaction, as a unit of work sees it.
 pub struct Tx {
-    transaction: DatabaseTransaction,
+    connection: UnitConnection,
     named: Named,
 }
 
 impl Tx {
-    pub(crate) fn new(transaction: DatabaseTransaction) -> Tx {
-        Tx { transaction, named: Named::default() }
+    pub(crate) fn new(connection: UnitConnection) -> Tx {
+        Tx { connection, named: Named::default() }
     }
 
     /// The connection to run statements on.
-    pub fn conn(&self) -> &DatabaseTransaction {
-        &self.transaction
+    pub fn conn(&self) -> &UnitConnection {
+        &self.connection
     }
 
     /// Writes a domain event that is published when, and only when, the unit commits. Events with one `key` are seen in order.
@@ -94,15 +116,9 @@ impl Tx {
         self.named.add(topic);
     }
 
-    /// Commits, and answers what the unit named.
-    pub(crate) async fn commit(self) -> Result<Vec<Topic>, Error> {
-        let named = self.named.take();
-        self.transaction.commit().await?;
-        Ok(named)
-    }
-
-    pub(crate) async fn rollback(self) -> Result<(), Error> {
-        Ok(self.transaction.rollback().await?)
+    /// What the unit named; the connection is whoever's made it.
+    pub(crate) fn into_parts(self) -> (UnitConnection, Vec<Topic>) {
+        (self.connection, self.named.take())
     }
 }
 
@@ -112,16 +128,20 @@ impl Database {
     /// # Errors
     /// [`Error::Database`] when it can't be reached.
     pub async fn open(location: &Location) -> Result<Database, Error> {
-        let wakes = Wakes::default();
+        let (wakes, units) = (Wakes::default(), Units::new());
         let inner = match location {
             Location::Sqlite(path) => {
-                let writer = sea_orm::Database::connect(sqlite_options(path, 1)).await?;
-                let reader = sea_orm::Database::connect(sqlite_options(path, SQLITE_READERS_MAX)).await?;
-                Inner { reader, writer: Writer::Queue(WriteQueue::start(writer, sqlite_options(path, 1), wakes.clone())), wakes }
+                let reader = sea_orm::Database::connect(sqlite_options(path)).await?;
+                let queue =
+                    WriteQueue::start(path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB), reader.clone(), wakes.clone(), units.clone())?;
+                let near = || Direct::open(path, &pragmas(SQLITE_READER_CACHE_KIB)).map(|direct| NearConnection::Direct(Arc::new(direct)));
+                let near = (0..SQLITE_READERS_MAX).map(|_| near()).collect::<Result<_, _>>()?;
+                Inner { reader, near: Near::Direct(near, AtomicUsize::new(0)), writer: Writer::Queue(queue), wakes, units }
             }
             Location::Postgres(url) => {
                 let reader = sea_orm::Database::connect(postgres_options(url)).await?;
-                Inner { reader, writer: Writer::Pool, wakes }
+                let near = Near::Pool(NearConnection::Pooled(reader.clone()));
+                Inner { reader, near, writer: Writer::Pool, wakes, units }
             }
         };
         Ok(Database { inner: Arc::new(inner) })
@@ -132,9 +152,18 @@ impl Database {
         &self.inner.reader
     }
 
+    /// A connection for reads of few rows, by their keys. SQLite is called on the caller's own thread, which takes microseconds; the way
+    /// to a reader's thread and back would take longer than the read.
+    pub fn near(&self) -> &NearConnection {
+        match &self.inner.near {
+            Near::Direct(connections, turn) => &connections[turn.fetch_add(1, Ordering::Relaxed) % connections.len()],
+            Near::Pool(pool) => pool,
+        }
+    }
+
     /// Which database it is.
     pub fn backend(&self) -> DbBackend {
-        self.inner.reader.get_database_backend()
+        sea_orm::ConnectionTrait::get_database_backend(&self.inner.reader)
     }
 
     /// What units of this process have committed, by topic.
@@ -184,22 +213,23 @@ impl Database {
         F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync,
         E: Failure,
     {
-        let tx = Tx::new(self.inner.reader.begin().await.map_err(Error::from)?);
-        match AssertUnwindSafe(guard::inside_unit(name, unit(&tx))).catch_unwind().await {
+        let begun = Instant::now();
+        let tx = Tx::new(UnitConnection::Pooled(self.inner.reader.begin().await.map_err(Error::from)?));
+        let result = AssertUnwindSafe(guard::inside_unit(name, unit(&tx))).catch_unwind().await;
+        let (UnitConnection::Pooled(transaction), named) = tx.into_parts() else { return Err(Error::Broken(name).into()) };
+        let result = match result {
             Ok(Ok(value)) => {
-                let named = tx.commit().await?;
+                transaction.commit().await.map_err(Error::from)?;
                 self.inner.wakes.raise(&named);
                 Ok(value)
             }
-            Ok(Err(error)) => {
-                tx.rollback().await?;
-                Err(error)
+            failed => {
+                transaction.rollback().await.map_err(Error::from)?;
+                failed.unwrap_or_else(|_| Err(Error::Broken(name).into()))
             }
-            Err(_) => {
-                tx.rollback().await?;
-                Err(Error::Broken(name).into())
-            }
-        }
+        };
+        self.inner.units.took(name, begun.elapsed());
+        result
     }
 
     /// Runs a use case from its reading on, and starts it again while what it decided on changes under it.
@@ -231,20 +261,31 @@ fn back_off(attempt: u32) -> Duration {
     Duration::from_millis((1 << attempt.min(6)) + spread * u64::from(attempt))
 }
 
-fn sqlite_options(path: &Path, connections: u32) -> ConnectOptions {
+/// What every connection to the file is set to.
+fn pragmas(cache_kib: u32) -> Pragmas {
+    [
+        ("journal_mode", "WAL"),
+        ("synchronous", "FULL"),
+        ("foreign_keys", "ON"),
+        ("secure_delete", "ON"),
+        ("temp_store", "MEMORY"),
+        ("journal_size_limit", "67108864"),
+        ("wal_autocheckpoint", SQLITE_LOG_PAGES_MAX),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .into_iter()
+    .chain([("cache_size", format!("-{cache_kib}"))])
+    .collect()
+}
+
+fn sqlite_options(path: &Path) -> ConnectOptions {
     let mut options = ConnectOptions::new(format!("sqlite://{}?mode=rwc", path.display()));
-    options.max_connections(connections).min_connections(1).sqlx_logging(false).record_stmt_in_spans(false).test_before_acquire(false);
+    options.max_connections(SQLITE_READERS_MAX).min_connections(1);
+    options.sqlx_logging(false).record_stmt_in_spans(false).test_before_acquire(false);
     options.idle_timeout(None).max_lifetime(None).acquire_timeout(Duration::from_secs(30));
     options.map_sqlx_sqlite_opts(|sqlite| {
-        sqlite
-            .pragma("journal_mode", "WAL")
-            .pragma("synchronous", "FULL")
-            .pragma("busy_timeout", "10000")
-            .pragma("foreign_keys", "ON")
-            .pragma("secure_delete", "ON")
-            .pragma("cache_size", "-8000")
-            .pragma("temp_store", "MEMORY")
-            .pragma("journal_size_limit", "67108864")
+        let sqlite = sqlite.busy_timeout(BUSY_TIMEOUT).row_buffer_size(SQLITE_ROWS_AHEAD);
+        pragmas(SQLITE_READER_CACHE_KIB).into_iter().fold(sqlite, |sqlite, (name, value)| sqlite.pragma(name, value))
     });
     options
 }
@@ -266,11 +307,11 @@ fn postgres_options(url: &str) -> ConnectOptions {
 ///
 /// # Errors
 /// [`Error::Database`].
-pub async fn database_now<C: sea_orm::ConnectionTrait>(conn: &C) -> Result<Timestamp, Error> {
-    let text = match conn.get_database_backend() {
+pub async fn database_now<C: sql::Connection>(conn: &C) -> Result<Timestamp, Error> {
+    let text = match conn.backend() {
         DbBackend::Postgres => "SELECT (extract(epoch from clock_timestamp()) * 1000)::bigint AS now_ms",
         _ => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS now_ms",
     };
-    let row = crate::sql::one(conn, text, []).await?.ok_or(Error::Corrupt { what: "clock", why: "no row".into() })?;
-    Ok(Timestamp::clamped(crate::sql::get(&row, "now_ms")?))
+    let row = sql::one(conn, text, []).await?.ok_or(Error::Corrupt { what: "clock", why: "no row".into() })?;
+    Ok(Timestamp::clamped(sql::get(&row, "now_ms")?))
 }

@@ -1,7 +1,7 @@
 //! The closed set of error kinds, stable codes with titles in two languages, and problem+json answers (RFC 9457).
 
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, http::header};
-use sea_orm::DbErr;
+use sea_orm::{DbErr, RuntimeErr};
 use serde::Serialize;
 use std::fmt;
 use utoipa::ToSchema;
@@ -279,7 +279,14 @@ impl Error {
 
     /// Whether an insert met a row that is already there.
     pub fn is_duplicate(&self) -> bool {
-        matches!(self, Error::Database(e) if matches!(e.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_))))
+        match self {
+            // SQLite's writer, which is no driver that sea-orm knows the errors of.
+            Error::Database(DbErr::Exec(RuntimeErr::Internal(text)) | DbErr::Query(RuntimeErr::Internal(text))) => {
+                text.starts_with("UNIQUE constraint failed")
+            }
+            Error::Database(error) => matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_))),
+            _ => false,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt;
 use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
 use quick_cache::sync::Cache;
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
+use sea_orm::DbBackend;
 use std::sync::Arc;
 
 /// Keys remembered, so that a request costs no query.
@@ -57,7 +57,7 @@ pub struct KeyRecord {
 impl KeyRecord {
     const COLUMNS: &str = "id, hash, scopes, unit, created_at, revoked_at, last_used_at";
 
-    fn read(row: &QueryResult) -> Result<KeyRecord, Error> {
+    fn read(row: &sql::Row) -> Result<KeyRecord, Error> {
         let scopes: String = sql::get(row, "scopes")?;
         let unit: Option<String> = sql::get(row, "unit")?;
         let at = |ms: i64| Timestamp::clamped(ms);
@@ -136,7 +136,7 @@ impl Credentials {
             return Ok(Some(stored));
         }
         let text = format!("SELECT {} FROM kernel_key WHERE hash = $1 AND revoked_at IS NULL", KeyRecord::COLUMNS);
-        let row = sql::one(self.db.reader(), &text, [hash.clone().into()]).await?;
+        let row = sql::one(self.db.near(), &text, [hash.clone().into()]).await?;
         let Some(row) = row else {
             self.cache.remove(&hash);
             return Ok(None);
@@ -274,7 +274,7 @@ fn credential_of(header: &str) -> Option<String> {
 
 async fn revoke_in(tx: &Tx, actor: &Actor, id: &str, now: Timestamp) -> Result<(KeyRecord, String), Error> {
     // Whoever revokes holds the keys of the group, so that two that revoke each other do not leave none.
-    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
+    let lock = if tx.conn().backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
     let text =
         format!("SELECT {} FROM kernel_key WHERE unit IS NULL AND revoked_at IS NULL ORDER BY id LIMIT $1 {lock}", KeyRecord::COLUMNS);
     let group = sql::all(tx.conn(), &text, [GROUP_KEYS_MAX.into()]).await?;

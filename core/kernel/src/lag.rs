@@ -56,6 +56,6 @@ impl Lag {
     }
 }
 
-fn numbers(rows: Vec<sea_orm::QueryResult>) -> Result<HashMap<String, i64>, Error> {
+fn numbers(rows: Vec<sql::Row>) -> Result<HashMap<String, i64>, Error> {
     rows.iter().map(|row| Ok((sql::get(row, "name")?, sql::get(row, "number")?))).collect()
 }

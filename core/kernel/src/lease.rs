@@ -25,7 +25,7 @@ impl Fence {
     /// # Errors
     /// [`Error::LeaseLost`], [`Error::Database`].
     pub async fn check(&self, tx: &Tx) -> Result<(), Error> {
-        let text = match sea_orm::ConnectionTrait::get_database_backend(tx.conn()) {
+        let text = match tx.conn().backend() {
             sea_orm::DbBackend::Postgres => "SELECT fence FROM kernel_lease WHERE name = $1 AND holder = $2 AND fence = $3 FOR SHARE",
             _ => "SELECT fence FROM kernel_lease WHERE name = $1 AND holder = $2 AND fence = $3",
         };

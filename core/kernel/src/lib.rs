@@ -28,10 +28,12 @@ pub mod processor;
 pub mod pump;
 pub mod secret;
 pub mod sql;
+mod sqlite;
 pub mod telemetry;
 pub mod time;
 pub mod vault;
 pub mod wake;
+mod units;
 mod write_queue;
 
 pub use actor::{Actor, Reach, Scope};

@@ -12,7 +12,6 @@ use crate::sql;
 use crate::wake;
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Timestamp};
-use sea_orm::ConnectionTrait;
 
 /// Rows numbered in one transaction: bounds how long the processor holds it.
 const SEQUENCED_ROWS_MAX: i64 = 2000;
@@ -49,7 +48,7 @@ pub(crate) async fn append(tx: &Tx, key: &str, event: &DomainEvent) -> Result<()
 /// # Errors
 /// [`Error::LeaseLost`] when this process is no longer the processor; [`Error::Database`].
 pub async fn sequence(db: &Database, fence: &Fence) -> Result<u64, Error> {
-    let waiting = sql::one(db.reader(), "SELECT id FROM kernel_outbox WHERE position IS NULL LIMIT 1", []).await?;
+    let waiting = sql::one(db.near(), "SELECT id FROM kernel_outbox WHERE position IS NULL LIMIT 1", []).await?;
     if waiting.is_none() {
         return Ok(0);
     }
@@ -87,7 +86,7 @@ async fn number_rows(tx: &Tx) -> Result<u64, Error> {
     Ok(numbered)
 }
 
-async fn read_counter<C: ConnectionTrait>(conn: &C, name: &str) -> Result<i64, Error> {
+async fn read_counter<C: sql::Connection>(conn: &C, name: &str) -> Result<i64, Error> {
     let row = sql::one(conn, "SELECT value FROM kernel_counter WHERE name = $1", [name.into()]).await?;
     row.map_or(Ok(0), |row| sql::get(&row, "value"))
 }
@@ -97,7 +96,7 @@ async fn read_counter<C: ConnectionTrait>(conn: &C, name: &str) -> Result<i64, E
 /// # Errors
 /// [`Error::Database`].
 pub async fn last_position(db: &Database) -> Result<i64, Error> {
-    read_counter(db.reader(), COUNTER).await
+    read_counter(db.near(), COUNTER).await
 }
 
 /// Up to `limit` events after `position`, in order. An event that this release can't read is an error: nothing is skipped.
@@ -106,7 +105,7 @@ pub async fn last_position(db: &Database) -> Result<i64, Error> {
 /// [`Error::Database`], [`Error::Corrupt`].
 pub async fn read_after(db: &Database, position: i64, limit: u64) -> Result<Vec<Envelope>, Error> {
     let rows = sql::all(
-        db.reader(),
+        db.near(),
         "SELECT position, event_key, body, written_at FROM kernel_outbox WHERE position > $1 ORDER BY position LIMIT $2",
         [position.into(), limit.into()],
     )
@@ -132,7 +131,7 @@ pub(crate) fn parse(body: &str) -> Result<DomainEvent, Error> {
 ///
 /// # Errors
 /// [`Error::Database`].
-pub async fn consumer_position<C: ConnectionTrait>(conn: &C, consumer: &str) -> Result<i64, Error> {
+pub async fn consumer_position<C: sql::Connection>(conn: &C, consumer: &str) -> Result<i64, Error> {
     let row = sql::one(conn, "SELECT position FROM kernel_consumer WHERE name = $1", [consumer.into()]).await?;
     row.map_or(Ok(0), |row| sql::get(&row, "position"))
 }
@@ -158,12 +157,12 @@ pub async fn advance(tx: &Tx, consumer: &str, position: i64) -> Result<(), Error
 pub async fn sweep(db: &Database, consumers: &[&'static str]) -> Result<u64, Error> {
     let mut passed = i64::MAX;
     for consumer in consumers {
-        passed = passed.min(consumer_position(db.reader(), consumer).await?);
+        passed = passed.min(consumer_position(db.near(), consumer).await?);
     }
     if consumers.is_empty() || passed == 0 {
         return Ok(0);
     }
-    let removable = sql::one(db.reader(), "SELECT id FROM kernel_outbox WHERE position <= $1 LIMIT 1", [passed.into()]).await?;
+    let removable = sql::one(db.near(), "SELECT id FROM kernel_outbox WHERE position <= $1 LIMIT 1", [passed.into()]).await?;
     if removable.is_none() {
         return Ok(0);
     }

@@ -351,16 +351,16 @@ fn require_group_admin(actor: &Actor) -> Result<(), Problem> {
     }
 }
 
-fn read_description(row: &sea_orm::QueryResult) -> Result<serde_json::Value, Error> {
+fn read_description(row: &sql::Row) -> Result<serde_json::Value, Error> {
     let description: String = sql::get(row, "description")?;
     serde_json::from_str(&description).map_err(|error| Error::Corrupt { what: "description of a plugin", why: error.to_string() })
 }
 
-fn read_approved(row: &sea_orm::QueryResult) -> Result<BTreeSet<String>, Error> {
+fn read_approved(row: &sql::Row) -> Result<BTreeSet<String>, Error> {
     approval::parse(sql::get::<Option<String>>(row, "approved")?.as_deref())
 }
 
-fn read_active(row: &sea_orm::QueryResult) -> Result<Active, Error> {
+fn read_active(row: &sql::Row) -> Result<Active, Error> {
     let description = read_description(row)?;
     Ok(Active {
         name: sql::get(row, "name")?,
@@ -372,7 +372,7 @@ fn read_active(row: &sea_orm::QueryResult) -> Result<Active, Error> {
     })
 }
 
-fn read_version(row: &sea_orm::QueryResult) -> Result<Version, Error> {
+fn read_version(row: &sql::Row) -> Result<Version, Error> {
     let kind: String = sql::get(row, "kind")?;
     let description = read_description(row)?;
     let reads = approval::declared(&description)?;

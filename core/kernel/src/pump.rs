@@ -55,7 +55,7 @@ impl Pump {
 
     async fn pump(&self, fence: &Fence) -> Result<Progress, Problem> {
         let consumer = self.reaction.consumer();
-        let position = outbox::consumer_position(self.db.reader(), consumer).await?;
+        let position = outbox::consumer_position(self.db.near(), consumer).await?;
         let batch = outbox::read_after(&self.db, position, BATCH_EVENTS_MAX).await?;
         let Some(last) = batch.last().map(|envelope| envelope.position) else {
             return Ok(Progress::Idle);

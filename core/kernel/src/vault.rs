@@ -8,7 +8,6 @@ use crate::secret::{Key, TenantKeys};
 use crate::sql;
 use futures::FutureExt;
 use heyuan_contract::PersonalRef;
-use sea_orm::ConnectionTrait;
 use std::fmt;
 
 /// What a personal value is: decides how it is normalised and masked.
@@ -155,7 +154,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::Database`]; [`Error::Corrupt`] when the tenant key does not open it.
-    pub async fn open_subject<C: ConnectionTrait>(&self, conn: &C, subject: &str) -> Result<Option<Key>, Error> {
+    pub async fn open_subject<C: sql::Connection>(&self, conn: &C, subject: &str) -> Result<Option<Key>, Error> {
         let row = sql::one(conn, "SELECT wrapped FROM kernel_vault_key WHERE subject = $1", [subject.into()]).await?;
         let Some(row) = row else { return Ok(None) };
         let wrapped: Vec<u8> = sql::get(&row, "wrapped")?;

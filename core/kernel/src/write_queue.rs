@@ -1,15 +1,23 @@
 //! SQLite's one writer: a queue that runs several units in one commit, each in a savepoint of its own.
+//!
+//! What it commits lies in the write-ahead log first. A task beside it copies the log into the file, so that no caller waits for that;
+//! only a log that grows faster than it is copied is copied by the writer itself (`wal_autocheckpoint`).
 
 use crate::database::Tx;
 use crate::error::{Error, Failure};
 use crate::guard;
+use crate::sql::UnitConnection;
+use crate::sqlite::{Direct, Pragmas};
+use crate::units::Units;
 use crate::wake::{Topic, Wakes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use sea_orm::{ConnectOptions, DatabaseConnection, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Units that may wait; beyond it callers wait for a place.
 const QUEUE_LENGTH_MAX: usize = 1024;
@@ -17,15 +25,21 @@ const QUEUE_LENGTH_MAX: usize = 1024;
 const GROUP_UNITS_MAX: usize = 128;
 /// A group takes no further unit once it has run this long, so that the first caller's wait is bounded.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+/// A writer without work for this long gives its page cache back.
+const IDLE: Duration = Duration::from_secs(5);
+/// Commits of this long are copied from the log into the file together.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(2);
 /// Between tries to open the database again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 pub(crate) struct WriteQueue {
-    sender: mpsc::Sender<Box<dyn Unit>>,
+    sender: mpsc::Sender<Order>,
 }
 
 /// A unit of work waiting in the queue, whatever it answers.
 trait Unit: Send {
+    /// What it is called in logs and metrics.
+    fn name(&self) -> &'static str;
     /// Runs it; `true` keeps its savepoint.
     fn run<'c>(&'c mut self, tx: &'c Tx) -> BoxFuture<'c, bool>;
     /// Answers the caller once the group's commit is known.
@@ -45,6 +59,10 @@ where
     T: Send,
     E: Failure,
 {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn run<'c>(&'c mut self, tx: &'c Tx) -> BoxFuture<'c, bool> {
         async move {
             let work = AssertUnwindSafe(guard::inside_unit(self.name, (self.unit)(tx))).catch_unwind();
@@ -69,12 +87,46 @@ where
     }
 }
 
+/// What the writer is told.
+enum Order {
+    /// Run a unit and commit it.
+    Run(Box<dyn Unit>),
+    /// There has been nothing to write for a while: give memory back.
+    Rest,
+}
+
+/// What the writer works with.
+struct Writer {
+    path: PathBuf,
+    pragmas: Pragmas,
+    receiver: mpsc::Receiver<Order>,
+    wakes: Wakes,
+    units: Units,
+    committed: watch::Sender<()>,
+}
+
 impl WriteQueue {
-    /// Starts the writer on an open connection; `options` open it anew after a failure.
-    pub(crate) fn start(connection: DatabaseConnection, options: ConnectOptions, wakes: Wakes) -> WriteQueue {
+    /// Starts the writer on a thread of its own. `reader` copies the log.
+    pub(crate) fn start(
+        path: PathBuf,
+        pragmas: Pragmas,
+        reader: DatabaseConnection,
+        wakes: Wakes,
+        units: Units,
+    ) -> Result<WriteQueue, DbErr> {
+        let direct = Direct::open(&path, &pragmas)?;
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
-        tokio::spawn(serve(connection, options, receiver, wakes));
-        WriteQueue { sender }
+        let (committed, commits) = watch::channel(());
+        let writer = Writer { path, pragmas, receiver, wakes, units, committed };
+        let runtime = tokio::runtime::Handle::current();
+        let serving = move || {
+            let _entered = runtime.enter();
+            futures::executor::block_on(writer.serve(direct));
+        };
+        let thread = std::thread::Builder::new().name("sqlite-writer".into()).spawn(serving);
+        thread.map_err(|error| DbErr::Custom(format!("could not start the writer's thread: {error}")))?;
+        tokio::spawn(checkpoint(reader, commits, sender.downgrade()));
+        Ok(WriteQueue { sender })
     }
 
     pub(crate) async fn run<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
@@ -85,78 +137,111 @@ impl WriteQueue {
     {
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { name, unit, outcome: None, reply };
-        self.sender.send(Box::new(waiting)).await.map_err(|_| Error::Broken(name))?;
+        self.sender.send(Order::Run(Box::new(waiting))).await.map_err(|_| Error::Broken(name))?;
         answer.await.map_err(|_| Error::Broken(name))?
     }
 }
 
-async fn serve(mut connection: DatabaseConnection, options: ConnectOptions, mut receiver: mpsc::Receiver<Box<dyn Unit>>, wakes: Wakes) {
-    while let Some(first) = receiver.recv().await {
-        let mut group = Vec::new();
-        let mut named = Vec::new();
-        let result = run_group(&connection, first, &mut receiver, &mut group, &mut named).await;
-        let failed = result.is_err();
-        if !failed {
-            wakes.raise(&named);
-        }
-        for unit in group {
-            unit.answer(result.clone());
-        }
-        if failed {
-            connection = reopen(connection, &options).await;
+impl Writer {
+    async fn serve(mut self, direct: Direct) {
+        let mut direct = Arc::new(direct);
+        while let Some(order) = self.receiver.recv().await {
+            let Order::Run(first) = order else {
+                if let Err(error) = direct.run("PRAGMA shrink_memory") {
+                    tracing::debug!(%error, "the writer's page cache could not be given back");
+                }
+                continue;
+            };
+            let mut group = Vec::new();
+            let mut named = Vec::new();
+            let result = run_group(&direct, first, &mut self.receiver, &self.units, &mut group, &mut named).await;
+            let failed = result.is_err();
+            if !failed {
+                self.wakes.raise(&named);
+                self.committed.send_replace(());
+            }
+            for unit in group {
+                unit.answer(result.clone());
+            }
+            if failed {
+                drop(direct);
+                direct = Arc::new(self.reopen());
+            }
         }
     }
-}
 
-/// A commit that failed (a full disk) can leave its transaction open, and the next "commit" would then only release a savepoint
-/// inside it: acknowledged, seen by nobody, lost. A fresh connection has no such past.
-async fn reopen(old: DatabaseConnection, options: &ConnectOptions) -> DatabaseConnection {
-    if let Err(error) = old.close().await {
-        tracing::warn!(%error, "the writer's connection could not be closed in order");
-    }
-    loop {
-        match sea_orm::Database::connect(options.clone()).await {
-            Ok(connection) => return connection,
-            Err(error) => {
-                tracing::error!(%error, "the writer can't open the database; it tries again");
-                tokio::time::sleep(REOPEN_PAUSE).await;
+    /// A commit that failed (a full disk) can leave its transaction open, and the next "commit" would then only release a savepoint
+    /// inside it: acknowledged, seen by nobody, lost. A fresh connection has no such past.
+    fn reopen(&self) -> Direct {
+        loop {
+            match Direct::open(&self.path, &self.pragmas) {
+                Ok(direct) => return direct,
+                Err(error) => {
+                    tracing::error!(%error, "the writer can't open the database; it tries again");
+                    std::thread::sleep(REOPEN_PAUSE);
+                }
             }
         }
     }
 }
 
+/// Copies the log into the file after commits, without holding up readers or the writer, and tells the writer when to rest.
+async fn checkpoint(reader: DatabaseConnection, mut commits: watch::Receiver<()>, writer: mpsc::WeakSender<Order>) {
+    let mut rested = true;
+    loop {
+        match tokio::time::timeout(IDLE, commits.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => {
+                if !std::mem::replace(&mut rested, true)
+                    && let Some(writer) = writer.upgrade()
+                {
+                    // A full queue is not at rest.
+                    let _ = writer.try_send(Order::Rest);
+                }
+                continue;
+            }
+        }
+        rested = false;
+        tokio::time::sleep(CHECKPOINT_PAUSE).await;
+        commits.mark_unchanged();
+        if let Err(error) = reader.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await {
+            tracing::warn!(%error, "the write-ahead log could not be copied into the database; it is tried again after the next commit");
+        }
+    }
+}
+
 async fn run_group(
-    connection: &DatabaseConnection,
+    direct: &Arc<Direct>,
     first: Box<dyn Unit>,
-    receiver: &mut mpsc::Receiver<Box<dyn Unit>>,
+    receiver: &mut mpsc::Receiver<Order>,
+    units: &Units,
     group: &mut Vec<Box<dyn Unit>>,
     named: &mut Vec<Topic>,
 ) -> Result<(), DbErr> {
     let started = Instant::now();
     group.push(first);
-    let options = TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
-    let transaction = connection.begin_with_options(options).await?;
+    direct.run("BEGIN IMMEDIATE")?;
     let mut next = 0;
     while next < group.len() {
-        let savepoint = Tx::new(transaction.begin().await?);
-        let keep = group[next].run(&savepoint).await;
-        if keep {
-            named.extend(savepoint.commit().await.map_err(as_db_err)?);
+        let begun = Instant::now();
+        direct.run("SAVEPOINT unit")?;
+        let tx = Tx::new(UnitConnection::Direct(direct.clone()));
+        if group[next].run(&tx).await {
+            named.extend(tx.into_parts().1);
         } else {
-            savepoint.rollback().await.map_err(as_db_err)?;
+            direct.run("ROLLBACK TO unit")?;
         }
+        direct.run("RELEASE unit")?;
+        units.took(group[next].name(), begun.elapsed());
         next += 1;
         let full = group.len() == GROUP_UNITS_MAX || started.elapsed() > GROUP_TIME_MAX;
-        if !full && let Ok(unit) = receiver.try_recv() {
+        if !full && let Ok(Order::Run(unit)) = receiver.try_recv() {
             group.push(unit);
         }
     }
-    transaction.commit().await
-}
-
-fn as_db_err(error: Error) -> DbErr {
-    match error {
-        Error::Database(source) => source,
-        other => DbErr::Custom(other.to_string()),
-    }
+    let begun = Instant::now();
+    direct.run("COMMIT")?;
+    units.took("the commit of a group", begun.elapsed());
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! The catalogue of files and the watermark, as tables that change in one transaction.
 
 use heyuan_kernel::{Error, Tx, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 
 /// A file, as the catalogue knows it.
 #[derive(Debug, Clone)]
@@ -21,7 +20,7 @@ pub(crate) struct LakeFile {
 
 const COLUMNS: &str = "id, path, row_count, byte_count, position_min, position_max, occurred_min, occurred_max, month, bucket";
 
-fn file(row: &QueryResult) -> Result<LakeFile, Error> {
+fn file(row: &sql::Row) -> Result<LakeFile, Error> {
     Ok(LakeFile {
         id: sql::get(row, "id")?,
         path: sql::get(row, "path")?,
@@ -37,25 +36,25 @@ fn file(row: &QueryResult) -> Result<LakeFile, Error> {
 }
 
 /// The position up to which events are in files.
-pub(crate) async fn watermark<C: ConnectionTrait>(conn: &C) -> Result<i64, Error> {
+pub(crate) async fn watermark<C: sql::Connection>(conn: &C) -> Result<i64, Error> {
     let row = sql::one(conn, "SELECT position FROM lake_watermark WHERE id = 1", []).await?;
     row.map_or(Ok(0), |row| sql::get(&row, "position"))
 }
 
 /// How often the catalogue has changed.
-pub(crate) async fn generation<C: ConnectionTrait>(conn: &C) -> Result<i64, Error> {
+pub(crate) async fn generation<C: sql::Connection>(conn: &C) -> Result<i64, Error> {
     let row = sql::one(conn, "SELECT generation FROM lake_watermark WHERE id = 1", []).await?;
     row.map_or(Ok(0), |row| sql::get(&row, "generation"))
 }
 
 /// Every file that counts; their number is bounded by compaction.
-pub(crate) async fn current<C: ConnectionTrait>(conn: &C) -> Result<Vec<LakeFile>, Error> {
+pub(crate) async fn current<C: sql::Connection>(conn: &C) -> Result<Vec<LakeFile>, Error> {
     let text = format!("SELECT {COLUMNS} FROM lake_file WHERE replaced_at IS NULL ORDER BY position_max, id");
     sql::all(conn, &text, []).await?.iter().map(file).collect()
 }
 
 /// The files that can hold events of these buckets below `before`, newest first.
-pub(crate) async fn of_buckets<C: ConnectionTrait>(conn: &C, buckets: &[i32], before: i64) -> Result<Vec<LakeFile>, Error> {
+pub(crate) async fn of_buckets<C: sql::Connection>(conn: &C, buckets: &[i32], before: i64) -> Result<Vec<LakeFile>, Error> {
     let text = format!(
         "SELECT {COLUMNS} FROM lake_file WHERE replaced_at IS NULL AND position_min < $1 AND (bucket IS NULL OR bucket IN ({}))
          ORDER BY position_max DESC, id",
@@ -122,7 +121,7 @@ pub(crate) async fn replace(tx: &Tx, ids: &[String], now_ms: i64) -> Result<(), 
 }
 
 /// Up to `limit` files that were replaced before `before_ms` and that no pin needs any more.
-pub(crate) async fn removable<C: ConnectionTrait>(conn: &C, before_ms: i64, now_ms: i64, limit: i64) -> Result<Vec<LakeFile>, Error> {
+pub(crate) async fn removable<C: sql::Connection>(conn: &C, before_ms: i64, now_ms: i64, limit: i64) -> Result<Vec<LakeFile>, Error> {
     let text = format!(
         "SELECT {COLUMNS} FROM lake_file WHERE replaced_at IS NOT NULL AND replaced_at < $1 AND NOT EXISTS
            (SELECT 1 FROM lake_pin WHERE lake_pin.expires_at > $2 AND lake_pin.generation < lake_file.replaced_generation)
@@ -139,7 +138,7 @@ pub(crate) async fn forget(tx: &Tx, files: &[LakeFile]) -> Result<(), Error> {
 }
 
 /// Which of these paths the catalogue knows, replaced files included.
-pub(crate) async fn known<C: ConnectionTrait>(conn: &C, paths: &[String]) -> Result<Vec<String>, Error> {
+pub(crate) async fn known<C: sql::Connection>(conn: &C, paths: &[String]) -> Result<Vec<String>, Error> {
     let mut known = Vec::new();
     for chunk in paths.chunks(1_000) {
         let text = format!("SELECT path FROM lake_file WHERE path IN ({})", sql::placeholders(1, chunk.len()));

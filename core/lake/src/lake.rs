@@ -13,7 +13,7 @@ use futures::FutureExt;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::{Kernel, guard};
-use sea_orm::{AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel, TransactionTrait};
+use sea_orm::{AccessMode, DatabaseTransaction, DbBackend, IsolationLevel, TransactionTrait};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
@@ -61,7 +61,7 @@ impl Lake {
     ///
     /// # Errors
     /// [`heyuan_kernel::Error::Database`].
-    pub async fn watermark<C: ConnectionTrait>(conn: &C) -> Result<i64, heyuan_kernel::Error> {
+    pub async fn watermark<C: heyuan_kernel::sql::Connection>(conn: &C) -> Result<i64, heyuan_kernel::Error> {
         catalog::watermark(conn).await
     }
 
@@ -174,7 +174,7 @@ impl Lake {
     /// A transaction in which every statement sees the same state. On SQLite a deferred one is: its first read fixes it.
     pub(crate) async fn begin_reading(&self) -> Result<DatabaseTransaction, Error> {
         let reader = self.inner.kernel.db.reader();
-        let begun = match reader.get_database_backend() {
+        let begun = match self.inner.kernel.db.backend() {
             DbBackend::Postgres => reader.begin_with_config(Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)).await,
             _ => reader.begin().await,
         };

@@ -4,7 +4,6 @@ use crate::bulk::{self, Column};
 use crate::error::Error;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 use std::collections::HashMap;
 
 /// How an account keeps its balance.
@@ -95,7 +94,7 @@ pub(crate) struct Row {
 
 const COLUMNS: &str = "no, id, unit, shape, floor, balance, reserved, version";
 
-fn read(row: &QueryResult) -> Result<Row, Error> {
+fn read(row: &sql::Row) -> Result<Row, Error> {
     let shape: String = sql::get(row, "shape")?;
     Ok(Row {
         no: sql::get(row, "no")?,
@@ -141,7 +140,7 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
     }
     let conn = tx.conn();
     let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
-    if conn.get_database_backend() != sea_orm::DbBackend::Postgres {
+    if conn.backend() != sea_orm::DbBackend::Postgres {
         // The one writer locks everything.
         let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of}");
         return sql::all(conn, &text, [value]).await?.iter().map(read).collect();
@@ -158,14 +157,14 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
 }
 
 /// Striped accounts as a posting sees them: such a row never changes, since its balance stands elsewhere.
-pub(crate) async fn striped<C: ConnectionTrait>(conn: &C, ids: &[String]) -> Result<Vec<Row>, Error> {
+pub(crate) async fn striped<C: sql::Connection>(conn: &C, ids: &[String]) -> Result<Vec<Row>, Error> {
     let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
     let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
     sql::all(conn, &text, [value]).await?.iter().map(read).collect()
 }
 
 /// What accounts that keep their balance in one row hold, and what of it can be spent at an instant, in the order of the ids.
-pub(crate) async fn standing<C: ConnectionTrait>(conn: &C, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
+pub(crate) async fn standing<C: sql::Connection>(conn: &C, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
     let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().map(|id| (*id).to_owned()));
     let text = format!(
         "SELECT a.id, a.balance, a.reserved, a.version, CASE WHEN a.shape = 'lots' THEN
@@ -183,7 +182,7 @@ pub(crate) async fn standing<C: ConnectionTrait>(conn: &C, ids: &[&str], at: Tim
 }
 
 /// What an account holds now.
-pub(crate) async fn balance<C: ConnectionTrait>(conn: &C, id: &str) -> Result<Balance, Error> {
+pub(crate) async fn balance<C: sql::Connection>(conn: &C, id: &str) -> Result<Balance, Error> {
     let text = "SELECT a.balance + COALESCE((SELECT CAST(SUM(s.credits - s.debits) AS BIGINT) FROM ledger_stripe s WHERE s.account = a.no), 0) AS balance,
                   a.reserved AS reserved, a.version AS version FROM ledger_account a WHERE a.id = $1";
     let row = sql::one(conn, text, [id.into()]).await?.ok_or_else(|| Error::UnknownAccount(id.to_owned()))?;

@@ -10,7 +10,6 @@ use crate::transfer::{LotUse, Posted, Transfer};
 use crate::written;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::{Database, Kernel, Tx, sql};
-use sea_orm::ConnectionTrait;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -47,7 +46,7 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub async fn remember_striped(&self, ids: &[String]) -> Result<(), Error> {
-        let rows = account::striped(self.kernel.db.reader(), ids).await?;
+        let rows = account::striped(self.kernel.db.near(), ids).await?;
         let mut standing = self.standing.write().unwrap_or_else(PoisonError::into_inner);
         standing.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
         Ok(())
@@ -159,7 +158,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::UnknownAccount`]; the database's.
     pub async fn standing(&self, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
-        account::standing(self.kernel.db.reader(), ids, at).await
+        account::standing(self.kernel.db.near(), ids, at).await
     }
 
     /// What an account holds.
@@ -167,7 +166,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::UnknownAccount`]; the database's.
     pub async fn balance(&self, id: &str) -> Result<Balance, Error> {
-        account::balance(self.kernel.db.reader(), id).await
+        account::balance(self.kernel.db.near(), id).await
     }
 
     /// What an account holds, as the unit of work sees it.
@@ -183,7 +182,7 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub async fn spendable(&self, id: &str, at: Timestamp) -> Result<(i64, Option<Timestamp>), Error> {
-        lot::spendable(self.kernel.db.reader(), id, at).await
+        lot::spendable(self.kernel.db.near(), id, at).await
     }
 
     /// The same, as the unit of work sees it.
@@ -214,7 +213,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The database's.
-    pub async fn lot_movements<C: ConnectionTrait>(&self, conn: &C, unit: &str, period: Period) -> Result<Vec<LotMovement>, Error> {
+    pub async fn lot_movements<C: sql::Connection>(&self, conn: &C, unit: &str, period: Period) -> Result<Vec<LotMovement>, Error> {
         lot::movements(conn, unit, period).await
     }
 }

@@ -7,7 +7,6 @@ use crate::period::Period;
 use crate::transfer::{LotUse, Lots, Transfer};
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::{Tx, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 
 /// A lot as a posting sees it.
 #[derive(Debug, Clone)]
@@ -82,12 +81,12 @@ pub struct LotMovement {
 const COLUMNS: &str =
     "l.no, l.account, l.source, l.issuer, l.cost_numerator, l.cost_denominator, l.amount, l.remaining, l.expires_at, l.period";
 
-fn cost(row: &QueryResult) -> Result<Ratio, Error> {
+fn cost(row: &sql::Row) -> Result<Ratio, Error> {
     let ratio = Ratio::new(sql::get(row, "cost_numerator")?, sql::get(row, "cost_denominator")?);
     ratio.map_err(|e| heyuan_kernel::Error::Corrupt { what: "lot cost", why: e.to_string() }.into())
 }
 
-fn read(row: &QueryResult) -> Result<LotRow, Error> {
+fn read(row: &sql::Row) -> Result<LotRow, Error> {
     Ok(LotRow {
         no: sql::get(row, "no")?,
         account: sql::get(row, "account")?,
@@ -163,7 +162,7 @@ pub(crate) async fn of_source(tx: &Tx, source: &str) -> Result<Option<LotRow>, E
     sql::one(tx.conn(), &text, [source.into()]).await?.as_ref().map(read).transpose()
 }
 
-fn open_lot(row: &QueryResult) -> Result<OpenLot, Error> {
+fn open_lot(row: &sql::Row) -> Result<OpenLot, Error> {
     let lot = read(row)?;
     Ok(OpenLot {
         source: lot.source,
@@ -176,7 +175,7 @@ fn open_lot(row: &QueryResult) -> Result<OpenLot, Error> {
 }
 
 /// The open lots of an account, first-expiring first.
-pub(crate) async fn open<C: ConnectionTrait>(conn: &C, account: &str, limit: u64) -> Result<Vec<OpenLot>, Error> {
+pub(crate) async fn open<C: sql::Connection>(conn: &C, account: &str, limit: u64) -> Result<Vec<OpenLot>, Error> {
     let text = format!(
         "SELECT {COLUMNS} FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
          WHERE a.id = $1 AND l.remaining > 0 ORDER BY l.expires_at, l.no LIMIT $2"
@@ -185,7 +184,7 @@ pub(crate) async fn open<C: ConnectionTrait>(conn: &C, account: &str, limit: u64
 }
 
 /// What can be spent at an instant, and the first expiry among it.
-pub(crate) async fn spendable<C: ConnectionTrait>(conn: &C, account: &str, at: Timestamp) -> Result<(i64, Option<Timestamp>), Error> {
+pub(crate) async fn spendable<C: sql::Connection>(conn: &C, account: &str, at: Timestamp) -> Result<(i64, Option<Timestamp>), Error> {
     let text = "SELECT CAST(COALESCE(SUM(l.remaining), 0) AS BIGINT) AS amount, MIN(l.expires_at) AS first FROM ledger_lot l
                 JOIN ledger_account a ON a.no = l.account WHERE a.id = $1 AND l.remaining > 0 AND l.expires_at > $2";
     let Some(row) = sql::one(conn, text, [account.into(), at.ms().into()]).await? else { return Ok((0, None)) };
@@ -194,7 +193,7 @@ pub(crate) async fn spendable<C: ConnectionTrait>(conn: &C, account: &str, at: T
 }
 
 /// Lots of a unit that are past their expiry and still hold something.
-pub(crate) async fn expired<C: ConnectionTrait>(conn: &C, unit: &str, at: Timestamp, limit: u64) -> Result<Vec<ExpiredLot>, Error> {
+pub(crate) async fn expired<C: sql::Connection>(conn: &C, unit: &str, at: Timestamp, limit: u64) -> Result<Vec<ExpiredLot>, Error> {
     let text = format!(
         "SELECT {COLUMNS}, a.id AS account_id FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
          WHERE l.remaining > 0 AND l.expires_at <= $1 AND a.unit = $2 ORDER BY l.expires_at, l.no LIMIT $3"
@@ -204,7 +203,7 @@ pub(crate) async fn expired<C: ConnectionTrait>(conn: &C, unit: &str, at: Timest
 }
 
 /// What a period did to the lots of a unit: what was opened, and what moved out of lots and back.
-pub(crate) async fn movements<C: ConnectionTrait>(conn: &C, unit: &str, period: Period) -> Result<Vec<LotMovement>, Error> {
+pub(crate) async fn movements<C: sql::Connection>(conn: &C, unit: &str, period: Period) -> Result<Vec<LotMovement>, Error> {
     let text = "
       SELECT x.issuer, x.cost_numerator, x.cost_denominator, x.kind, a.id AS other, CAST(SUM(x.amount) AS BIGINT) AS amount FROM (
         SELECT l.issuer, l.cost_numerator, l.cost_denominator, t.kind, t.debit AS other, l.amount

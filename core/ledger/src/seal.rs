@@ -4,7 +4,6 @@ use crate::book::Ledger;
 use crate::error::Error;
 use heyuan_kernel::chain::{Chain, Head, Records};
 use heyuan_kernel::{Tx, sql};
-use sea_orm::QueryResult;
 use serde::Serialize;
 
 /// How transfers are chained. Names, root and bytes never change: books written before must still hold.
@@ -44,7 +43,7 @@ struct Canonical<'a> {
     posted_at: i64,
 }
 
-fn canonical(row: &QueryResult) -> Result<Vec<u8>, heyuan_kernel::Error> {
+fn canonical(row: &sql::Row) -> Result<Vec<u8>, heyuan_kernel::Error> {
     let (key, unit): (String, String) = (sql::get(row, "key")?, sql::get(row, "unit")?);
     let (kind, reference): (String, String) = (sql::get(row, "kind")?, sql::get(row, "reference")?);
     let canonical = Canonical {

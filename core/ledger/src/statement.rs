@@ -5,7 +5,6 @@ use crate::error::Error;
 use crate::period::Period;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::sql;
-use sea_orm::{ConnectionTrait, QueryResult};
 
 /// One entry of an account that keeps versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +54,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The database's.
-    pub async fn turnover<C: ConnectionTrait>(&self, conn: &C, account: &str, period: Period) -> Result<Turnover, Error> {
+    pub async fn turnover<C: sql::Connection>(&self, conn: &C, account: &str, period: Period) -> Result<Turnover, Error> {
         let text = "
           SELECT CAST(COALESCE(SUM(x.debits), 0) AS BIGINT) AS debits, CAST(COALESCE(SUM(x.credits), 0) AS BIGINT) AS credits FROM (
             SELECT s.debits, s.credits FROM ledger_stripe s JOIN ledger_account a ON a.no = s.account
@@ -69,7 +68,7 @@ impl Ledger {
     }
 }
 
-fn read(row: &QueryResult) -> Result<Leg, Error> {
+fn read(row: &sql::Row) -> Result<Leg, Error> {
     let period: i64 = sql::get(row, "period")?;
     let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: period.to_string() };
     Ok(Leg {

@@ -4,7 +4,6 @@ use crate::book::Ledger;
 use crate::error::Error;
 use heyuan_kernel::chain::{Finding, Head};
 use heyuan_kernel::sql;
-use sea_orm::QueryResult;
 
 /// Rows of one page of a walk.
 const PAGE: i64 = 5000;
@@ -176,7 +175,7 @@ impl Ledger {
     }
 }
 
-fn account_findings(row: &QueryResult) -> Result<Vec<String>, Error> {
+fn account_findings(row: &sql::Row) -> Result<Vec<String>, Error> {
     let number = |name: &str| sql::get::<i64>(row, name);
     let shape: String = sql::get(row, "shape")?;
     let floor: Option<i64> = sql::get(row, "floor")?;

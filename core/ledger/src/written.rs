@@ -7,7 +7,7 @@ use crate::lot::LotRow;
 use crate::transfer::Transfer;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
-use sea_orm::{ConnectionTrait, DbBackend};
+use sea_orm::DbBackend;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -84,7 +84,7 @@ async fn insert_transfers(
     let insert = format!(
         "INSERT INTO ledger_transfer ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING no, key"
     );
-    let rows = if conn.get_database_backend() == DbBackend::Postgres {
+    let rows = if conn.backend() == DbBackend::Postgres {
         let text =
             format!("WITH t AS ({insert}), queued AS (INSERT INTO ledger_unsealed (transfer) SELECT no FROM t) SELECT no, key FROM t");
         sql::all(conn, &text, values).await?

@@ -7,7 +7,6 @@ use futures::FutureExt;
 use heyuan_contract::{Fen, Line, MerchantId, OrgUnitId, ProductId, Ratio};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, sql};
-use sea_orm::QueryResult;
 use serde::Serialize;
 
 /// Longest name, category or reason, in bytes.
@@ -193,7 +192,7 @@ impl Mall {
     /// `not_found`, `forbidden`.
     pub async fn merchant(&self, actor: &Actor, id: &MerchantId) -> Result<Merchant, Error> {
         Mall::require_shopper(actor)?;
-        let row = sql::one(self.kernel.db.reader(), &format!("{MERCHANT} WHERE id = $1"), [id.as_str().into()]).await?;
+        let row = sql::one(self.kernel.db.near(), &format!("{MERCHANT} WHERE id = $1"), [id.as_str().into()]).await?;
         let merchant = row.map(|row| read_merchant(&row)).transpose()?;
         merchant.filter(|merchant| actor.reach().covers(&merchant.unit)).ok_or_else(|| Problem::not_found("merchant", id).into())
     }
@@ -259,7 +258,7 @@ impl Mall {
     /// `not_found`, `forbidden`.
     pub async fn product(&self, actor: &Actor, id: &ProductId) -> Result<Product, Error> {
         Mall::require_shopper(actor)?;
-        let row = sql::one(self.kernel.db.reader(), &format!("{PRODUCT} WHERE id = $1"), [id.as_str().into()]).await?;
+        let row = sql::one(self.kernel.db.near(), &format!("{PRODUCT} WHERE id = $1"), [id.as_str().into()]).await?;
         let product = row.map(|row| read_product(&row)).transpose()?;
         product.filter(|product| actor.reach().covers(&product.unit)).ok_or_else(|| Problem::not_found("product", id).into())
     }
@@ -312,7 +311,7 @@ impl Mall {
 
     async fn stock_changed(&self, key: &IdempotencyKey) -> Result<Option<StockLevel>, Error> {
         let text = "SELECT digest, product, change, stock_after FROM mall_stock_change WHERE idempotency = $1";
-        let Some(row) = sql::one(self.kernel.db.reader(), text, [key.stored.clone().into()]).await? else { return Ok(None) };
+        let Some(row) = sql::one(self.kernel.db.near(), text, [key.stored.clone().into()]).await? else { return Ok(None) };
         key.check(&sql::get::<String>(&row, "digest")?)?;
         let product: String = sql::get(&row, "product")?;
         let product = ProductId::new(product).map_err(|e| corrupt("product id", e))?;
@@ -387,17 +386,17 @@ fn check_product(put: &PutProduct) -> Result<(), Problem> {
     }
 }
 
-pub(crate) fn read_rate(row: &QueryResult) -> Result<Ratio, Error> {
+pub(crate) fn read_rate(row: &sql::Row) -> Result<Ratio, Error> {
     let numerator = sql::get(row, "commission_numerator")?;
     Ratio::new(numerator, sql::get(row, "commission_denominator")?).map_err(|e| corrupt("commission rate", e))
 }
 
-pub(crate) fn read_line(row: &QueryResult) -> Result<Line, Error> {
+pub(crate) fn read_line(row: &sql::Row) -> Result<Line, Error> {
     let text: String = sql::get(row, "line")?;
     Line::parse(&text).ok_or_else(|| corrupt("line", text))
 }
 
-fn read_merchant(row: &QueryResult) -> Result<Merchant, Error> {
+fn read_merchant(row: &sql::Row) -> Result<Merchant, Error> {
     let unit: String = sql::get(row, "unit")?;
     Ok(Merchant {
         id: MerchantId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("merchant id", e))?,
@@ -408,7 +407,7 @@ fn read_merchant(row: &QueryResult) -> Result<Merchant, Error> {
     })
 }
 
-pub(crate) fn read_product(row: &QueryResult) -> Result<Product, Error> {
+pub(crate) fn read_product(row: &sql::Row) -> Result<Product, Error> {
     Ok(Product {
         id: ProductId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("product id", e))?,
         merchant: MerchantId::new(sql::get::<String>(row, "merchant")?).map_err(|e| corrupt("merchant id", e))?,

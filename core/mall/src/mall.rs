@@ -12,7 +12,7 @@ use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::secret::Key;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx};
 use heyuan_ledger::Ledger;
-use sea_orm::{ConnectionTrait, DbBackend};
+use sea_orm::DbBackend;
 use std::sync::Arc;
 
 /// What the mall must know of members; implemented where the wings are wired.
@@ -63,5 +63,5 @@ impl Mall {
 
 /// Locks the rows of a `SELECT` on PostgreSQL; on SQLite units of work are serial anyway.
 pub(crate) fn locking(tx: &Tx) -> &'static str {
-    if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
+    if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
 }

@@ -122,13 +122,13 @@ impl Mall {
     }
 
     async fn placed(&self, key: &IdempotencyKey) -> Result<Option<Checkout>, Error> {
-        let Some(payment) = records::payment(self.kernel.db.reader(), "idempotency", &key.stored, "").await? else { return Ok(None) };
+        let Some(payment) = records::payment(self.kernel.db.near(), "idempotency", &key.stored, "").await? else { return Ok(None) };
         key.check(&payment.digest)?;
         self.checkout(&payment.id).await.map(Some)
     }
 
     async fn checkout(&self, payment: &str) -> Result<Checkout, Error> {
-        let conn = self.kernel.db.reader();
+        let conn = self.kernel.db.near();
         let found = records::payment(conn, "id", payment, "").await?.ok_or_else(|| corrupt("payment", "it vanished"))?;
         Ok(Checkout { payment: found, orders: records::orders_of(conn, payment).await? })
     }
@@ -244,7 +244,7 @@ impl Mall {
     /// `not_found`, `forbidden`.
     pub async fn order(&self, actor: &Actor, id: &OrderId) -> Result<Order, Error> {
         Mall::require_shopper(actor)?;
-        let order = records::order(self.kernel.db.reader(), id, "").await?;
+        let order = records::order(self.kernel.db.near(), id, "").await?;
         let seen = order.filter(|order| match actor.as_member() {
             Some(member) => member == &order.member,
             None => actor.reach().covers(&order.unit),
@@ -269,7 +269,7 @@ impl Mall {
         let filter = Filter::new().and_if("member", "=", member.map(String::from));
         let filter = filter.and_if("merchant", "=", list.merchant.map(String::from)).and_if("id", ">", after);
         let (text, values) = filter.within("unit", actor.reach()).page(ORDER, "id", limit);
-        let conn = self.kernel.db.reader();
+        let conn = self.kernel.db.near();
         let rows = sql::all(conn, &text, values).await?;
         records::with_parts(conn, rows).await
     }

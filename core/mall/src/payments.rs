@@ -45,7 +45,7 @@ impl Mall {
     /// `not_found`, `forbidden`.
     pub async fn payment(&self, actor: &Actor, id: &str) -> Result<Payment, Error> {
         Mall::require_shopper(actor)?;
-        let conn = self.kernel.db.reader();
+        let conn = self.kernel.db.near();
         let missing = || Error::from(Problem::not_found("payment", id));
         let payment = records::payment(conn, "id", id, "").await?.ok_or_else(missing)?;
         let seen = match actor.as_member() {

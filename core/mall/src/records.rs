@@ -4,7 +4,6 @@ use crate::catalogue::{ProductKind, read_line, read_rate};
 use crate::error::{Error, corrupt};
 use heyuan_contract::{Fen, Line, MemberId, MerchantId, OrderId, OrgUnitId, ProductId, Ratio, Timestamp};
 use heyuan_kernel::sql;
-use sea_orm::{ConnectionTrait, QueryResult};
 use std::collections::HashMap;
 
 /// One payment for everything in a cart.
@@ -91,13 +90,13 @@ pub(crate) const ORDER: &str = "SELECT id, payment, member, merchant, unit, line
  commission_denominator, created_at, paid_at FROM mall_order";
 
 /// The payment under a unique column; `lock` is what [`crate::mall::locking`] says, or nothing.
-pub(crate) async fn payment<C: ConnectionTrait>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Payment>, Error> {
+pub(crate) async fn payment<C: sql::Connection>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Payment>, Error> {
     let row = sql::one(conn, &format!("{PAYMENT} WHERE {column} = $1{lock}"), [value.into()]).await?;
     row.map(|row| read_payment(&row)).transpose()
 }
 
 /// The orders of a payment, by merchant, with their parts.
-pub(crate) async fn orders_of<C: ConnectionTrait>(conn: &C, payment: &str) -> Result<Vec<Order>, Error> {
+pub(crate) async fn orders_of<C: sql::Connection>(conn: &C, payment: &str) -> Result<Vec<Order>, Error> {
     let rows = sql::all(conn, &format!("{ORDER} WHERE payment = $1"), [payment.into()]).await?;
     let mut orders = with_parts(conn, rows).await?;
     // Sorted here: the databases compare texts each in their own way, and an answer repeats byte for byte.
@@ -106,13 +105,13 @@ pub(crate) async fn orders_of<C: ConnectionTrait>(conn: &C, payment: &str) -> Re
 }
 
 /// The order under its id.
-pub(crate) async fn order<C: ConnectionTrait>(conn: &C, id: &OrderId, lock: &str) -> Result<Option<Order>, Error> {
+pub(crate) async fn order<C: sql::Connection>(conn: &C, id: &OrderId, lock: &str) -> Result<Option<Order>, Error> {
     let rows = sql::all(conn, &format!("{ORDER} WHERE id = $1{lock}"), [id.as_str().into()]).await?;
     Ok(with_parts(conn, rows).await?.pop())
 }
 
 /// Orders from their rows, with the parts of all of them read at once.
-pub(crate) async fn with_parts<C: ConnectionTrait>(conn: &C, rows: Vec<QueryResult>) -> Result<Vec<Order>, Error> {
+pub(crate) async fn with_parts<C: sql::Connection>(conn: &C, rows: Vec<sql::Row>) -> Result<Vec<Order>, Error> {
     let mut orders: Vec<Order> = rows.iter().map(read_order).collect::<Result<_, _>>()?;
     if orders.is_empty() {
         return Ok(orders);
@@ -134,23 +133,23 @@ pub(crate) async fn with_parts<C: ConnectionTrait>(conn: &C, rows: Vec<QueryResu
     Ok(orders)
 }
 
-pub(crate) fn time(row: &QueryResult, column: &str) -> Result<Timestamp, Error> {
+pub(crate) fn time(row: &sql::Row, column: &str) -> Result<Timestamp, Error> {
     Ok(Timestamp::clamped(sql::get(row, column)?))
 }
 
-pub(crate) fn time_if(row: &QueryResult, column: &str) -> Result<Option<Timestamp>, Error> {
+pub(crate) fn time_if(row: &sql::Row, column: &str) -> Result<Option<Timestamp>, Error> {
     Ok(sql::get::<Option<i64>>(row, column)?.map(Timestamp::clamped))
 }
 
 /// A stored identifier.
-pub(crate) fn id<T>(row: &QueryResult, column: &str) -> Result<T, Error>
+pub(crate) fn id<T>(row: &sql::Row, column: &str) -> Result<T, Error>
 where
     T: std::str::FromStr<Err = heyuan_contract::InvalidId>,
 {
     sql::get::<String>(row, column)?.parse().map_err(|e| corrupt("id", e))
 }
 
-fn read_payment(row: &QueryResult) -> Result<Payment, Error> {
+fn read_payment(row: &sql::Row) -> Result<Payment, Error> {
     Ok(Payment {
         id: sql::get(row, "id")?,
         member: id(row, "member")?,
@@ -166,7 +165,7 @@ fn read_payment(row: &QueryResult) -> Result<Payment, Error> {
     })
 }
 
-fn read_order(row: &QueryResult) -> Result<Order, Error> {
+fn read_order(row: &sql::Row) -> Result<Order, Error> {
     Ok(Order {
         id: id(row, "id")?,
         payment: sql::get(row, "payment")?,
@@ -184,7 +183,7 @@ fn read_order(row: &QueryResult) -> Result<Order, Error> {
     })
 }
 
-fn read_part(row: &QueryResult) -> Result<OrderPart, Error> {
+fn read_part(row: &sql::Row) -> Result<OrderPart, Error> {
     Ok(OrderPart {
         product: id(row, "product")?,
         category: sql::get(row, "category")?,

@@ -10,7 +10,6 @@ use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Fen, OrderId, OrderLine, ProductId, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
-use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -79,7 +78,7 @@ impl Mall {
     /// `not_found`, `forbidden`.
     pub async fn refunds(&self, actor: &Actor, order: &OrderId, after: Option<String>, limit: u64) -> Result<Vec<Refund>, Error> {
         self.order(actor, order).await?;
-        let conn = self.kernel.db.reader();
+        let conn = self.kernel.db.near();
         let filter = crate::filter::Filter::new().and("order_id", "=", order.as_str()).and_if("id", ">", after);
         let (text, values) = filter.page("SELECT id, digest FROM mall_refund", "id", limit);
         let mut refunds = Vec::new();
@@ -91,7 +90,7 @@ impl Mall {
     }
 
     async fn refunded(&self, key: &IdempotencyKey) -> Result<Option<Refund>, Error> {
-        let Some((refund, digest)) = read(self.kernel.db.reader(), "idempotency", &key.stored).await? else { return Ok(None) };
+        let Some((refund, digest)) = read(self.kernel.db.near(), "idempotency", &key.stored).await? else { return Ok(None) };
         key.check(&digest)?;
         Ok(Some(refund))
     }
@@ -236,7 +235,7 @@ async fn void_vouchers(tx: &Tx, order: &Order, wanted: &BTreeMap<ProductId, i64>
     Ok(())
 }
 
-async fn read<C: ConnectionTrait>(conn: &C, column: &str, value: &str) -> Result<Option<(Refund, String)>, Error> {
+async fn read<C: sql::Connection>(conn: &C, column: &str, value: &str) -> Result<Option<(Refund, String)>, Error> {
     let text = format!("SELECT id, order_id, amount, reason, refunded_at, digest FROM mall_refund WHERE {column} = $1");
     let Some(row) = sql::one(conn, &text, [value.into()]).await? else { return Ok(None) };
     let refund_id: String = sql::get(&row, "id")?;

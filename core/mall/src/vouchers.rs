@@ -10,7 +10,6 @@ use heyuan_contract::{DomainEvent, MemberId, MerchantId, OrderId, OrgUnitId, Pro
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::secret::Key;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
-use sea_orm::QueryResult;
 use serde::Serialize;
 
 /// Characters of a code: 5 bits each, 80 bits in all, so that codes can't be guessed.
@@ -107,14 +106,14 @@ impl Mall {
 
     async fn redeemed(&self, key: &IdempotencyKey) -> Result<Option<Voucher>, Error> {
         let text = format!("{VOUCHER} WHERE redemption = $1");
-        let Some(row) = sql::one(self.kernel.db.reader(), &text, [key.stored.as_str().into()]).await? else { return Ok(None) };
+        let Some(row) = sql::one(self.kernel.db.near(), &text, [key.stored.as_str().into()]).await? else { return Ok(None) };
         let stored = self.read_voucher(&row, false)?;
         key.check(stored.digest.as_deref().unwrap_or_default())?;
         Ok(Some(stored.voucher))
     }
 
     async fn redeem_once(&self, actor: &Actor, key: &IdempotencyKey, request: &Redeem, hash: &str) -> Result<Voucher, Error> {
-        let row = sql::one(self.kernel.db.reader(), &format!("{VOUCHER} WHERE code_hash = $1"), [hash.into()]).await?;
+        let row = sql::one(self.kernel.db.near(), &format!("{VOUCHER} WHERE code_hash = $1"), [hash.into()]).await?;
         let missing = || Error::from(Problem::not_found("voucher", "with this code").field("code"));
         let mut voucher = self.read_voucher(&row.ok_or_else(missing)?, false)?.voucher;
         if !actor.reach().covers(&voucher.unit) {
@@ -206,7 +205,7 @@ impl Mall {
         Ok(hex::encode(self.code_key.mac(&[b"voucher", plain.as_bytes()])))
     }
 
-    fn read_voucher(&self, row: &QueryResult, whole: bool) -> Result<Stored, Error> {
+    fn read_voucher(&self, row: &sql::Row, whole: bool) -> Result<Stored, Error> {
         let voucher_id: VoucherId = id(row, "id")?;
         let code = self.code_key.open(&sql::get::<Vec<u8>>(row, "code_sealed")?, voucher_id.as_str().as_bytes());
         let code = code.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| corrupt("voucher code", "another key sealed it"))?;

@@ -4,7 +4,7 @@ use crate::error::Error;
 use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, TransactionId};
 use heyuan_kernel::{Tx, sql};
 use heyuan_ledger::{Account, Period};
-use sea_orm::{ConnectionTrait, DbBackend};
+use sea_orm::DbBackend;
 
 /// The unit of spendable points.
 pub(crate) const POINTS: &str = "points";
@@ -79,7 +79,7 @@ pub(crate) fn earn_key(unit: &OrgUnitId, id: &TransactionId) -> String {
 /// Lets one unit of work at a time deal with a purchase and its refunds, whether or not its row is there yet: a refund that waits
 /// and the purchase that it waits for can't pass each other. The first lock that a unit takes.
 pub(crate) async fn lock_purchase(tx: &Tx, unit: &OrgUnitId, id: &TransactionId) -> Result<(), Error> {
-    if tx.conn().get_database_backend() == DbBackend::Postgres {
+    if tx.conn().backend() == DbBackend::Postgres {
         let name = format!("membership/{unit}/{id}");
         sql::one(tx.conn(), "SELECT pg_advisory_xact_lock(hashtextextended($1, 7))::text AS locked", [name.into()]).await?;
     }
@@ -89,7 +89,7 @@ pub(crate) async fn lock_purchase(tx: &Tx, unit: &OrgUnitId, id: &TransactionId)
 /// Lets one unit of work at a time make a member of a customer, whichever of the customer's anchors it was told: anchors that two
 /// units share part them, also when one of the two saw the customer before others were merged into it.
 pub(crate) async fn lock_anchors(tx: &Tx, anchors: &[AnchorId]) -> Result<(), Error> {
-    if tx.conn().get_database_backend() == DbBackend::Postgres {
+    if tx.conn().backend() == DbBackend::Postgres {
         // Ids hold no commas.
         let list = anchors.iter().map(AnchorId::as_str).collect::<Vec<_>>().join(",");
         let text = "SELECT pg_advisory_xact_lock(hashtextextended(l.anchor, 11))::text AS locked
@@ -101,7 +101,7 @@ pub(crate) async fn lock_anchors(tx: &Tx, anchors: &[AnchorId]) -> Result<(), Er
 
 /// The month in which a fact counts: its own while that is open, else the first open one. Keeps a close waiting until the commit.
 pub(crate) async fn open_period(tx: &Tx, own: Period) -> Result<Period, Error> {
-    let text = match tx.conn().get_database_backend() {
+    let text = match tx.conn().backend() {
         DbBackend::Postgres => "SELECT closed_through FROM membership_book WHERE name = 'points' FOR SHARE",
         _ => "SELECT closed_through FROM membership_book WHERE name = 'points'",
     };

@@ -12,7 +12,6 @@ use heyuan_contract::{Line, Ratio};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::{Lots, Period, Transfer};
-use sea_orm::ConnectionTrait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -247,7 +246,7 @@ impl Membership {
         Ok(())
     }
 
-    async fn compute<C: ConnectionTrait>(&self, conn: &C, period: Period, state: ClearingState) -> Result<Clearing, Error> {
+    async fn compute<C: sql::Connection>(&self, conn: &C, period: Period, state: ClearingState) -> Result<Clearing, Error> {
         let mut sums = Sums::default();
         for movement in self.ledger().lot_movements(conn, books::POINTS, period).await? {
             let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
@@ -314,14 +313,14 @@ fn parse(actor: &Actor, period: &str) -> Result<Period, Error> {
     Ok(Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?)
 }
 
-async fn stored<C: ConnectionTrait>(conn: &C, period: Period) -> Result<Option<Clearing>, Error> {
+async fn stored<C: sql::Connection>(conn: &C, period: Period) -> Result<Option<Clearing>, Error> {
     let row = sql::one(conn, "SELECT statement FROM membership_clearing WHERE period = $1", [period.number().into()]).await?;
     let Some(row) = row else { return Ok(None) };
     let body: String = sql::get(&row, "statement")?;
     Ok(Some(serde_json::from_str(&body).map_err(|e| corrupt("clearing", e))?))
 }
 
-async fn closed_through<C: ConnectionTrait>(conn: &C) -> Result<i64, Error> {
+async fn closed_through<C: sql::Connection>(conn: &C) -> Result<i64, Error> {
     let row = sql::one(conn, "SELECT closed_through FROM membership_book WHERE name = 'points'", []).await?;
     Ok(row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?)
 }

@@ -14,7 +14,6 @@ use heyuan_contract::{Line, MemberId, ProductId, Timestamp};
 use heyuan_kernel::plugin::Active;
 use heyuan_kernel::{Problem, Zone, guard, sql};
 use heyuan_ledger::{Balance, Period};
-use sea_orm::ConnectionTrait;
 use std::collections::HashMap;
 
 /// What a rule may grant in a month when nobody set a budget.
@@ -96,7 +95,7 @@ impl Membership {
         let month = Period::of(&kernel.zone, report.occurred_at);
         let active = policy.rules.clone();
         let pointers = active.iter().map(|rule| (rule.name.clone(), rule.generation)).collect();
-        let spent = if active.is_empty() { Spent::default() } else { spent(kernel.db.reader(), &snapshot.member.id, month).await? };
+        let spent = if active.is_empty() { Spent::default() } else { spent(kernel.db.near(), &snapshot.member.id, month).await? };
         let mut decided = Decided {
             expires_at: kernel.zone.day_start_after(report.occurred_at, policy.earn.points_days + 1),
             snapshot,
@@ -280,7 +279,7 @@ struct Spent {
     counters: HashMap<String, i64>,
 }
 
-async fn spent<C: ConnectionTrait>(conn: &C, member: &MemberId, month: Period) -> Result<Spent, Error> {
+async fn spent<C: sql::Connection>(conn: &C, member: &MemberId, month: Period) -> Result<Spent, Error> {
     let text = "SELECT rule, points_max, points_spent, CAST(NULL AS BIGINT) AS counted FROM membership_budget WHERE period = $1
                 UNION ALL SELECT rule, CAST(0 AS BIGINT), CAST(0 AS BIGINT), points FROM membership_counter WHERE member = $2 AND period = $1";
     let mut spent = Spent::default();

@@ -10,7 +10,6 @@ use heyuan_contract::{MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 
 /// A decision as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +91,7 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
     Ok(serde_json::to_string(value).map_err(|e| corrupt("decision", e))?)
 }
 
-fn effects(row: &QueryResult, column: &str) -> Result<Vec<Effect>, Error> {
+fn effects(row: &sql::Row, column: &str) -> Result<Vec<Effect>, Error> {
     let text: String = sql::get(row, column)?;
     Ok(serde_json::from_str(&text).map_err(|e| corrupt("decision", e))?)
 }
@@ -161,7 +160,7 @@ pub(crate) async fn granted(tx: &Tx, decision: &str) -> Result<Vec<(String, i64)
 }
 
 /// The effects that a decision's rules had.
-pub(crate) async fn rule_effects<C: ConnectionTrait>(conn: &C, decision: &str) -> Result<Vec<RuleEffect>, Error> {
+pub(crate) async fn rule_effects<C: sql::Connection>(conn: &C, decision: &str) -> Result<Vec<RuleEffect>, Error> {
     let text = "SELECT rule, effects FROM membership_decision_call WHERE decision = $1 ORDER BY place";
     let mut list = Vec::new();
     for row in sql::all(conn, text, [decision.into()]).await? {
@@ -234,7 +233,7 @@ impl Membership {
     }
 }
 
-fn read_call(row: &QueryResult) -> Result<Call, Error> {
+fn read_call(row: &sql::Row) -> Result<Call, Error> {
     Ok(Call {
         rule: sql::get(row, "rule")?,
         digest: sql::get(row, "digest")?,

@@ -17,7 +17,6 @@ use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::{Kernel, Tx, sql};
 use heyuan_ledger::Ledger;
-use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -81,19 +80,19 @@ impl Membership {
         Ok(())
     }
 
-    async fn newest<T: DeserializeOwned, C: ConnectionTrait>(&self, conn: &C, table: &'static str) -> Result<T, Error> {
+    async fn newest<T: DeserializeOwned, C: sql::Connection>(&self, conn: &C, table: &'static str) -> Result<T, Error> {
         let row = sql::one(conn, &format!("SELECT body FROM {table} ORDER BY version DESC LIMIT 1"), []).await?;
         let body: String = row.map_or_else(|| Err(corrupt(table, "it is empty")), |row| sql::get(&row, "body"))?;
         Ok(serde_json::from_str(&body).map_err(|e| corrupt(table, e))?)
     }
 
     /// The earn rules that count now.
-    pub(crate) async fn earn_rules<C: ConnectionTrait>(&self, conn: &C) -> Result<EarnRules, Error> {
+    pub(crate) async fn earn_rules<C: sql::Connection>(&self, conn: &C) -> Result<EarnRules, Error> {
         self.newest(conn, "membership_earn_rules").await
     }
 
     /// The tier policy that counts now.
-    pub(crate) async fn tier_policy<C: ConnectionTrait>(&self, conn: &C) -> Result<TierPolicy, Error> {
+    pub(crate) async fn tier_policy<C: sql::Connection>(&self, conn: &C) -> Result<TierPolicy, Error> {
         self.newest(conn, "membership_tier_policy").await
     }
 

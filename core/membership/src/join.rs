@@ -56,11 +56,11 @@ impl Membership {
         let db = &self.kernel().db;
         let (row, new) = db
             .settle(|| async {
-                if let Some(known) = member::find_by_anchors(self.kernel().db.reader(), std::slice::from_ref(&anchor)).await? {
+                if let Some(known) = member::find_by_anchors(self.kernel().db.near(), std::slice::from_ref(&anchor)).await? {
                     return Ok((known, false));
                 }
                 let anchors = self.anchors_behind(&anchor).await?;
-                match member::find_by_anchors(self.kernel().db.reader(), &anchors).await? {
+                match member::find_by_anchors(self.kernel().db.near(), &anchors).await? {
                     Some(known) => Ok((known, false)),
                     None => self.write_member(join, line, &anchor, anchors).await.map(|row| (row, true)),
                 }
@@ -81,7 +81,7 @@ impl Membership {
 
     /// The open member of the customer behind an anchor.
     pub(crate) async fn member_behind(&self, anchor: &AnchorId) -> Result<Option<MemberRow>, Error> {
-        let reader = self.kernel().db.reader();
+        let reader = self.kernel().db.near();
         if let Some(member) = member::find_by_anchors(reader, std::slice::from_ref(anchor)).await? {
             return Ok(Some(member));
         }
@@ -106,7 +106,7 @@ impl Membership {
             line,
             open: true,
             joined_at: self.kernel().clock.now(),
-            tier: self.tier_policy(self.kernel().db.reader()).await?.lowest().to_owned(),
+            tier: self.tier_policy(self.kernel().db.near()).await?.lowest().to_owned(),
             tier_due: i64::MAX,
         };
         let (membership, written) = (self.clone(), row.clone());

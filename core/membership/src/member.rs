@@ -6,7 +6,7 @@ use crate::facade::Membership;
 use crate::tier::TierPolicy;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::{Actor, Scope, Tx, sql};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
+use sea_orm::DbBackend;
 
 /// A member as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) fn corrupt(what: &'static str, why: impl std::fmt::Display) -> heyuan
     heyuan_kernel::Error::Corrupt { what, why: why.to_string() }
 }
 
-pub(crate) fn read(row: &QueryResult) -> Result<MemberRow, Error> {
+pub(crate) fn read(row: &sql::Row) -> Result<MemberRow, Error> {
     let anchor: Option<String> = sql::get(row, "anchor")?;
     let line: String = sql::get(row, "line")?;
     let state: String = sql::get(row, "state")?;
@@ -69,13 +69,13 @@ pub(crate) fn read(row: &QueryResult) -> Result<MemberRow, Error> {
     })
 }
 
-pub(crate) async fn find<C: ConnectionTrait>(conn: &C, id: &MemberId) -> Result<Option<MemberRow>, Error> {
+pub(crate) async fn find<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<Option<MemberRow>, Error> {
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1");
     sql::one(conn, &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
 /// The member that holds one of these anchors; the first that joined when customers with a member each became one.
-pub(crate) async fn find_by_anchors<C: ConnectionTrait>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
+pub(crate) async fn find_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
     if anchors.is_empty() {
         return Ok(None);
     }
@@ -107,7 +107,7 @@ pub(crate) struct Poised {
 /// As [`lock`], and in the same statement everything else that the purchase depends on in membership's tables. Keeps a close of the
 /// period waiting until the commit. The purchase's own lock is held already, so that no refund of it comes between.
 pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, purchase: &TransactionId) -> Result<Poised, Error> {
-    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE OF m FOR SHARE OF b" } else { "" };
+    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m FOR SHARE OF b" } else { "" };
     let text = format!(
         "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, b.closed_through,
            (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,
@@ -131,7 +131,7 @@ pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, 
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.
 pub(crate) async fn lock_any(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
-    let lock = if tx.conn().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1{lock}");
     let row = sql::one(tx.conn(), &text, [id.as_str().into()]).await?;
     row.as_ref().map(read).transpose()?.ok_or_else(|| unknown(id))
@@ -149,7 +149,7 @@ impl Membership {
     pub async fn member(&self, actor: &Actor, id: &MemberId) -> Result<MemberView, Error> {
         let row = self.visible_member(actor, id).await?;
         let now = self.kernel().clock.now();
-        let reader = self.kernel().db.reader();
+        let reader = self.kernel().db.near();
         let (points, nearest_expiry) = self.ledger().spendable(&books::points_account(id), now).await?;
         let growth = self.ledger().balance(&books::growth_account(id)).await?.balance;
         let owed = self.ledger().balance(&books::receivable_account(id)).await?.balance;
@@ -171,7 +171,7 @@ impl Membership {
 
     pub(crate) async fn visible_member(&self, actor: &Actor, id: &MemberId) -> Result<MemberRow, Error> {
         actor.require_for_member(Scope::App, id)?;
-        let row = find(self.kernel().db.reader(), id).await?.ok_or_else(|| unknown(id))?;
+        let row = find(self.kernel().db.near(), id).await?.ok_or_else(|| unknown(id))?;
         if actor.reach().covers(&row.unit) { Ok(row) } else { Err(unknown(id)) }
     }
 
@@ -180,7 +180,7 @@ impl Membership {
     /// # Errors
     /// The database's.
     pub async fn exists(&self, id: &MemberId) -> Result<bool, Error> {
-        Ok(find(self.kernel().db.reader(), id).await?.is_some_and(|member| member.open))
+        Ok(find(self.kernel().db.near(), id).await?.is_some_and(|member| member.open))
     }
 
     /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier.
@@ -219,7 +219,7 @@ impl Membership {
 }
 
 /// Growth with an own time after an instant.
-async fn growth_since<C: ConnectionTrait>(conn: &C, member: &MemberId, after_ms: i64) -> Result<i64, Error> {
+async fn growth_since<C: sql::Connection>(conn: &C, member: &MemberId, after_ms: i64) -> Result<i64, Error> {
     let text = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS growth FROM membership_growth WHERE member = $1 AND occurred_at > $2";
     let row = sql::one(conn, text, [member.as_str().into(), after_ms.into()]).await?;
     Ok(row.map_or(Ok(0), |row| sql::get(&row, "growth"))?)

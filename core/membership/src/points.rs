@@ -9,7 +9,6 @@ use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::{Lots, Period, Transfer};
-use sea_orm::{ConnectionTrait, QueryResult};
 use serde::Serialize;
 
 /// Most points of one spend.
@@ -87,7 +86,7 @@ impl Membership {
         self.kernel()
             .db
             .settle(|| async {
-                if let Some((known, digest)) = find(self.kernel().db.reader(), &key.stored).await? {
+                if let Some((known, digest)) = find(self.kernel().db.near(), &key.stored).await? {
                     key.check(&digest)?;
                     return Ok(known);
                 }
@@ -183,12 +182,12 @@ impl Membership {
     }
 }
 
-async fn find<C: ConnectionTrait>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
+async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
     let row = sql::one(conn, "SELECT * FROM membership_spend WHERE idempotency = $1", [stored.into()]).await?;
     row.as_ref().map(read).transpose()
 }
 
-fn read(row: &QueryResult) -> Result<(SpendView, String), Error> {
+fn read(row: &sql::Row) -> Result<(SpendView, String), Error> {
     let view = SpendView {
         id: sql::get(row, "id")?,
         member: MemberId::new(sql::get::<String>(row, "member")?).map_err(|e| member::corrupt("spend", e))?,

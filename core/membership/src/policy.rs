@@ -36,7 +36,7 @@ impl Membership {
 
     /// The policy that counts now.
     pub(crate) async fn read_policy(&self) -> Result<Policy, Error> {
-        let reader = self.kernel().db.reader();
+        let reader = self.kernel().db.near();
         let policy = Policy {
             earn: Arc::new(self.earn_rules(reader).await?),
             tiers: Arc::new(self.tier_policy(reader).await?),

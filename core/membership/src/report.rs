@@ -117,7 +117,7 @@ impl Membership {
     /// `forbidden`, `not_found`, `conflict` when the id alone is not enough.
     pub async fn transaction(&self, actor: &Actor, id: &TransactionId, unit: Option<&OrgUnitId>) -> Result<TransactionView, Error> {
         actor.require_any(&[Scope::App, Scope::Admin])?;
-        let reader = self.kernel().db.reader();
+        let reader = self.kernel().db.near();
         let rows =
             sql::all(reader, "SELECT * FROM membership_transaction WHERE id = $1 ORDER BY unit LIMIT 1000", [id.as_str().into()]).await?;
         let rows = rows.iter().map(transaction::read).collect::<Result<Vec<Row>, Error>>()?;
@@ -131,7 +131,7 @@ impl Membership {
     }
 
     async fn known(&self, report: &Report, key: &IdempotencyKey) -> Result<Option<TransactionView>, Error> {
-        let reader = self.kernel().db.reader();
+        let reader = self.kernel().db.near();
         let mut rows = transaction::find_known(reader, &key.stored, &report.unit, &report.id).await?;
         if let Some(place) = rows.iter().position(|row| row.idempotency.as_ref() == Some(&key.stored)) {
             let row = rows.swap_remove(place);
@@ -150,7 +150,7 @@ impl Membership {
         match &report.who {
             None => Ok(None),
             Some(Who::Member(id)) => {
-                let found = member::find(self.kernel().db.reader(), id).await?;
+                let found = member::find(self.kernel().db.near(), id).await?;
                 found.map(Some).ok_or_else(|| member::unknown(id))
             }
             Some(Who::Identifiers(list)) => {
@@ -188,7 +188,7 @@ impl Membership {
 
     pub(crate) async fn view(&self, row: Row) -> Result<TransactionView, Error> {
         let effects = match &row.decision {
-            Some(decision) => decision::rule_effects(self.kernel().db.reader(), decision).await?,
+            Some(decision) => decision::rule_effects(self.kernel().db.near(), decision).await?,
             None => Vec::new(),
         };
         Ok(TransactionView::of(row, effects))

@@ -8,7 +8,6 @@ use crate::rule::Effect;
 use heyuan_contract::{Fen, Line, MemberId, OrderLine, OrgUnitId, Ratio, Timestamp, TransactionId};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::Period;
-use sea_orm::{ConnectionTrait, QueryResult};
 use serde::Serialize;
 
 /// Largest amount, in fen: ten billion yuan.
@@ -337,7 +336,7 @@ pub(crate) async fn update(tx: &Tx, row: &Row) -> Result<(), Error> {
     Ok(())
 }
 
-pub(crate) fn read(row: &QueryResult) -> Result<Row, Error> {
+pub(crate) fn read(row: &sql::Row) -> Result<Row, Error> {
     let text = |name: &str| sql::get::<String>(row, name);
     let number = |name: &str| sql::get::<i64>(row, name);
     let (kind, line, state) = (text("kind")?, text("line")?, text("state")?);
@@ -378,13 +377,13 @@ pub(crate) fn read(row: &QueryResult) -> Result<Row, Error> {
     })
 }
 
-pub(crate) async fn find<C: ConnectionTrait>(conn: &C, unit: &OrgUnitId, id: &TransactionId) -> Result<Option<Row>, Error> {
+pub(crate) async fn find<C: sql::Connection>(conn: &C, unit: &OrgUnitId, id: &TransactionId) -> Result<Option<Row>, Error> {
     let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND id = $2";
     sql::one(conn, text, [unit.as_str().into(), id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
 /// The transactions that a key made or that have this id: two at most, in one statement.
-pub(crate) async fn find_known<C: ConnectionTrait>(
+pub(crate) async fn find_known<C: sql::Connection>(
     conn: &C,
     stored: &str,
     unit: &OrgUnitId,

@@ -8,7 +8,6 @@ use crate::event::EventKind;
 use heyuan_contract::{OrgUnitId, Timestamp};
 use heyuan_kernel::secret::Key;
 use heyuan_kernel::{Error, Reach, Rfc3339, Tx, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -108,7 +107,7 @@ pub struct Rejected {
 
 const COLUMNS: &str = "id, reason, detail, app, unit, arrived_at, replayed_at";
 
-fn read(row: &QueryResult) -> Result<Rejected, Error> {
+fn read(row: &sql::Row) -> Result<Rejected, Error> {
     Ok(Rejected {
         id: sql::get(row, "id")?,
         reason: sql::get(row, "reason")?,
@@ -130,7 +129,7 @@ pub(crate) fn within(reach: &Reach, unit: Option<&str>) -> bool {
 }
 
 /// Refused events within reach, newest first, below `before`.
-pub(crate) async fn list<C: ConnectionTrait>(conn: &C, reach: &Reach, before: Option<i64>, limit: u64) -> Result<Vec<Rejected>, Error> {
+pub(crate) async fn list<C: sql::Connection>(conn: &C, reach: &Reach, before: Option<i64>, limit: u64) -> Result<Vec<Rejected>, Error> {
     let mut found = Vec::new();
     let mut below = before.unwrap_or(i64::MAX);
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
@@ -152,13 +151,13 @@ pub(crate) async fn list<C: ConnectionTrait>(conn: &C, reach: &Reach, before: Op
 }
 
 /// The newest refusal of a message id, if there is one that was not replayed.
-pub(crate) async fn of_message<C: ConnectionTrait>(conn: &C, message_id: &str) -> Result<Option<Rejected>, Error> {
+pub(crate) async fn of_message<C: sql::Connection>(conn: &C, message_id: &str) -> Result<Option<Rejected>, Error> {
     let text = format!("SELECT {COLUMNS} FROM cdp_rejected WHERE message_hash = $1 AND replayed_at IS NULL ORDER BY id DESC LIMIT 1");
     sql::one(conn, &text, [id_of(message_id).to_vec().into()]).await?.as_ref().map(read).transpose()
 }
 
 /// A refused event with what it says.
-pub(crate) async fn kept<C: ConnectionTrait>(conn: &C, key: &Key, id: i64) -> Result<Option<(Rejected, Kept)>, Error> {
+pub(crate) async fn kept<C: sql::Connection>(conn: &C, key: &Key, id: i64) -> Result<Option<(Rejected, Kept)>, Error> {
     let text = format!("SELECT {COLUMNS}, sealed FROM cdp_rejected WHERE id = $1");
     let Some(row) = sql::one(conn, &text, [id.into()]).await? else { return Ok(None) };
     let sealed: Vec<u8> = sql::get(&row, "sealed")?;

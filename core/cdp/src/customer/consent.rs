@@ -94,8 +94,8 @@ impl Cdp {
     /// # Errors
     /// [`Error::Database`].
     pub async fn consents_of(&self, anchors: &[AnchorId]) -> Result<Vec<Consent>, Error> {
-        let reader = self.inner.kernel.db.reader();
-        let backend = reader.get_database_backend();
+        let reader = self.inner.kernel.db.near();
+        let backend = self.inner.kernel.db.backend();
         let text = format!(
             "SELECT purpose, legal_entity, granted, at FROM cdp_consent WHERE anchor {} ORDER BY at, granted DESC",
             in_texts(backend, 1)

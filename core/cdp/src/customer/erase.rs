@@ -4,6 +4,7 @@ use crate::cdp::Cdp;
 use crate::customer::find::Found;
 use crate::identity::plan::suppression_mark;
 use crate::identity::store;
+use crate::pipeline::task::ERASURES;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Timestamp};
 use heyuan_kernel::{Actor, Error, Kernel, Problem, Scope, Tx, audit, sql};
@@ -43,6 +44,8 @@ impl Cdp {
 async fn write(tx: &Tx, kernel: &Kernel, actor: &Actor, found: &Found, now: Timestamp) -> Result<(), Error> {
     let expected: BTreeMap<AnchorId, i64> = found.rows.iter().map(|row| (row.node.id.clone(), row.revision)).collect();
     store::check_revisions(tx, &expected).await?;
+    // A batch of the pipeline that was prepared with one of these identifiers starts again.
+    sql::execute(tx.conn(), "UPDATE cdp_position SET position = position + 1 WHERE name = $1", [ERASURES.into()]).await?;
     for row in &found.rows {
         if let Some(hash) = &row.hash {
             sql::execute(

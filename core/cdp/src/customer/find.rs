@@ -133,7 +133,7 @@ impl Cdp {
         let identifier = Identifier::read(kind, value, app).ok_or_else(missing)?;
         let kernel = &self.inner.kernel;
         let hash = hash_of(kernel, &identifier).ok_or_else(missing)?;
-        let row = store::nodes_by_hash(kernel.db.reader(), &[hash]).await?.pop().ok_or_else(missing)?;
+        let row = store::nodes_by_hash(kernel.db.near(), &[hash]).await?.pop().ok_or_else(missing)?;
         match self.customer(actor, &customer_of_root(&row.cluster)).await {
             Err(problem) if problem.code() == codes::NOT_FOUND => Err(missing()),
             other => other,
@@ -158,7 +158,7 @@ impl Cdp {
     /// Reads a customer and checks that the actor may see it.
     pub(crate) async fn found(&self, actor: &Actor, customer: &CustomerId) -> Result<Found, Problem> {
         let missing = || Problem::not_found("customer", customer);
-        let reader = self.inner.kernel.db.reader();
+        let reader = self.inner.kernel.db.near();
         let root = root_of_customer(customer).ok_or_else(missing)?;
         let row = store::nodes_by_id(reader, [&root]).await?.pop().ok_or_else(missing)?;
         let rows = store::nodes_of_clusters(reader, std::slice::from_ref(&row.cluster)).await?;
@@ -174,8 +174,8 @@ impl Cdp {
 
     /// The units within reach where any of the anchors was seen.
     pub(crate) async fn units_within(&self, actor: &Actor, anchors: &[AnchorId]) -> Result<Vec<OrgUnitId>, Error> {
-        let reader = self.inner.kernel.db.reader();
-        let backend = reader.get_database_backend();
+        let reader = self.inner.kernel.db.near();
+        let backend = self.inner.kernel.db.backend();
         let text = format!("SELECT DISTINCT unit FROM cdp_customer_unit WHERE anchor {} ORDER BY unit", in_texts(backend, 1));
         let rows = sql::all(reader, &text, [list(backend, anchors.iter().map(AnchorId::as_str))]).await?;
         let mut units = Vec::with_capacity(rows.len());
@@ -211,7 +211,7 @@ impl Cdp {
             });
         }
         let inside: BTreeSet<&AnchorId> = anchors.iter().collect();
-        let evidence = store::edges_of(kernel.db.reader(), &anchors)
+        let evidence = store::edges_of(kernel.db.near(), &anchors)
             .await?
             .into_iter()
             .filter(|edge| inside.contains(&edge.a) && inside.contains(&edge.b))
@@ -275,7 +275,7 @@ impl Cdp {
         }
         let found = self.found(actor, customer).await?;
         let text = "SELECT subject FROM kernel_vault_value WHERE ref = $1";
-        let row = sql::one(self.inner.kernel.db.reader(), text, [reference.as_str().into()]).await?;
+        let row = sql::one(self.inner.kernel.db.near(), text, [reference.as_str().into()]).await?;
         let subject: Option<String> = row.map(|row| sql::get(&row, "subject")).transpose()?;
         let own = subject.is_some_and(|subject| found.rows.iter().any(|row| row.node.id.as_str() == subject));
         if !own {

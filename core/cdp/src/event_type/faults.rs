@@ -4,7 +4,6 @@ use super::typing::Fault;
 use crate::batch_sql::insert;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Error, Rfc3339, Tx, sql};
-use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -43,7 +42,7 @@ pub(crate) async fn add(tx: &Tx, counts: &Counts, at: Timestamp) -> Result<(), E
     Ok(())
 }
 
-pub(crate) async fn of<C: ConnectionTrait>(conn: &C, event_type: &str) -> Result<Vec<FaultCount>, Error> {
+pub(crate) async fn of<C: sql::Connection>(conn: &C, event_type: &str) -> Result<Vec<FaultCount>, Error> {
     let text = "SELECT property, fault, count, last_at FROM cdp_property_fault WHERE event_type = $1 ORDER BY property, fault LIMIT 1000";
     let rows = sql::all(conn, text, [event_type.into()]).await?;
     rows.iter()

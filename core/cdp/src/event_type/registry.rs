@@ -9,7 +9,6 @@ use crate::error::codes;
 use crate::event::EventKind;
 use futures::FutureExt;
 use heyuan_kernel::{Actor, Database, Error, Problem, Scope, Tx, audit, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -56,7 +55,7 @@ impl EventTypes {
     /// Reads again when another process declared something.
     pub(crate) async fn refresh(&self) -> Result<(), Error> {
         let known = self.state.read().unwrap_or_else(PoisonError::into_inner).0;
-        if position(self.db.reader(), REVISION).await? != known {
+        if position(self.db.near(), REVISION).await? != known {
             let state = read(self.db.reader()).await?;
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         }
@@ -168,7 +167,7 @@ async fn write(tx: &Tx, one: &EventType, by: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn read<C: ConnectionTrait>(conn: &C) -> Result<(i64, Arc<Types>), Error> {
+async fn read<C: sql::Connection>(conn: &C) -> Result<(i64, Arc<Types>), Error> {
     let revision = position(conn, REVISION).await?;
     let rows = sql::all(
         conn,
@@ -185,7 +184,7 @@ async fn read<C: ConnectionTrait>(conn: &C) -> Result<(i64, Arc<Types>), Error> 
     Ok((revision, Arc::new(types)))
 }
 
-fn read_type(row: &QueryResult) -> Result<EventType, Error> {
+fn read_type(row: &sql::Row) -> Result<EventType, Error> {
     let corrupt = |why: String| Error::Corrupt { what: "event type", why };
     let (mode, properties): (String, String) = (sql::get(row, "mode")?, sql::get(row, "properties")?);
     Ok(EventType {

@@ -5,12 +5,13 @@ use crate::batch_sql::insert;
 use crate::inbox::sequence::INBOX;
 use crate::pipeline::IdentityChange;
 use heyuan_contract::{AnchorId, Cause, CustomerId, DomainEvent, OrgUnitId, Timestamp};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::{Error, Tx, sql};
-use sea_orm::{ConnectionTrait, Value};
+use sea_orm::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes that wait for the pipeline are taken in portions of this size.
-const PENDING_MAX: i64 = 5000;
+const PENDING_MAX: i64 = 20_000;
 
 /// Notes in which units an identifier was seen.
 pub(crate) async fn put_units(tx: &Tx, units: &BTreeSet<(AnchorId, OrgUnitId)>) -> Result<(), Error> {
@@ -19,15 +20,24 @@ pub(crate) async fn put_units(tx: &Tx, units: &BTreeSet<(AnchorId, OrgUnitId)>) 
     Ok(())
 }
 
-/// Whether it is noted already that the identifiers were seen in these units.
-pub(crate) async fn are_known_units<C: ConnectionTrait>(conn: &C, units: &BTreeSet<(AnchorId, OrgUnitId)>) -> Result<bool, Error> {
-    for (anchor, unit) in units {
-        let text = "SELECT unit FROM cdp_customer_unit WHERE anchor = $1 AND unit = $2";
-        if sql::one(conn, text, [anchor.as_str().into(), unit.as_str().into()]).await?.is_none() {
-            return Ok(false);
-        }
+/// Those of the units that are not noted yet.
+pub(crate) async fn unknown_units<C: sql::Connection>(
+    conn: &C,
+    mut units: BTreeSet<(AnchorId, OrgUnitId)>,
+) -> Result<BTreeSet<(AnchorId, OrgUnitId)>, Error> {
+    if units.is_empty() {
+        return Ok(units);
     }
-    Ok(true)
+    let (anchors, names): (Vec<String>, Vec<String>) = units.iter().map(|(a, u)| (a.as_str().to_owned(), u.as_str().to_owned())).unzip();
+    let (from, values) = bulk::source(conn, &["node", "place_of"], &[Column::texts(anchors), Column::texts(names)]);
+    let text =
+        format!("SELECT u.anchor, u.unit FROM {from} CROSS JOIN cdp_customer_unit u WHERE u.anchor = v.node AND u.unit = v.place_of");
+    for row in sql::all(conn, &text, values).await? {
+        let unit: String = sql::get(&row, "unit")?;
+        let unit = OrgUnitId::new(unit).map_err(|e| Error::Corrupt { what: "unit", why: e.to_string() })?;
+        units.remove(&(anchor(sql::get(&row, "anchor")?)?, unit));
+    }
+    Ok(units)
 }
 
 /// Publishes merges and splits; an identifier that is new tells others nothing.
@@ -105,7 +115,7 @@ pub(crate) async fn leave_pending(tx: &Tx, changes: &[IdentityChange]) -> Result
 }
 
 /// The changes that wait, and the id of the last of them.
-pub(crate) async fn read_pending<C: ConnectionTrait>(conn: &C) -> Result<(Vec<IdentityChange>, i64), Error> {
+pub(crate) async fn read_pending<C: sql::Connection>(conn: &C) -> Result<(Vec<IdentityChange>, i64), Error> {
     let text = "SELECT id, anchor, before, after, cause FROM cdp_identity_pending ORDER BY id LIMIT $1";
     let mut last = 0;
     let mut changes = Vec::new();

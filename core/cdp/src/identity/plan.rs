@@ -8,16 +8,15 @@ use super::identifier::{Identifier, Kind};
 use super::resolve::{Edge, Node, Resolution, customer_of_root, resolve};
 use super::rules::Rules;
 use super::sealing::Sealing;
-use super::store::{self, Row, Seen};
+use super::store::{self, Row, Seen, StoredEdge};
 use crate::pipeline::IdentityChange;
 use heyuan_contract::{AnchorId, Cause, CustomerId, OrgUnitId};
-use heyuan_kernel::{Error, Kernel, Personal, Tx};
-use sea_orm::ConnectionTrait;
+use heyuan_kernel::{Error, Kernel, Personal, Tx, sql};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Identifiers read for one batch: a bound on memory; a component is at most `component_max` unless a mistake made it larger.
 const LOADED_MAX: usize = 50_000;
-/// A node's last sighting is moved when it is older than this, so that every event does not write its nodes again.
+/// A last sighting, of a node or of a pair, is moved when it is older than this, so that not every event writes both again.
 const LAST_SEEN_STEP_MS: i64 = 6 * 3_600_000;
 
 /// Identifiers that were seen together.
@@ -67,7 +66,7 @@ pub(crate) fn hash_of(kernel: &Kernel, identifier: &Identifier) -> Option<[u8; 1
 
 impl Plan {
     /// Reads what is needed and decides.
-    pub(crate) async fn make<C: ConnectionTrait>(conn: &C, kernel: &Kernel, rules: &Rules, sightings: &[Sighting]) -> Result<Plan, Error> {
+    pub(crate) async fn make<C: sql::Connection>(conn: &C, kernel: &Kernel, rules: &Rules, sightings: &[Sighting]) -> Result<Plan, Error> {
         let mut plan = Plan::default();
         let found = plan.find(conn, kernel, sightings).await?;
         let mut touched = plan.see(rules, sightings, &found);
@@ -75,11 +74,26 @@ impl Plan {
         plan.match_components(conn, rules, touched, &[]).await?;
         plan.seal_new(kernel, &found);
         plan.sort_by_strength();
+        plan.units = super::change::unknown_units(conn, std::mem::take(&mut plan.units)).await?;
+        Ok(plan)
+    }
+
+    /// Only looks up whom sightings are of that were taken in before.
+    pub(crate) async fn look_up<C: sql::Connection>(conn: &C, kernel: &Kernel, sightings: &[Sighting]) -> Result<Plan, Error> {
+        let mut plan = Plan::default();
+        let found = plan.find(conn, kernel, sightings).await?;
+        for sighting in sightings {
+            let known = sighting.identifiers.iter().filter_map(|identifier| plan.known(&found, identifier));
+            let mut ids: Vec<AnchorId> = Vec::with_capacity(sighting.identifiers.len());
+            known.for_each(|id| ids.extend((!ids.contains(&id)).then_some(id)));
+            plan.seen.push(ids);
+        }
+        plan.sort_by_strength();
         Ok(plan)
     }
 
     /// Decides again about the components of some identifiers, without new observations: after evidence was taken back.
-    pub(crate) async fn remake<C: ConnectionTrait>(
+    pub(crate) async fn remake<C: sql::Connection>(
         conn: &C,
         rules: &Rules,
         anchors: &[AnchorId],
@@ -95,14 +109,21 @@ impl Plan {
     }
 
     /// Whether writing the plan would leave everything as it is.
-    pub(crate) async fn tells_nothing<C: ConnectionTrait>(&self, conn: &C) -> Result<bool, Error> {
-        let same = self.dirty.is_empty() && self.later.is_empty() && self.edges.is_empty() && self.changes.is_empty();
-        Ok(same && super::change::are_known_units(conn, &self.units).await?)
+    pub(crate) fn tells_nothing(&self) -> bool {
+        self.dirty.is_empty() && self.later.is_empty() && self.edges.is_empty() && self.changes.is_empty() && self.units.is_empty()
     }
 
-    /// The customer of an anchor after the batch.
-    pub(crate) fn customer(&self, anchor: &AnchorId) -> Option<CustomerId> {
-        self.rows.get(anchor).map(|row| customer_of_root(&row.cluster))
+    /// The customers after the plan of all anchors that it looked at.
+    pub(crate) fn customers(&self) -> impl Iterator<Item = (AnchorId, CustomerId)> {
+        self.rows.iter().map(|(anchor, row)| (anchor.clone(), customer_of_root(&row.cluster)))
+    }
+
+    /// The node of an identifier that is there already.
+    fn known(&self, found: &Found, identifier: &Identifier) -> Option<AnchorId> {
+        match identifier {
+            Identifier::Anchor(id) => self.rows.get(id).filter(|row| !row.erased).map(|row| row.node.id.clone()),
+            Identifier::Value { .. } => found.by_hash.get(&found.hashes[identifier]).cloned(),
+        }
     }
 
     fn remember(&mut self, row: Row) {
@@ -113,7 +134,7 @@ impl Plan {
         }
     }
 
-    async fn find<C: ConnectionTrait>(&mut self, conn: &C, kernel: &Kernel, sightings: &[Sighting]) -> Result<Found, Error> {
+    async fn find<C: sql::Connection>(&mut self, conn: &C, kernel: &Kernel, sightings: &[Sighting]) -> Result<Found, Error> {
         let mut hashes: HashMap<Identifier, [u8; 16]> = HashMap::new();
         let mut anchors: BTreeSet<AnchorId> = BTreeSet::new();
         for identifier in sightings.iter().flat_map(|sighting| &sighting.identifiers) {
@@ -155,11 +176,10 @@ impl Plan {
         for sighting in sightings {
             let mut ids: Vec<AnchorId> = Vec::with_capacity(sighting.identifiers.len());
             for identifier in &sighting.identifiers {
-                let known = match identifier {
-                    Identifier::Anchor(id) => self.rows.get(id).filter(|row| !row.erased).map(|row| row.node.id.clone()),
-                    Identifier::Value { kind, app, value } => {
+                let known = match (self.known(found, identifier), identifier) {
+                    (None, Identifier::Value { kind, app, value }) => {
                         let hash = found.hashes[identifier];
-                        let known = found.by_hash.get(&hash).or_else(|| made.get(&hash)).cloned();
+                        let known = made.get(&hash).cloned();
                         if known.is_none() && found.suppressed.get(&hash).is_none_or(|until| sighting.at > *until) {
                             let id = self.new_node(rules, *kind, app.clone(), value, hash, sighting.at);
                             made.insert(hash, id.clone());
@@ -169,6 +189,7 @@ impl Plan {
                             known
                         }
                     }
+                    (known, _) => known,
                 };
                 if let Some(id) = known
                     && !ids.contains(&id)
@@ -183,8 +204,8 @@ impl Plan {
     }
 
     fn new_node(&mut self, rules: &Rules, kind: Kind, app: Option<String>, value: &str, hash: [u8; 16], at: i64) -> AnchorId {
-        let random: [u8; 16] = *uuid::Uuid::new_v4().as_bytes();
-        let id = AnchorId::new(format!("anc_{}", hex::encode(random))).expect("a prefix and hex digits are a valid id");
+        // Ids grow with time, so that what is made together lies together in every index.
+        let id: AnchorId = Kernel::new_id("anc");
         let node = Node { id: id.clone(), kind, app, blocked: rules.is_blocked(kind, value), shared: false, first_seen: at };
         let row = Row {
             node,
@@ -235,31 +256,28 @@ impl Plan {
         }
     }
 
-    /// Finds which pairs are new evidence, or older than known.
-    async fn judge_edges<C: ConnectionTrait>(&mut self, conn: &C, touched: &mut BTreeSet<AnchorId>) -> Result<(), Error> {
+    /// Finds which pairs are new evidence, or older than known; those that only were seen again just now are left as they are.
+    async fn judge_edges<C: sql::Connection>(&mut self, conn: &C, touched: &mut BTreeSet<AnchorId>) -> Result<(), Error> {
         let known_nodes = |pair: &&(AnchorId, AnchorId)| !self.fresh.contains(&pair.0) && !self.fresh.contains(&pair.1);
         let pairs: Vec<(AnchorId, AnchorId)> = self.edges.keys().filter(known_nodes).cloned().collect();
-        let stored: HashMap<(AnchorId, AnchorId), (i64, bool)> = store::edges_between(conn, &pairs)
-            .await?
-            .into_iter()
-            .map(|edge| ((edge.a, edge.b), (edge.first_seen, edge.retracted)))
-            .collect();
-        for (pair, seen) in &self.edges {
-            let moves = match stored.get(pair) {
-                None => true,
-                Some((_, true)) => false,
-                Some((first, false)) => seen.first < *first,
+        let stored: HashMap<(AnchorId, AnchorId), StoredEdge> =
+            store::edges_between(conn, &pairs).await?.into_iter().map(|edge| ((edge.a.clone(), edge.b.clone()), edge)).collect();
+        self.edges.retain(|pair, seen| {
+            let Some(edge) = stored.get(pair) else {
+                touched.extend([pair.0.clone(), pair.1.clone()]);
+                return true;
             };
-            if moves {
-                touched.insert(pair.0.clone());
-                touched.insert(pair.1.clone());
+            let earlier = seen.first < edge.first_seen;
+            if earlier && !edge.retracted {
+                touched.extend([pair.0.clone(), pair.1.clone()]);
             }
-        }
+            earlier || seen.last > edge.last_seen + LAST_SEEN_STEP_MS
+        });
         Ok(())
     }
 
     /// Reads the components of what is touched and resolves them again.
-    async fn match_components<C: ConnectionTrait>(
+    async fn match_components<C: sql::Connection>(
         &mut self,
         conn: &C,
         rules: &Rules,
@@ -318,7 +336,7 @@ impl Plan {
     }
 
     /// Pairs whose evidence does not count.
-    async fn retracted_among<C: ConnectionTrait>(
+    async fn retracted_among<C: sql::Connection>(
         &self,
         conn: &C,
         retracted: &[(AnchorId, AnchorId)],

@@ -7,7 +7,7 @@ use crate::batch_sql::{in_texts, insert, list};
 use heyuan_contract::{AnchorId, PersonalRef};
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::{Error, Personal, Tx, sql};
-use sea_orm::{ConnectionTrait, Value};
+use sea_orm::Value;
 use std::collections::{BTreeMap, HashMap};
 
 /// The vault rows of one batch.
@@ -27,7 +27,7 @@ impl Sealing {
     }
 
     /// Reads the keys of subjects that are known already; erased ones are left out.
-    pub(crate) async fn load<'a, C: ConnectionTrait>(
+    pub(crate) async fn load<'a, C: sql::Connection>(
         &mut self,
         conn: &C,
         tenant: &TenantKeys,
@@ -38,7 +38,7 @@ impl Sealing {
         if missing.is_empty() {
             return Ok(());
         }
-        let backend = conn.get_database_backend();
+        let backend = conn.backend();
         let text = format!("SELECT subject, wrapped FROM kernel_vault_key WHERE subject {}", in_texts(backend, 1));
         for row in sql::all(conn, &text, [list(backend, missing)]).await? {
             let subject: String = sql::get(&row, "subject")?;

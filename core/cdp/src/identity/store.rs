@@ -6,7 +6,7 @@ use crate::batch_sql::{in_bytes, in_texts, insert, list};
 use heyuan_contract::AnchorId;
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::{Error, Tx, sql};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Value};
+use sea_orm::{DbBackend, Value};
 use std::collections::{BTreeMap, HashMap};
 
 /// An identifier as stored.
@@ -50,7 +50,7 @@ pub(crate) fn anchor(text: String) -> Result<AnchorId, Error> {
     AnchorId::new(text).map_err(|e| Error::Corrupt { what: "identifier", why: e.to_string() })
 }
 
-fn read_node(row: &QueryResult) -> Result<Row, Error> {
+fn read_node(row: &sql::Row) -> Result<Row, Error> {
     let kind: String = sql::get(row, "kind")?;
     let flag = |name: &str| Ok::<bool, Error>(sql::get::<i64>(row, name)? != 0);
     Ok(Row {
@@ -73,37 +73,37 @@ fn read_node(row: &QueryResult) -> Result<Row, Error> {
 }
 
 /// Identifiers by their look-up hashes.
-pub(crate) async fn nodes_by_hash<C: ConnectionTrait>(conn: &C, hashes: &[[u8; 16]]) -> Result<Vec<Row>, Error> {
+pub(crate) async fn nodes_by_hash<C: sql::Connection>(conn: &C, hashes: &[[u8; 16]]) -> Result<Vec<Row>, Error> {
     if hashes.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT {COLUMNS} FROM cdp_node WHERE hash {}", in_bytes(backend, 1));
     sql::all(conn, &text, [list(backend, hashes.iter().map(hex::encode))]).await?.iter().map(read_node).collect()
 }
 
 /// Identifiers by their ids.
-pub(crate) async fn nodes_by_id<C: ConnectionTrait>(conn: &C, ids: impl IntoIterator<Item = &AnchorId>) -> Result<Vec<Row>, Error> {
+pub(crate) async fn nodes_by_id<C: sql::Connection>(conn: &C, ids: impl IntoIterator<Item = &AnchorId>) -> Result<Vec<Row>, Error> {
     let ids: Vec<&str> = ids.into_iter().map(AnchorId::as_str).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT {COLUMNS} FROM cdp_node WHERE id {}", in_texts(backend, 1));
     sql::all(conn, &text, [list(backend, ids)]).await?.iter().map(read_node).collect()
 }
 
 /// The identifiers of customers, by their earliest nodes.
-pub(crate) async fn nodes_of_clusters<C: ConnectionTrait>(conn: &C, roots: &[AnchorId]) -> Result<Vec<Row>, Error> {
+pub(crate) async fn nodes_of_clusters<C: sql::Connection>(conn: &C, roots: &[AnchorId]) -> Result<Vec<Row>, Error> {
     if roots.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT {COLUMNS} FROM cdp_node WHERE cluster {} ORDER BY first_seen, id", in_texts(backend, 1));
     sql::all(conn, &text, [list(backend, roots.iter().map(AnchorId::as_str))]).await?.iter().map(read_node).collect()
 }
 
-fn read_edge(row: &QueryResult) -> Result<StoredEdge, Error> {
+fn read_edge(row: &sql::Row) -> Result<StoredEdge, Error> {
     Ok(StoredEdge {
         a: anchor(sql::get(row, "a")?)?,
         b: anchor(sql::get(row, "b")?)?,
@@ -116,11 +116,11 @@ fn read_edge(row: &QueryResult) -> Result<StoredEdge, Error> {
 }
 
 /// Those of the pairs that are edges already.
-pub(crate) async fn edges_between<C: ConnectionTrait>(conn: &C, pairs: &[(AnchorId, AnchorId)]) -> Result<Vec<StoredEdge>, Error> {
+pub(crate) async fn edges_between<C: sql::Connection>(conn: &C, pairs: &[(AnchorId, AnchorId)]) -> Result<Vec<StoredEdge>, Error> {
     if pairs.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let (left, right) = (pairs.iter().map(|(a, _)| a.as_str()), pairs.iter().map(|(_, b)| b.as_str()));
     let rows = if backend == DbBackend::Postgres {
         sql::all(
@@ -145,8 +145,8 @@ pub(crate) async fn edges_between<C: ConnectionTrait>(conn: &C, pairs: &[(Anchor
 }
 
 /// Every edge of some identifiers that was not retracted.
-pub(crate) async fn edges_of<C: ConnectionTrait>(conn: &C, ids: impl IntoIterator<Item = &AnchorId>) -> Result<Vec<StoredEdge>, Error> {
-    let backend = conn.get_database_backend();
+pub(crate) async fn edges_of<C: sql::Connection>(conn: &C, ids: impl IntoIterator<Item = &AnchorId>) -> Result<Vec<StoredEdge>, Error> {
+    let backend = conn.backend();
     let ids = list(backend, ids.into_iter().map(AnchorId::as_str));
     let columns = "a, b, first_seen, last_seen, count, source, retracted_at";
     let text = format!(
@@ -158,22 +158,22 @@ pub(crate) async fn edges_of<C: ConnectionTrait>(conn: &C, ids: impl IntoIterato
 }
 
 /// Pairs that must stay apart, among them at least one of these identifiers.
-pub(crate) async fn cannot_links<C: ConnectionTrait>(
+pub(crate) async fn cannot_links<C: sql::Connection>(
     conn: &C,
     ids: impl IntoIterator<Item = &AnchorId>,
 ) -> Result<Vec<(AnchorId, AnchorId)>, Error> {
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT a, b FROM cdp_cannot_link WHERE a {}", in_texts(backend, 1));
     let rows = sql::all(conn, &text, [list(backend, ids.into_iter().map(AnchorId::as_str))]).await?;
     rows.iter().map(|row| Ok((anchor(sql::get(row, "a")?)?, anchor(sql::get(row, "b")?)?))).collect()
 }
 
 /// Instants up to which erased identifiers are suppressed, by their marks.
-pub(crate) async fn suppressed<C: ConnectionTrait>(conn: &C, marks: &[[u8; 16]]) -> Result<HashMap<Vec<u8>, i64>, Error> {
+pub(crate) async fn suppressed<C: sql::Connection>(conn: &C, marks: &[[u8; 16]]) -> Result<HashMap<Vec<u8>, i64>, Error> {
     if marks.is_empty() {
         return Ok(HashMap::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT mark, at FROM cdp_suppression WHERE mark {}", in_bytes(backend, 1));
     let rows = sql::all(conn, &text, [list(backend, marks.iter().map(hex::encode))]).await?;
     rows.iter().map(|row| Ok((sql::get(row, "mark")?, sql::get(row, "at")?))).collect()
@@ -184,7 +184,7 @@ pub(crate) async fn check_revisions(tx: &Tx, expected: &BTreeMap<AnchorId, i64>)
     if expected.is_empty() {
         return Ok(());
     }
-    let backend = tx.conn().get_database_backend();
+    let backend = tx.conn().backend();
     let lock = if backend == DbBackend::Postgres { "ORDER BY id FOR UPDATE" } else { "" };
     let text = format!("SELECT id, revision FROM cdp_node WHERE id {} {lock}", in_texts(backend, 1));
     let rows = sql::all(tx.conn(), &text, [list(backend, expected.keys().map(AnchorId::as_str))]).await?;

@@ -18,7 +18,7 @@ const BLOCKS_MAX: i64 = 500;
 
 /// Numbers committed blocks in the order of their insertion; answers how many.
 pub(crate) async fn number(kernel: &Kernel, fence: &Fence) -> Result<u64, Error> {
-    let waiting = sql::one(kernel.db.reader(), "SELECT id FROM cdp_inbox_block WHERE first_position IS NULL LIMIT 1", []).await?;
+    let waiting = sql::one(kernel.db.near(), "SELECT id FROM cdp_inbox_block WHERE first_position IS NULL LIMIT 1", []).await?;
     if waiting.is_none() {
         return Ok(0);
     }

@@ -3,7 +3,6 @@
 use crate::batch_sql;
 use heyuan_kernel::{Error, sql};
 use roaring::RoaringBitmap;
-use sea_orm::ConnectionTrait;
 use std::collections::HashMap;
 
 /// The set of all customers that there are.
@@ -31,7 +30,7 @@ fn decode(bytes: &[u8]) -> Result<RoaringBitmap, Error> {
 }
 
 /// A whole set; numbers are customers' own.
-pub(crate) async fn whole<C: ConnectionTrait>(conn: &C, name: &str) -> Result<RoaringBitmap, Error> {
+pub(crate) async fn whole<C: sql::Connection>(conn: &C, name: &str) -> Result<RoaringBitmap, Error> {
     let rows = sql::all(conn, "SELECT bits FROM cdp_bitmap WHERE name = $1 ORDER BY chunk", [name.into()]).await?;
     let mut set = RoaringBitmap::new();
     for row in &rows {
@@ -41,7 +40,7 @@ pub(crate) async fn whole<C: ConnectionTrait>(conn: &C, name: &str) -> Result<Ro
 }
 
 /// How many are in a set.
-pub(crate) async fn count<C: ConnectionTrait>(conn: &C, name: &str) -> Result<u64, Error> {
+pub(crate) async fn count<C: sql::Connection>(conn: &C, name: &str) -> Result<u64, Error> {
     let row =
         sql::one(conn, "SELECT CAST(COALESCE(SUM(count), 0) AS BIGINT) AS total FROM cdp_bitmap WHERE name = $1", [name.into()]).await?;
     let total: i64 = row.map_or(Ok(0), |row| sql::get(&row, "total"))?;
@@ -49,7 +48,7 @@ pub(crate) async fn count<C: ConnectionTrait>(conn: &C, name: &str) -> Result<u6
 }
 
 /// Chunks as stored; those that are not are empty and left out.
-pub(crate) async fn chunks<C: ConnectionTrait>(conn: &C, keys: &[ChunkKey]) -> Result<HashMap<ChunkKey, RoaringBitmap>, Error> {
+pub(crate) async fn chunks<C: sql::Connection>(conn: &C, keys: &[ChunkKey]) -> Result<HashMap<ChunkKey, RoaringBitmap>, Error> {
     let mut by_name: HashMap<&str, Vec<u32>> = HashMap::new();
     for (name, chunk) in keys {
         by_name.entry(name).or_default().push(*chunk);
@@ -68,7 +67,7 @@ pub(crate) async fn chunks<C: ConnectionTrait>(conn: &C, keys: &[ChunkKey]) -> R
 }
 
 /// Writes chunks over what is stored.
-pub(crate) async fn write<C: ConnectionTrait>(conn: &C, chunks: &[(ChunkKey, RoaringBitmap)]) -> Result<(), Error> {
+pub(crate) async fn write<C: sql::Connection>(conn: &C, chunks: &[(ChunkKey, RoaringBitmap)]) -> Result<(), Error> {
     let mut rows = Vec::with_capacity(chunks.len());
     for ((name, chunk), bits) in chunks {
         let mut bytes = Vec::with_capacity(bits.serialized_size());

@@ -8,7 +8,6 @@ use super::tagger::ActiveTagger;
 use heyuan_contract::OrgUnitId;
 use heyuan_kernel::wake::Topic;
 use heyuan_kernel::{Error, sql};
-use sea_orm::{ConnectionTrait, QueryResult};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -147,7 +146,7 @@ impl Catalogue {
     }
 
     /// Reads what is defined. `active` are the taggers in force.
-    pub(crate) async fn load<C: ConnectionTrait>(conn: &C, version: i64, active: Vec<ActiveTagger>) -> Result<Catalogue, Error> {
+    pub(crate) async fn load<C: sql::Connection>(conn: &C, version: i64, active: Vec<ActiveTagger>) -> Result<Catalogue, Error> {
         let features = sql::all(conn, "SELECT * FROM cdp_feature ORDER BY id LIMIT $1", [DEFINITIONS_MAX.into()]).await?;
         let rules = sql::all(conn, "SELECT * FROM cdp_tag_rule ORDER BY name LIMIT $1", [DEFINITIONS_MAX.into()]).await?;
         let segments = sql::all(conn, "SELECT * FROM cdp_segment ORDER BY id LIMIT $1", [DEFINITIONS_MAX.into()]).await?;
@@ -349,7 +348,7 @@ fn corrupt(what: &'static str) -> impl Fn(String) -> Error {
     move |why| Error::Corrupt { what, why }
 }
 
-fn read_feature(row: &QueryResult) -> Result<Feature, Error> {
+fn read_feature(row: &sql::Row) -> Result<Feature, Error> {
     let text: String = sql::get(row, "expression")?;
     let expression = parse(&text).map_err(|error| corrupt("feature")(error.to_string()))?;
     let state: String = sql::get(row, "state")?;
@@ -366,7 +365,7 @@ fn read_feature(row: &QueryResult) -> Result<Feature, Error> {
     })
 }
 
-fn read_rule(row: &QueryResult) -> Result<TagRule, Error> {
+fn read_rule(row: &sql::Row) -> Result<TagRule, Error> {
     let text: String = sql::get(row, "cases")?;
     let written: Vec<TagCase> = serde_json::from_str(&text).map_err(|error| corrupt("tag rule")(error.to_string()))?;
     let parse = |case: &TagCase| {
@@ -382,7 +381,7 @@ fn read_rule(row: &QueryResult) -> Result<TagRule, Error> {
     })
 }
 
-fn read_segment(row: &QueryResult) -> Result<Segment, Error> {
+fn read_segment(row: &sql::Row) -> Result<Segment, Error> {
     let text: String = sql::get(row, "predicate")?;
     let written: serde_json::Value = serde_json::from_str(&text).map_err(|error| corrupt("segment")(error.to_string()))?;
     let predicate = Predicate::parse(&written, "predicate").map_err(|problem| corrupt("segment")(problem.to_string()))?;

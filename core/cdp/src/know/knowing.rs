@@ -19,7 +19,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, Cause, CustomerId};
 use heyuan_kernel::{Error, Problem, Tx, sql};
-use sea_orm::ConnectionTrait;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -121,7 +120,7 @@ impl Know {
     async fn take_in(&self, memory: &mut Memory, batch: &Batch) -> Result<Touched, Problem> {
         let mut touched = Touched::default();
         let anchors: BTreeSet<AnchorId> = batch.events.iter().map(|event| event.anchor.clone()).collect();
-        let known = memory.states(self.db().reader(), &anchors).await?;
+        let known = memory.states(self.db().near(), &anchors).await?;
         let catalogue = memory.catalogue.clone();
         let mut states: BTreeMap<AnchorId, AnchorState> = BTreeMap::new();
         for event in &batch.events {
@@ -184,7 +183,7 @@ impl Know {
         }
         let Gathering { mut writes, bits, .. } = gathering;
         let keys: BTreeSet<ChunkKey> = bits.keys().cloned().collect();
-        memory.load_chunks(self.db().reader(), &keys).await?;
+        memory.load_chunks(self.db().near(), &keys).await?;
         for (key, changes) in bits {
             let mut chunk = memory.chunk(&key);
             for (number, is) in changes {
@@ -200,7 +199,7 @@ impl Know {
     }
 
     async fn subjects(&self, memory: &mut Memory, touched: &Touched, number: &mut i64) -> Result<Vec<Subject>, Problem> {
-        let reader = self.db().reader();
+        let reader = self.db().near();
         let customers: Vec<CustomerId> = touched.causes.keys().cloned().collect();
         let mut anchors = anchors_of(reader, &customers).await?;
         for customer in &customers {
@@ -238,11 +237,11 @@ impl Know {
 }
 
 /// The identifiers behind customers, as the committed map has them.
-pub(crate) async fn anchors_of<C: ConnectionTrait>(
+pub(crate) async fn anchors_of<C: sql::Connection>(
     conn: &C,
     customers: &[CustomerId],
 ) -> Result<HashMap<CustomerId, BTreeSet<AnchorId>>, Error> {
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT id, cluster FROM cdp_node WHERE cluster {} AND erased_at IS NULL", in_texts(backend, 1));
     let mut found: HashMap<CustomerId, BTreeSet<AnchorId>> = HashMap::with_capacity(customers.len());
     for some in customers.chunks(LOOKUP_MAX) {
@@ -258,11 +257,11 @@ pub(crate) async fn anchors_of<C: ConnectionTrait>(
 }
 
 /// The purposes for which customers gave consent: of each purpose and legal entity the latest word of any of their identifiers counts.
-async fn consents<C: ConnectionTrait>(
+async fn consents<C: sql::Connection>(
     conn: &C,
     anchors: &HashMap<CustomerId, BTreeSet<AnchorId>>,
 ) -> Result<HashMap<CustomerId, HashSet<String>>, Error> {
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT anchor, purpose, legal_entity, granted, at FROM cdp_consent WHERE anchor {}", in_texts(backend, 1));
     let owner: HashMap<&str, &CustomerId> =
         anchors.iter().flat_map(|(customer, own)| own.iter().map(move |a| (a.as_str(), customer))).collect();

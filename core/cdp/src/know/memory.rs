@@ -14,7 +14,6 @@ use heyuan_contract::{AnchorId, CustomerId, DomainEvent};
 use heyuan_kernel::{Error, Tx, sql};
 use quick_cache::unsync::Cache;
 use roaring::RoaringBitmap;
-use sea_orm::{ConnectionTrait, QueryResult};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ pub(crate) struct Counters {
     pub(crate) position: i64,
 }
 
-pub(crate) async fn counters<C: ConnectionTrait>(conn: &C) -> Result<Counters, Error> {
+pub(crate) async fn counters<C: sql::Connection>(conn: &C) -> Result<Counters, Error> {
     let mut counters = Counters::default();
     for row in sql::all(conn, "SELECT name, value FROM cdp_know_counter", []).await? {
         let value = sql::get(&row, "value")?;
@@ -136,7 +135,7 @@ impl Memory {
     }
 
     /// The state of anchors; those without any are left out.
-    pub(crate) async fn states<C: ConnectionTrait>(
+    pub(crate) async fn states<C: sql::Connection>(
         &mut self,
         conn: &C,
         anchors: &BTreeSet<AnchorId>,
@@ -162,7 +161,7 @@ impl Memory {
     }
 
     /// The standing of customers; new ones are left out.
-    pub(crate) async fn standings<C: ConnectionTrait>(
+    pub(crate) async fn standings<C: sql::Connection>(
         &mut self,
         conn: &C,
         customers: &[CustomerId],
@@ -188,7 +187,7 @@ impl Memory {
     }
 
     /// Makes chunks ready to be looked at with [`Memory::chunk`].
-    pub(crate) async fn load_chunks<C: ConnectionTrait>(&mut self, conn: &C, keys: &BTreeSet<ChunkKey>) -> Result<(), Error> {
+    pub(crate) async fn load_chunks<C: sql::Connection>(&mut self, conn: &C, keys: &BTreeSet<ChunkKey>) -> Result<(), Error> {
         let missing: Vec<ChunkKey> = keys.iter().filter(|key| !self.chunks.contains_key(*key)).cloned().collect();
         for some in missing.chunks(200) {
             let mut found = bitmap::chunks(conn, some).await?;
@@ -208,11 +207,11 @@ fn corrupt(what: &'static str) -> Error {
     Error::Corrupt { what, why: "its bytes are not of a version that this release reads".into() }
 }
 
-pub(crate) async fn read_states<C: ConnectionTrait>(conn: &C, anchors: &[&AnchorId]) -> Result<Vec<(AnchorId, AnchorState)>, Error> {
+pub(crate) async fn read_states<C: sql::Connection>(conn: &C, anchors: &[&AnchorId]) -> Result<Vec<(AnchorId, AnchorState)>, Error> {
     if anchors.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT anchor, state FROM cdp_feature_state WHERE anchor {}", in_texts(backend, 1));
     let rows = sql::all(conn, &text, [list(backend, anchors.iter().map(|anchor| anchor.as_str()))]).await?;
     rows.iter()
@@ -224,18 +223,18 @@ pub(crate) async fn read_states<C: ConnectionTrait>(conn: &C, anchors: &[&Anchor
         .collect()
 }
 
-pub(crate) async fn read_standings<C: ConnectionTrait>(conn: &C, customers: &[&CustomerId]) -> Result<Vec<(CustomerId, Standing)>, Error> {
+pub(crate) async fn read_standings<C: sql::Connection>(conn: &C, customers: &[&CustomerId]) -> Result<Vec<(CustomerId, Standing)>, Error> {
     if customers.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = conn.get_database_backend();
+    let backend = conn.backend();
     let text = format!("SELECT customer, standing FROM cdp_standing WHERE customer {}", in_texts(backend, 1));
     let rows = sql::all(conn, &text, [list(backend, customers.iter().map(|customer| customer.as_str()))]).await?;
     rows.iter().map(read_standing).collect()
 }
 
 /// A row with `customer` and `standing`.
-pub(crate) fn read_standing(row: &QueryResult) -> Result<(CustomerId, Standing), Error> {
+pub(crate) fn read_standing(row: &sql::Row) -> Result<(CustomerId, Standing), Error> {
     let bytes: Vec<u8> = sql::get(row, "standing")?;
     let customer = CustomerId::new(sql::get::<String>(row, "customer")?).map_err(|_| corrupt("customer"))?;
     Ok((customer, Standing::decode(&bytes).ok_or_else(|| corrupt("standing"))?))

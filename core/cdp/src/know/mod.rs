@@ -211,7 +211,7 @@ impl Know {
         if self.inner.new_term.swap(false, Ordering::SeqCst) {
             memory.forget();
         }
-        let counters = memory::counters(self.db().reader()).await?;
+        let counters = memory::counters(self.db().near()).await?;
         memory.settle(counters);
         let active = self.active(&memory.active).await;
         if memory.catalogue.version != counters.definitions || memory.active != active {
@@ -235,7 +235,7 @@ impl Know {
 
     /// What is defined, and how far everything has come, as committed now.
     pub(crate) async fn fresh_view(&self) -> Result<(Arc<Catalogue>, Counters), Problem> {
-        let counters = memory::counters(self.db().reader()).await?;
+        let counters = memory::counters(self.db().near()).await?;
         let (known, seen) = {
             let view = self.inner.view.read().unwrap_or_else(PoisonError::into_inner);
             (view.catalogue.clone(), view.active.clone())

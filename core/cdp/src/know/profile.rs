@@ -95,14 +95,14 @@ impl Know {
     }
 
     async fn standing_row(&self, customer: &CustomerId) -> Result<Option<(CustomerId, Standing)>, Problem> {
-        let found = read_standings(self.db().reader(), &[customer]).await?.pop();
+        let found = read_standings(self.db().near(), &[customer]).await?.pop();
         Ok(found.filter(|(_, standing)| !standing.gone))
     }
 
     /// The customer that an id resolves to today.
     async fn resolve(&self, customer: &CustomerId) -> Result<Option<CustomerId>, Problem> {
         let Some(root) = root_of_customer(customer) else { return Ok(None) };
-        let row = sql::one(self.db().reader(), "SELECT cluster FROM cdp_node WHERE id = $1", [root.as_str().into()]).await?;
+        let row = sql::one(self.db().near(), "SELECT cluster FROM cdp_node WHERE id = $1", [root.as_str().into()]).await?;
         let Some(row) = row else { return Ok(None) };
         let cluster =
             AnchorId::new(sql::get::<String>(&row, "cluster")?).map_err(|_| super::internal("a stored identifier is not valid"))?;

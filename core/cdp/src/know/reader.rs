@@ -38,7 +38,7 @@ impl Know {
         at: Option<Timestamp>,
         position: Option<i64>,
     ) -> Result<FeatureValues, Problem> {
-        let anchors = anchors_of(self.db().reader(), std::slice::from_ref(customer)).await?;
+        let anchors = anchors_of(self.db().near(), std::slice::from_ref(customer)).await?;
         let anchors: Vec<AnchorId> = anchors.into_values().flatten().collect();
         self.features_of(customer, &anchors, names, at, position).await
     }
@@ -81,12 +81,12 @@ impl Know {
     }
 
     async fn states(&self, anchors: &[AnchorId]) -> Result<Vec<AnchorState>, Problem> {
-        let states = read_states(self.db().reader(), &anchors.iter().collect::<Vec<_>>()).await?;
+        let states = read_states(self.db().near(), &anchors.iter().collect::<Vec<_>>()).await?;
         Ok(states.into_iter().map(|(_, state)| state).collect())
     }
 
     async fn standing(&self, customer: &CustomerId) -> Result<Option<Standing>, Problem> {
-        Ok(read_standings(self.db().reader(), &[customer]).await?.pop().map(|(_, standing)| standing))
+        Ok(read_standings(self.db().near(), &[customer]).await?.pop().map(|(_, standing)| standing))
     }
 
     fn fold_past(&self, feature: &Feature, past: &Past, at_ms: i64, position: i64) -> Option<Value> {

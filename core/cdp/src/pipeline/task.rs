@@ -1,4 +1,9 @@
-//! The pipeline: numbers blocks, identifies, types and seals a batch, lets later rooms know, and commits all of it with its position.
+//! The pipeline, in two stages: it identifies events in small portions, each committed by itself, and lets later rooms know a batch
+//! of identified events, whose effects commit with the batch's position.
+//!
+//! Who is who is matched beside observations of other wings, and starts again when one of those came between: a portion is small so
+//! that this is rare and cheap. What is known depends on no identifier's staying as it is: every change of an identity, by a portion
+//! or by another wing, waits as a row for the next batch.
 
 use super::mapping::{self, Ground, Mapped};
 use super::{Batch, Knowing};
@@ -8,17 +13,21 @@ use crate::event_type::EventTypes;
 use crate::event_type::faults::{self, Counts};
 use crate::history;
 use crate::identity::plan::{Plan, Sighting};
+use crate::identity::resolve::customer_of_root;
+use crate::identity::sealing::Sealing;
+use crate::identity::store;
 use crate::identity::{Rules, change};
 use crate::inbox::sequence::INBOX;
 use crate::inbox::{block, sequence};
 use crate::settings::Collect;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use heyuan_contract::{DomainEvent, Timestamp};
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Timestamp};
 use heyuan_kernel::bulk;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Error, Kernel, Problem, Tx, sql};
+use sea_orm::DbBackend;
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,6 +35,12 @@ use std::time::Duration;
 
 /// The position up to which events are known.
 pub(crate) const PROCESSED: &str = "processed";
+/// The position up to which events are identified: at or after the one above.
+const IDENTIFIED: &str = "identified";
+/// How many customers were erased so far; the row is always there.
+pub(crate) const ERASURES: &str = "erasures";
+/// Events identified in one transaction.
+const PORTION_EVENTS: usize = 500;
 /// A batch takes no further block once it holds this many events.
 const BATCH_EVENTS: i64 = 2_000;
 /// How soon blocks that other processes wrote are seen.
@@ -47,14 +62,31 @@ pub(crate) struct Pipeline {
 /// A batch with everything that is decided and made before its transaction.
 struct Ready {
     batch: Batch,
-    plan: Plan,
+    sealing: Sealing,
     prepared: Vec<Box<dyn Any + Send + Sync>>,
     counts: Counts,
     blocks: Vec<i64>,
     known: Vec<u8>,
     before: i64,
     pending: i64,
+    erasures: i64,
     now: Timestamp,
+}
+
+/// Whose the events of a batch are.
+#[derive(Default)]
+struct Identified {
+    /// For every event its nodes, strongest first; empty when all of its identifiers are suppressed.
+    seen: Vec<Vec<AnchorId>>,
+    /// The customers of the anchors that were looked at.
+    customers: HashMap<AnchorId, CustomerId>,
+}
+
+impl Identified {
+    fn take_in(&mut self, plan: &Plan) {
+        self.seen.extend(plan.seen.iter().cloned());
+        self.customers.extend(plan.customers());
+    }
 }
 
 /// Blocks that were read.
@@ -87,17 +119,20 @@ impl Task for Pipeline {
 impl Pipeline {
     async fn process(&self, fence: &Fence) -> Result<bool, Error> {
         self.types.refresh().await?;
-        let before = position(self.kernel.db.reader(), PROCESSED).await?;
-        let (pending, last_pending) = change::read_pending(self.kernel.db.reader()).await?;
-        let read = self.read(before).await?;
-        if read.ids.is_empty() && pending.is_empty() {
+        let reader = self.kernel.db.near();
+        let before = position(reader, PROCESSED).await?;
+        let erasures = position(reader, ERASURES).await?;
+        let mut read = self.read(before).await?;
+        let mut identified = self.identify(fence, before, &mut read).await?;
+        let (changes, pending) = change::read_pending(reader).await?;
+        if read.ids.is_empty() && changes.is_empty() {
             return Ok(false);
         }
-        let mut ready = self.identify(before, read).await?;
-        ready.pending = last_pending;
-        // What another room's observation changed comes first: it was committed before this batch.
-        ready.batch.identity.splice(0..0, pending);
-        self.fill_customers(&mut ready).await?;
+        // Another wing's observation may have come after the portion.
+        identified.customers.extend(changes.iter().map(|change| (change.anchor.clone(), change.after.clone())));
+        let mut ready = self.gather(before, read, identified).await?;
+        (ready.batch.identity, ready.pending, ready.erasures) = (changes, pending, erasures);
+        self.fill_customers(&mut ready.batch).await?;
         for knowing in &self.knowing {
             let prepared = knowing.prepare(&ready.batch).await.map_err(Error::Problem)?;
             ready.prepared.push(prepared);
@@ -108,7 +143,7 @@ impl Pipeline {
 
     /// Reads whole blocks after a position, opens them and maps their events.
     async fn read(&self, before: i64) -> Result<Read, Error> {
-        let reader = self.kernel.db.reader();
+        let reader = self.kernel.db.near();
         let text = "SELECT id, first_position, events FROM cdp_inbox_block WHERE first_position > $1 ORDER BY first_position LIMIT $2";
         let mut chosen: Vec<(i64, i64)> = Vec::new();
         let (mut events, mut to) = (0, before);
@@ -144,78 +179,113 @@ impl Pipeline {
         Ok(Read { ids: chosen.into_iter().map(|(id, _)| id).collect(), mapped, counts, to })
     }
 
-    /// Turns identifiers into nodes, and events into known ones.
-    async fn identify(&self, before: i64, mut read: Read) -> Result<Ready, Error> {
-        let reader = self.kernel.db.reader();
+    /// Finds whose the events are: those that were identified before a step broke off are looked up, the others go in portions.
+    async fn identify(&self, fence: &Fence, before: i64, read: &mut Read) -> Result<Identified, Error> {
+        let reader = self.kernel.db.near();
+        let mut identified = Identified::default();
+        if read.mapped.is_empty() {
+            return Ok(identified);
+        }
+        let mut done = position(reader, IDENTIFIED).await?.max(before);
+        let places: Vec<i64> = read.mapped.iter().map(|mapped| mapped.position).collect();
         let sightings: Vec<Sighting> = read
             .mapped
             .iter_mut()
             .map(|mapped| Sighting { identifiers: std::mem::take(&mut mapped.sighting.identifiers), ..mapped.sighting.clone() })
             .collect();
-        let mut plan = Plan::make(reader, &self.kernel, &self.rules, &sightings).await?;
-        let seen = std::mem::take(&mut plan.seen);
-        let sealers = read.mapped.iter().zip(&seen).filter(|(mapped, _)| !mapped.personal.is_empty() || mapped.undeclared.is_some());
-        let anchors: BTreeSet<_> = sealers.filter_map(|(_, ids)| ids.first()).cloned().collect();
-        plan.sealing.load(reader, &self.kernel.keys, &anchors).await?;
+        let (known, new) = sightings.split_at(places.partition_point(|place| *place <= done));
+        if !known.is_empty() {
+            identified.take_in(&Plan::look_up(reader, &self.kernel, known).await?);
+        }
+        for (portion, places) in new.chunks(PORTION_EVENTS).zip(places[known.len()..].chunks(PORTION_EVENTS)) {
+            let to = places.last().copied().unwrap_or(done);
+            identified.take_in(&*self.kernel.db.settle(|| self.identify_portion(fence, done, to, portion)).await?);
+            done = to;
+        }
+        Ok(identified)
+    }
+
+    /// Matches some sightings and commits what they tell.
+    async fn identify_portion(&self, fence: &Fence, done: i64, to: i64, sightings: &[Sighting]) -> Result<Arc<Plan>, Error> {
+        let plan = Arc::new(Plan::make(self.kernel.db.near(), &self.kernel, &self.rules, sightings).await?);
+        if plan.tells_nothing() {
+            return Ok(plan);
+        }
+        let (fence, rules, written, now) = (fence.clone(), self.rules.clone(), plan.clone(), self.kernel.clock.now());
+        self.kernel
+            .db
+            .write("identify", move |tx| {
+                let (fence, rules, plan) = (fence.clone(), rules.clone(), written.clone());
+                async move {
+                    fence.check(tx).await?;
+                    if position(tx.conn(), IDENTIFIED).await? > done {
+                        return Err(Error::Stale("what is identified"));
+                    }
+                    plan.write(tx, &rules).await?;
+                    change::emit(tx, &plan.changes, now).await?;
+                    change::leave_pending(tx, &plan.changes).await?;
+                    set_position(tx.conn(), IDENTIFIED, to).await
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(plan)
+    }
+
+    /// Turns events into known ones.
+    async fn gather(&self, before: i64, read: Read, identified: Identified) -> Result<Ready, Error> {
+        let mut sealing = Sealing::default();
+        let sealers =
+            read.mapped.iter().zip(&identified.seen).filter(|(mapped, _)| !mapped.personal.is_empty() || mapped.undeclared.is_some());
+        let anchors: BTreeSet<_> = sealers.filter_map(|(_, ids)| ids.first()).collect();
+        sealing.load(self.kernel.db.near(), &self.kernel.keys, anchors).await?;
         let mut events = Vec::with_capacity(read.mapped.len());
-        for (mapped, identifiers) in read.mapped.into_iter().zip(seen) {
+        for (mapped, identifiers) in read.mapped.into_iter().zip(identified.seen) {
             // All identifiers suppressed: a late retry of an erased person's event is dropped.
             if !identifiers.is_empty() {
-                events.push(known(mapped, identifiers, &mut plan));
+                events.push(known(mapped, identifiers, &mut sealing));
             }
         }
-        let identity = plan.changes.clone();
-        let batch = Batch { events, identity, customers: HashMap::new(), from: before + 1, to: read.to };
-        let rows = batch.events.clone();
-        let packed = tokio::task::spawn_blocking(move || history::pack(&rows));
-        let known = packed.await.map_err(|_| Error::Broken("inbox pipeline"))??;
+        let packed = tokio::task::spawn_blocking(move || history::pack(&events).map(|bytes| (bytes, events)));
+        let (known, events) = packed.await.map_err(|_| Error::Broken("inbox pipeline"))??;
+        let batch = Batch { events, identity: Vec::new(), customers: identified.customers, from: before + 1, to: read.to };
         Ok(Ready {
             batch,
-            plan,
+            sealing,
             prepared: Vec::new(),
             counts: read.counts,
             blocks: read.ids,
             known,
             before,
             pending: 0,
+            erasures: 0,
             now: self.kernel.clock.now(),
         })
     }
 
-    /// The customers of all anchors that the batch names, as they are after it.
-    async fn fill_customers(&self, ready: &mut Ready) -> Result<(), Error> {
-        let mut missing = BTreeSet::new();
-        let named =
-            ready.batch.events.iter().flat_map(|event| &event.identifiers).chain(ready.batch.identity.iter().map(|change| &change.anchor));
-        for anchor in named {
-            match ready.plan.customer(anchor) {
-                Some(customer) => {
-                    ready.batch.customers.insert(anchor.clone(), customer);
-                }
-                None => {
-                    missing.insert(anchor.clone());
-                }
-            }
-        }
-        for row in crate::identity::store::nodes_by_id(self.kernel.db.reader(), &missing).await? {
-            ready.batch.customers.insert(row.node.id.clone(), crate::identity::resolve::customer_of_root(&row.cluster));
+    /// The customers of anchors that the batch names and no portion looked at.
+    async fn fill_customers(&self, batch: &mut Batch) -> Result<(), Error> {
+        let named = batch.events.iter().flat_map(|event| &event.identifiers);
+        let missing: BTreeSet<&AnchorId> = named.filter(|anchor| !batch.customers.contains_key(*anchor)).collect();
+        for row in store::nodes_by_id(self.kernel.db.near(), missing).await? {
+            batch.customers.insert(row.node.id.clone(), customer_of_root(&row.cluster));
         }
         Ok(())
     }
 
     async fn commit(&self, fence: &Fence, ready: Ready) -> Result<(), Error> {
         let ready = Arc::new(ready);
-        let (fence, knowing, rules) = (fence.clone(), self.knowing.clone(), self.rules.clone());
+        let (fence, knowing) = (fence.clone(), self.knowing.clone());
         self.kernel
             .db
             .write("inbox pipeline", move |tx| {
-                let (fence, knowing, rules, ready) = (fence.clone(), knowing.clone(), rules.clone(), ready.clone());
+                let (fence, knowing, ready) = (fence.clone(), knowing.clone(), ready.clone());
                 async move {
                     fence.check(tx).await?;
                     if position(tx.conn(), PROCESSED).await? != ready.before {
                         return Err(Error::Stale("the pipeline's position"));
                     }
-                    ready.write(tx, &rules).await?;
+                    ready.write(tx).await?;
                     for (knowing, prepared) in knowing.iter().zip(&ready.prepared) {
                         knowing.apply(tx, &ready.batch, prepared.as_ref()).await?;
                     }
@@ -228,8 +298,9 @@ impl Pipeline {
 }
 
 impl Ready {
-    async fn write(&self, tx: &Tx, rules: &Rules) -> Result<(), Error> {
-        self.plan.write(tx, rules).await?;
+    async fn write(&self, tx: &Tx) -> Result<(), Error> {
+        check_erasures(tx, self.erasures).await?;
+        self.sealing.write(tx).await?;
         for event in &self.batch.events {
             if let Some(touch) = &event.touch {
                 let touched = DomainEvent::CampaignTouched {
@@ -242,7 +313,6 @@ impl Ready {
                 tx.emit(event.anchor.as_str(), &touched).await?;
             }
         }
-        change::emit(tx, &self.plan.changes, self.now).await?;
         change::drop_pending(tx, self.pending).await?;
         faults::add(tx, &self.counts, self.now).await?;
         let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, self.blocks.iter().copied());
@@ -253,6 +323,15 @@ impl Ready {
         }
         Ok(())
     }
+}
+
+/// Fails when a customer was erased since, and keeps the next erasure waiting until the commit.
+async fn check_erasures(tx: &Tx, expected: i64) -> Result<(), Error> {
+    let lock = if tx.conn().backend() == DbBackend::Postgres { "FOR SHARE" } else { "" };
+    let text = format!("SELECT position FROM cdp_position WHERE name = $1 {lock}");
+    let row = sql::one(tx.conn(), &text, [ERASURES.into()]).await?;
+    let erasures: i64 = row.map_or(Ok(0), |row| sql::get(&row, "position"))?;
+    if erasures == expected { Ok(()) } else { Err(Error::Stale("a customer of the batch")) }
 }
 
 type SealedBlock = (i64, Vec<u8>, Vec<u8>);
@@ -283,16 +362,16 @@ fn open_blocks(ground: &Ground, key: &heyuan_kernel::secret::Key, sealed: &[Seal
 }
 
 /// Puts personal values and undeclared properties under the key of the anchor.
-fn known(mapped: Mapped, identifiers: Vec<heyuan_contract::AnchorId>, plan: &mut Plan) -> Known {
+fn known(mapped: Mapped, identifiers: Vec<AnchorId>, sealing: &mut Sealing) -> Known {
     let anchor = identifiers[0].clone();
     let (mut properties, mut traits) = (mapped.properties, mapped.traits);
     for (is_trait, name, class, value) in mapped.personal {
-        if let Some(reference) = plan.sealing.value(&anchor, class, &value) {
+        if let Some(reference) = sealing.value(&anchor, class, &value) {
             let target = if is_trait { &mut traits } else { &mut properties };
             target.insert(name, PropertyValue::Personal(reference));
         }
     }
-    let sealed = mapped.undeclared.and_then(|plain| plan.sealing.bytes(&anchor, plain.as_bytes(), &mapped.message_id));
+    let sealed = mapped.undeclared.and_then(|plain| sealing.bytes(&anchor, plain.as_bytes(), &mapped.message_id));
     Known {
         position: mapped.position,
         message_id: mapped.message_id,

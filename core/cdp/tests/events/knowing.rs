@@ -3,13 +3,13 @@
 use crate::ground::Ground;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use heyuan_cdp::{Batch, Collect, Knowing, PropertyValue};
+use heyuan_cdp::{Batch, Cdp, Collect, Knowing, PropertyValue};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Error, Problem, Scope, Tx, sql};
+use heyuan_kernel::{Actor, Error, Problem, Scope, Tx, sql};
 use serde_json::{Value, json};
 use std::any::Any;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A room that counts in a table, and fails when it is told to.
 #[derive(Default)]
@@ -51,7 +51,6 @@ async fn position_identity_and_effects_commit_together() {
         let room = Arc::new(Counting::default());
         let ground = Ground::with(&database, Collect::default(), vec![room.clone()]).await;
         let key = ground.key(&[Scope::Ingest], None).await;
-        let event = |n: i64| json!({ "message_id": format!("m{n}"), "name": "a", "identifiers": [{ "type": "device", "value": format!("d{}", n % 7) }] });
         for from in [0, 40, 80] {
             let events: Vec<Value> = (from..from + 40).map(event).collect();
             ground.post(&key, "/v1/events", &json!({ "events": events })).await;
@@ -59,7 +58,12 @@ async fn position_identity_and_effects_commit_together() {
         room.fail.store(1, Ordering::SeqCst);
         assert!(ground.step().await.is_err());
         assert_eq!(ground.cdp.position().await.ok(), Some(0));
-        assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_node").await, 0);
+        // Who is who is committed before what is known, and not taken in again.
+        let sightings = "SELECT CAST(SUM(count) AS BIGINT) AS n FROM cdp_edge";
+        assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_node").await, 14);
+        assert_eq!(ground.count(sightings).await, 120);
+        let anchor = ground.cdp.observe(&Actor::system("test"), None, &[("device", "d0"), ("phone", "13800000001")]).await;
+        let customer = ground.cdp.customer_of(&anchor.expect("an observation")).await.expect("an answer").expect("a customer");
         drop(ground);
         room.fail.store(0, Ordering::SeqCst);
         let ground = Ground::with(&database, Collect::default(), vec![room.clone()]).await;
@@ -68,7 +72,60 @@ async fn position_identity_and_effects_commit_together() {
         assert_eq!(ground.cdp.position().await.ok(), Some(120));
         assert_eq!(ground.count("SELECT position AS n FROM cdp_position WHERE name = 'counted'").await, 120);
         assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_inbox_block").await, 0);
-        assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_node").await, 7);
+        assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_node").await, 15);
+        assert_eq!(ground.count(sightings).await, 122);
+        let last = room.seen.lock().ok().and_then(|seen| seen.iter().rfind(|batch| !batch.events.is_empty()).cloned()).expect("a batch");
+        // The phone, the device and its user, as the other wing's observation left them.
+        assert_eq!(last.identity.iter().filter(|change| change.after == customer).count(), 3);
+    })
+    .await;
+}
+
+fn event(n: i64) -> Value {
+    let identifier = |kind: &str, value: String| json!({ "type": kind, "value": value });
+    let identifiers = [identifier("device", format!("d{}", n % 7)), identifier("user", format!("u{}", n % 7))];
+    json!({ "message_id": format!("m{n}"), "name": "a", "identifiers": identifiers })
+}
+
+/// A room that erases a customer while it prepares its first batch.
+#[derive(Default)]
+struct Erasing {
+    cdp: OnceLock<Cdp>,
+    done: AtomicI64,
+    rest: Counting,
+}
+
+impl Knowing for Erasing {
+    fn prepare<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<Box<dyn Any + Send + Sync>, Problem>> {
+        async move {
+            let cdp = self.cdp.get().expect("the wing");
+            if self.done.fetch_add(1, Ordering::SeqCst) == 0 {
+                let customer = batch.customers.get(&batch.events[3].anchor).expect("a customer");
+                cdp.erase(&Actor::system("test"), customer).await.expect("an erasure");
+            }
+            self.rest.prepare(batch).await
+        }
+        .boxed()
+    }
+
+    fn apply<'a>(&'a self, tx: &'a Tx, batch: &'a Batch, prepared: &'a (dyn Any + Send + Sync)) -> BoxFuture<'a, Result<(), Error>> {
+        self.rest.apply(tx, batch, prepared)
+    }
+}
+
+#[actix_web::test]
+async fn an_erasure_meets_a_batch_on_its_way() {
+    for_both_databases(|database| async move {
+        let room = Arc::new(Erasing::default());
+        let ground = Ground::with(&database, Collect::default(), vec![room.clone()]).await;
+        assert!(room.cdp.set(ground.cdp.clone()).is_ok());
+        let key = ground.key(&[Scope::Ingest], None).await;
+        let events: Vec<Value> = (0..70).map(event).collect();
+        ground.post(&key, "/v1/events", &json!({ "events": events })).await;
+        ground.settle().await;
+        assert_eq!(ground.cdp.position().await.ok(), Some(70));
+        assert_eq!(ground.count("SELECT position AS n FROM cdp_position WHERE name = 'counted'").await, 60);
+        assert_eq!(ground.count("SELECT CAST(SUM(events) AS BIGINT) AS n FROM cdp_known_block").await, 60);
     })
     .await;
 }

@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// Requests on the wire at once, each of other people: the server commits them in groups. What one person bought goes in its order.
-const LANES: usize = 32;
+const LANES: usize = 64;
 /// Transactions that wait in a lane.
-const WAITING: usize = 64;
+const WAITING: usize = 32;
 
 #[derive(Debug, Deserialize)]
 struct Row {

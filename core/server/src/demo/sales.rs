@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Leads in work at once; the stages of one lead go one after the other.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 
 /// Imports the three report files and tells which unit each plan advertises. `units` are ids by name.
 ///
