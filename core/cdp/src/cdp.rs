@@ -24,7 +24,7 @@ use heyuan_lake::{Lake, Tail};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::broadcast;
 
@@ -97,6 +97,7 @@ impl Cdp {
             rules: self.inner.rules.clone(),
             settings: settings.clone(),
             knowing,
+            portion: AtomicUsize::new(500),
         })];
         if let Some(lake) = self.inner.lake.get() {
             tasks.push(Arc::new(Flush { kernel: kernel.clone(), lake: lake.clone(), settings: settings.clone() }));

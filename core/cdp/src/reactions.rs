@@ -1,6 +1,6 @@
 //! Facts of other wings as events of a customer's history.
 
-use crate::inbox::sequence;
+use crate::inbox::sequence::{self, OwnEvent};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, DomainEvent, MemberId, OrgUnitId, Timestamp};
@@ -9,17 +9,11 @@ use heyuan_kernel::pump::{Apply, Reaction, nothing};
 use heyuan_kernel::time::format_rfc3339;
 use heyuan_kernel::{Kernel, Problem};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Turns facts into events of the inbox, in the transaction that moves the consumer's position.
 pub(crate) struct Facts {
     pub kernel: Kernel,
-}
-
-/// An event that a fact becomes.
-struct Told {
-    message_id: String,
-    unit: Option<OrgUnitId>,
-    event: Value,
 }
 
 impl Reaction for Facts {
@@ -41,19 +35,27 @@ impl Reaction for Facts {
     }
 
     fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>> {
-        let apply = match told(&envelope.event) {
-            None => nothing(),
-            Some(told) => {
-                let kernel = self.kernel.clone();
-                let apply: Apply = Box::new(move |tx| {
-                    let (kernel, unit) = (kernel.clone(), told.unit.clone());
-                    let events = vec![(told.message_id.clone(), told.event.clone())];
-                    async move { sequence::append(tx, &kernel, "heyuan", unit, events).await }.boxed()
-                });
-                apply
-            }
-        };
+        let apply = self.append(std::slice::from_ref(envelope));
         async move { Ok(apply) }.boxed()
+    }
+
+    fn react_together(&self, envelopes: &[Envelope]) -> Option<Apply> {
+        Some(self.append(envelopes))
+    }
+}
+
+impl Facts {
+    /// One block of what the facts become.
+    fn append(&self, envelopes: &[Envelope]) -> Apply {
+        let own: Arc<Vec<OwnEvent>> = Arc::new(envelopes.iter().filter_map(|envelope| told(&envelope.event)).collect());
+        if own.is_empty() {
+            return nothing();
+        }
+        let kernel = self.kernel.clone();
+        Box::new(move |tx| {
+            let (kernel, own) = (kernel.clone(), own.clone());
+            async move { sequence::append(tx, &kernel, "heyuan", &own).await }.boxed()
+        })
     }
 }
 
@@ -65,8 +67,8 @@ fn of_anchor(anchor: &AnchorId) -> Value {
     json!({ "type": "anchor", "value": anchor.as_str() })
 }
 
-fn tell(name: &str, key: &str, unit: Option<&OrgUnitId>, at: Timestamp, identifiers: Vec<Value>, properties: Value) -> Told {
-    Told {
+fn tell(name: &str, key: &str, unit: Option<&OrgUnitId>, at: Timestamp, identifiers: Vec<Value>, properties: Value) -> OwnEvent {
+    OwnEvent {
         message_id: format!("{name}:{key}"),
         unit: unit.cloned(),
         event: json!({
@@ -75,7 +77,8 @@ fn tell(name: &str, key: &str, unit: Option<&OrgUnitId>, at: Timestamp, identifi
     }
 }
 
-fn told(event: &DomainEvent) -> Option<Told> {
+/// The event that a fact becomes.
+fn told(event: &DomainEvent) -> Option<OwnEvent> {
     Some(match event {
         DomainEvent::MemberJoined { member, anchor, unit, line, occurred_at } => tell(
             "member_joined",

@@ -44,8 +44,8 @@ pub(crate) fn live(story: &mut Story<'_>, household: &mut Household) -> Result<(
 
 fn pay_fees(story: &mut Story<'_>, facts: &Facts, household: &mut Household, community: &'static str, area: i64) -> Result<(), Error> {
     let month_fen = area * FEE_FEN[household.city];
-    // Some pay the year in advance, some are always late.
-    let yearly = story.chance.chance(110);
+    // Some pay the year in advance, most by the quarter, some are always late.
+    let months = [12, 3, 1][story.chance.weighted(&[11, 55, 34])];
     let punctual = story.chance.chance(800);
     let person = &mut household.adults[0];
     let mut paid_until = 0;
@@ -54,7 +54,7 @@ fn pay_fees(story: &mut Story<'_>, facts: &Facts, household: &mut Household, com
         if place < paid_until || day < person.active_from || day >= story.calendar.days || !story.chance.chance(960) {
             continue;
         }
-        let (months, amount_fen) = if yearly { (12, month_fen * 12 * 95 / 100) } else { (1, month_fen) };
+        let amount_fen = if months == 12 { month_fen * 12 * 95 / 100 } else { month_fen * months };
         paid_until = place + months as usize;
         let at = story.calendar.moment(&mut story.chance, Rhythm::Even, day);
         let (mut session, _) = open(story, person, App::WxProperty, community, "/", at, None)?;
@@ -77,7 +77,7 @@ fn use_services(story: &mut Story<'_>, facts: &Facts, person: &mut Person, commu
     if !story.chance.chance(820) {
         return Ok(());
     }
-    let mean = 3_000 + story.chance.below(12_000);
+    let mean = 2_000 + story.chance.below(6_000);
     for _ in 0..story.chance.count(story.calendar.scaled(mean)) {
         let day = story.calendar.day(&mut story.chance, Rhythm::Even, person.active_from, story.calendar.days);
         let at = story.calendar.moment(&mut story.chance, Rhythm::Even, day);
@@ -129,7 +129,7 @@ fn stay(story: &mut Story<'_>, facts: &Facts, person: &mut Person) -> Result<(),
 /// Somebody who works in a tower parks there on many weekdays.
 fn work(story: &mut Story<'_>, facts: &Facts, person: &mut Person, tower: &'static str) -> Result<(), Error> {
     if person.has("plate") {
-        let parks = story.calendar.scaled(30_000);
+        let parks = story.calendar.scaled(8_000);
         for _ in 0..story.chance.count(parks) {
             let day = story.calendar.day(&mut story.chance, Rhythm::Office, person.active_from, story.calendar.days);
             let at = story.calendar.moment(&mut story.chance, Rhythm::Office, day) + story.chance.between(HOUR, 9 * HOUR);
@@ -141,7 +141,7 @@ fn work(story: &mut Story<'_>, facts: &Facts, person: &mut Person, tower: &'stat
             sell(story, Sale { unit: tower, line: "office", at, identifiers, items, refund_per_mille: 3 }, &id)?;
         }
     }
-    for _ in 0..story.chance.count(story.calendar.scaled(6_000)) {
+    for _ in 0..story.chance.count(story.calendar.scaled(4_000)) {
         let day = story.calendar.day(&mut story.chance, Rhythm::Office, person.active_from, story.calendar.days);
         let at = story.calendar.moment(&mut story.chance, Rhythm::Office, day);
         let (mut session, _) = open(story, person, App::Native, tower, "/", at, None)?;
@@ -155,7 +155,7 @@ fn work(story: &mut Story<'_>, facts: &Facts, person: &mut Person, tower: &'stat
 
 /// The group's own app, opened for its own sake.
 fn look_in(story: &mut Story<'_>, facts: &Facts, person: &mut Person, city: &'static str) -> Result<(), Error> {
-    for _ in 0..story.chance.count(story.calendar.scaled(11_000)) {
+    for _ in 0..story.chance.count(story.calendar.scaled(6_000)) {
         let day = story.calendar.day(&mut story.chance, Rhythm::Even, person.active_from, story.calendar.days);
         let at = story.calendar.moment(&mut story.chance, Rhythm::Even, day);
         let (mut session, _) = open(story, person, App::Native, city, "/", at, None)?;

@@ -20,7 +20,7 @@ pub(crate) fn shop(story: &mut Story<'_>, household: &mut Household) -> Result<(
         if !story.chance.chance(760) {
             continue;
         }
-        let fondness = 3_500 + story.chance.below(21_000);
+        let fondness = 2_000 + story.chance.below(9_000);
         let active = u64::from(story.calendar.days - person.active_from.min(story.calendar.days));
         let visits = story.chance.count(story.calendar.scaled(fondness) * active / u64::from(story.calendar.days));
         for _ in 0..visits {
@@ -52,7 +52,7 @@ fn visit(story: &mut Story<'_>, facts: &Facts, person: &mut Person, mall: usize,
     if story.chance.chance(190) {
         redeem(story, person, &mut session, mall)?;
     }
-    if story.chance.chance(430) {
+    if story.chance.chance(200) {
         let minutes = story.chance.between(-50, 100);
         let bought_at = (at + minutes * MINUTE).clamp(story.calendar.start, story.calendar.end - SECOND);
         pay_at_till(story, person, mall, bought_at, basket)?;

@@ -31,9 +31,9 @@ pub mod sql;
 mod sqlite;
 pub mod telemetry;
 pub mod time;
+mod units;
 pub mod vault;
 pub mod wake;
-mod units;
 mod write_queue;
 
 pub use actor::{Actor, Reach, Scope};

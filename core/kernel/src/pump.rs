@@ -34,6 +34,11 @@ pub trait Reaction: Send + Sync {
     fn wants(&self, name: &'static str) -> bool;
     /// Reads and decides. Plugins and other waits belong here, not into the answer.
     fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>>;
+    /// The same for many events, written by one apply, where what is decided about one depends on no other. `None`: it does, or may.
+    fn react_together(&self, envelopes: &[Envelope]) -> Option<Apply> {
+        let _ = envelopes;
+        None
+    }
 }
 
 /// An apply that does nothing: the event turned out not to matter.
@@ -61,12 +66,13 @@ impl Pump {
             return Ok(Progress::Idle);
         };
         let mut parked = self.parked_keys().await?;
+        let batch: Vec<Envelope> = batch.into_iter().filter(|envelope| self.reaction.wants(envelope.event.name())).collect();
+        if self.all_at_once(fence, &batch, &parked, last).await? {
+            return Ok(Progress::Busy);
+        }
         let mut together: Vec<(Envelope, Apply)> = Vec::new();
         let mut keys: HashSet<String> = HashSet::new();
         for envelope in batch {
-            if !self.reaction.wants(envelope.event.name()) {
-                continue;
-            }
             if parked.contains(&envelope.key) {
                 self.flush(fence, &mut together, &mut parked, envelope.position - 1).await?;
                 keys.clear();
@@ -94,6 +100,22 @@ impl Pump {
         Ok(Progress::Busy)
     }
 
+    /// Applies a batch by one apply, where the reaction can; what fails together is tried apart.
+    async fn all_at_once(&self, fence: &Fence, batch: &[Envelope], parked: &HashSet<String>, last: i64) -> Result<bool, Problem> {
+        if batch.len() < 2 || batch.iter().any(|envelope| parked.contains(&envelope.key)) {
+            return Ok(false);
+        }
+        let Some(apply) = self.reaction.react_together(batch) else { return Ok(false) };
+        match self.apply(fence, Arc::new(vec![apply]), last).await {
+            Ok(()) => Ok(true),
+            Err(Error::LeaseLost(name)) => Err(Error::LeaseLost(name).into()),
+            Err(error) => {
+                tracing::warn!(consumer = self.reaction.consumer(), %error, "events could not be applied together; they are tried apart");
+                Ok(false)
+            }
+        }
+    }
+
     async fn decide(&self, envelope: &Envelope) -> Result<Apply, Problem> {
         let mut tried = 0;
         loop {
@@ -112,10 +134,8 @@ impl Pump {
         parked: &mut HashSet<String>,
         position: i64,
     ) -> Result<(), Problem> {
-        let group: Vec<(Envelope, Apply)> = std::mem::take(together);
-        let group = Arc::new(group);
-        let whole = self.apply(fence, group.clone(), position).await;
-        match whole {
+        let (group, applies): (Vec<Envelope>, Vec<Apply>) = std::mem::take(together).into_iter().unzip();
+        match self.apply(fence, Arc::new(applies), position).await {
             Ok(()) => Ok(()),
             Err(Error::LeaseLost(name)) => Err(Error::LeaseLost(name).into()),
             Err(error) if group.is_empty() => Err(error.into()),
@@ -123,19 +143,13 @@ impl Pump {
         }
     }
 
-    async fn one_by_one(
-        &self,
-        fence: &Fence,
-        group: &[(Envelope, Apply)],
-        parked: &mut HashSet<String>,
-        position: i64,
-    ) -> Result<(), Problem> {
-        for (envelope, _) in group {
+    async fn one_by_one(&self, fence: &Fence, group: &[Envelope], parked: &mut HashSet<String>, position: i64) -> Result<(), Problem> {
+        for envelope in group {
             let outcome = self
                 .db
                 .settle(|| async {
                     let apply = self.decide(envelope).await.map_err(Error::Problem)?;
-                    self.apply(fence, Arc::new(vec![(envelope.clone(), apply)]), envelope.position).await
+                    self.apply(fence, Arc::new(vec![apply]), envelope.position).await
                 })
                 .await;
             match outcome {
@@ -147,7 +161,7 @@ impl Pump {
         self.apply(fence, Arc::new(Vec::new()), position).await.map_err(Problem::from)
     }
 
-    async fn apply(&self, fence: &Fence, group: Arc<Vec<(Envelope, Apply)>>, position: i64) -> Result<(), Error> {
+    async fn apply(&self, fence: &Fence, group: Arc<Vec<Apply>>, position: i64) -> Result<(), Error> {
         let consumer = self.reaction.consumer();
         let fence = fence.clone();
         self.db
@@ -155,7 +169,7 @@ impl Pump {
                 let (fence, group) = (fence.clone(), group.clone());
                 async move {
                     fence.check(tx).await?;
-                    for (_, apply) in group.iter() {
+                    for apply in group.iter() {
                         apply(tx).await?;
                     }
                     outbox::advance(tx, consumer, position).await

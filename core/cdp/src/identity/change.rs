@@ -114,14 +114,13 @@ pub(crate) async fn leave_pending(tx: &Tx, changes: &[IdentityChange]) -> Result
     Ok(())
 }
 
-/// The changes that wait, and the id of the last of them.
-pub(crate) async fn read_pending<C: sql::Connection>(conn: &C) -> Result<(Vec<IdentityChange>, i64), Error> {
+/// The changes that wait, and their ids.
+pub(crate) async fn read_pending<C: sql::Connection>(conn: &C) -> Result<(Vec<IdentityChange>, Vec<i64>), Error> {
     let text = "SELECT id, anchor, before, after, cause FROM cdp_identity_pending ORDER BY id LIMIT $1";
-    let mut last = 0;
-    let mut changes = Vec::new();
+    let (mut ids, mut changes) = (Vec::new(), Vec::new());
     let customer = |text: String| CustomerId::new(text).map_err(|e| Error::Corrupt { what: "customer", why: e.to_string() });
     for row in sql::all(conn, text, [PENDING_MAX.into()]).await? {
-        last = sql::get(&row, "id")?;
+        ids.push(sql::get(&row, "id")?);
         changes.push(IdentityChange {
             anchor: anchor(sql::get(&row, "anchor")?)?,
             before: sql::get::<Option<String>>(&row, "before")?.map(customer).transpose()?,
@@ -129,13 +128,14 @@ pub(crate) async fn read_pending<C: sql::Connection>(conn: &C) -> Result<(Vec<Id
             cause: cause_of(&sql::get::<String>(&row, "cause")?),
         });
     }
-    Ok((changes, last))
+    Ok((changes, ids))
 }
 
-/// Removes the changes that a batch took along.
-pub(crate) async fn drop_pending(tx: &Tx, last: i64) -> Result<(), Error> {
-    if last > 0 {
-        sql::execute(tx.conn(), "DELETE FROM cdp_identity_pending WHERE id <= $1", [last.into()]).await?;
+/// Removes the changes that a batch took along, by their ids: one that committed later may have a lower id than one of them.
+pub(crate) async fn drop_pending(tx: &Tx, ids: &[i64]) -> Result<(), Error> {
+    if !ids.is_empty() {
+        let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, ids.iter().copied());
+        sql::execute(tx.conn(), &format!("DELETE FROM cdp_identity_pending WHERE id {one_of}"), [value]).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::batch_sql::{position, set_position};
 use crate::collect::sender::{Sender, Spelling};
 use crate::inbox::block::{self, Entry, Part};
 use futures::FutureExt;
-use heyuan_contract::Timestamp;
+use heyuan_contract::{OrgUnitId, Timestamp};
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::wake::Topic;
@@ -54,21 +54,26 @@ async fn number_blocks(tx: &Tx) -> Result<u64, Error> {
     Ok(u64::try_from(rows.len()).unwrap_or(0))
 }
 
-/// Puts events of this process itself into the inbox, in the transaction of their cause. They are native, and may name anchors.
-pub(crate) async fn append(
-    tx: &Tx,
-    kernel: &Kernel,
-    source: &str,
-    unit: Option<heyuan_contract::OrgUnitId>,
-    events: Vec<(String, serde_json::Value)>,
-) -> Result<(), Error> {
+/// An event of this process itself.
+#[derive(Debug)]
+pub(crate) struct OwnEvent {
+    pub message_id: String,
+    pub unit: Option<OrgUnitId>,
+    pub event: serde_json::Value,
+}
+
+/// Puts events of this process itself into the inbox as one block, in the transaction of their cause. They are native, and may name
+/// anchors.
+pub(crate) async fn append(tx: &Tx, kernel: &Kernel, source: &str, events: &[OwnEvent]) -> Result<(), Error> {
     let arrived_at = Timestamp::clamped(heyuan_kernel::time::now_ms());
-    let sender = Sender { key: source.to_owned(), unit, import: true, spelling: Spelling::Internal, arrived_at, sent_at: None };
-    let entries: Vec<Entry> =
-        events.into_iter().map(|(message_id, event)| Entry { path_kind: None, message_id, raw: event.to_string() }).collect();
-    let count = i64::try_from(entries.len()).unwrap_or(0);
-    let payload = block::seal(kernel.keys.inbox(), &[Part { sender: Arc::new(sender), entries }])?;
-    write(tx, count, arrived_at, Vec::new(), payload).await
+    let entry = |own: &OwnEvent| Entry { path_kind: None, message_id: own.message_id.clone(), raw: own.event.to_string() };
+    let parts = events.chunk_by(|one, next| one.unit == next.unit).map(|list| {
+        let (key, unit) = (source.to_owned(), list[0].unit.clone());
+        let sender = Sender { key, unit, import: true, spelling: Spelling::Internal, arrived_at, sent_at: None };
+        Part { sender: Arc::new(sender), entries: list.iter().map(entry).collect() }
+    });
+    let payload = block::seal(kernel.keys.inbox(), &parts.collect::<Vec<_>>())?;
+    write(tx, i64::try_from(events.len()).unwrap_or(0), arrived_at, Vec::new(), payload).await
 }
 
 /// Blocks that the pipeline has not read, and other work for its next batch.

@@ -31,6 +31,7 @@ use sea_orm::DbBackend;
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The position up to which events are known.
@@ -39,16 +40,20 @@ pub(crate) const PROCESSED: &str = "processed";
 const IDENTIFIED: &str = "identified";
 /// How many customers were erased so far; the row is always there.
 pub(crate) const ERASURES: &str = "erasures";
-/// Events identified in one transaction.
-const PORTION_EVENTS: usize = 500;
+/// Events identified in one transaction: the more the fewer commits, the fewer the seldomer an observation comes between.
+const PORTION_EVENTS: std::ops::RangeInclusive<usize> = 125..=2_000;
+/// By how much portions grow again.
+const PORTION_STEP: usize = 125;
+/// How often a portion is tried, each time half as large, before the step gives up.
+const PORTION_TRIES_MAX: u32 = 16;
 /// A batch takes no further block once it holds this many events.
-const BATCH_EVENTS: i64 = 2_000;
+const BATCH_EVENTS: i64 = 4_000;
 /// How soon blocks that other processes wrote are seen.
 const OTHERS_SEEN_WITHIN: Duration = Duration::from_millis(500);
 /// How long a batch waits for more to come with it.
 const GATHERED_WITHIN: Duration = Duration::from_millis(20);
 /// Blocks looked at for one batch.
-const BATCH_BLOCKS: i64 = 256;
+const BATCH_BLOCKS: i64 = 2_000;
 
 /// The processor's task between the inbox and what is known.
 pub(crate) struct Pipeline {
@@ -57,6 +62,8 @@ pub(crate) struct Pipeline {
     pub rules: Arc<Rules>,
     pub settings: Arc<Collect>,
     pub knowing: Vec<Arc<dyn Knowing>>,
+    /// How many events the next portion takes.
+    pub portion: AtomicUsize,
 }
 
 /// A batch with everything that is decided and made before its transaction.
@@ -68,7 +75,7 @@ struct Ready {
     blocks: Vec<i64>,
     known: Vec<u8>,
     before: i64,
-    pending: i64,
+    pending: Vec<i64>,
     erasures: i64,
     now: Timestamp,
 }
@@ -197,10 +204,23 @@ impl Pipeline {
         if !known.is_empty() {
             identified.take_in(&Plan::look_up(reader, &self.kernel, known).await?);
         }
-        for (portion, places) in new.chunks(PORTION_EVENTS).zip(places[known.len()..].chunks(PORTION_EVENTS)) {
-            let to = places.last().copied().unwrap_or(done);
-            identified.take_in(&*self.kernel.db.settle(|| self.identify_portion(fence, done, to, portion)).await?);
-            done = to;
+        let (mut rest, mut places, mut tries) = (new, &places[known.len()..], 0);
+        while !rest.is_empty() {
+            let size = self.portion.load(Ordering::Relaxed).clamp(*PORTION_EVENTS.start(), *PORTION_EVENTS.end());
+            let (portion, after) = rest.split_at(size.min(rest.len()));
+            let to = places[portion.len() - 1];
+            match self.identify_portion(fence, done, to, portion).await {
+                Ok(plan) => {
+                    identified.take_in(&plan);
+                    self.portion.store(size + PORTION_STEP, Ordering::Relaxed);
+                    (rest, places, done, tries) = (after, &places[portion.len()..], to, 0);
+                }
+                Err(Error::Stale(_)) if tries < PORTION_TRIES_MAX => {
+                    self.portion.store(portion.len() / 2, Ordering::Relaxed);
+                    tries += 1;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(identified)
     }
@@ -257,7 +277,7 @@ impl Pipeline {
             blocks: read.ids,
             known,
             before,
-            pending: 0,
+            pending: Vec::new(),
             erasures: 0,
             now: self.kernel.clock.now(),
         })
@@ -313,7 +333,7 @@ impl Ready {
                 tx.emit(event.anchor.as_str(), &touched).await?;
             }
         }
-        change::drop_pending(tx, self.pending).await?;
+        change::drop_pending(tx, &self.pending).await?;
         faults::add(tx, &self.counts, self.now).await?;
         let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, self.blocks.iter().copied());
         sql::execute(tx.conn(), &format!("DELETE FROM cdp_inbox_block WHERE id {one_of}"), [value]).await?;

@@ -19,7 +19,7 @@ fn identify(id: &str, at: &str) -> Value {
 /// Every column of every table as text, so that a value can't hide.
 async fn everything(ground: &Ground) -> String {
     let reader = ground.kernel.db.reader();
-    let postgres = heyuan_kernel::sql::Connection::backend(reader) == DbBackend::Postgres;
+    let postgres = ground.kernel.db.backend() == DbBackend::Postgres;
     let tables = if postgres {
         "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'"
     } else {
