@@ -77,7 +77,7 @@ fn use_services(story: &mut Story<'_>, facts: &Facts, person: &mut Person, commu
     if !story.chance.chance(820) {
         return Ok(());
     }
-    let mean = 2_000 + story.chance.below(6_000);
+    let mean = 1_500 + story.chance.below(4_500);
     for _ in 0..story.chance.count(story.calendar.scaled(mean)) {
         let day = story.calendar.day(&mut story.chance, Rhythm::Even, person.active_from, story.calendar.days);
         let at = story.calendar.moment(&mut story.chance, Rhythm::Even, day);
@@ -155,7 +155,7 @@ fn work(story: &mut Story<'_>, facts: &Facts, person: &mut Person, tower: &'stat
 
 /// The group's own app, opened for its own sake.
 fn look_in(story: &mut Story<'_>, facts: &Facts, person: &mut Person, city: &'static str) -> Result<(), Error> {
-    for _ in 0..story.chance.count(story.calendar.scaled(6_000)) {
+    for _ in 0..story.chance.count(story.calendar.scaled(4_500)) {
         let day = story.calendar.day(&mut story.chance, Rhythm::Even, person.active_from, story.calendar.days);
         let at = story.calendar.moment(&mut story.chance, Rhythm::Even, day);
         let (mut session, _) = open(story, person, App::Native, city, "/", at, None)?;

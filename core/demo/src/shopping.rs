@@ -20,7 +20,7 @@ pub(crate) fn shop(story: &mut Story<'_>, household: &mut Household) -> Result<(
         if !story.chance.chance(760) {
             continue;
         }
-        let fondness = 2_000 + story.chance.below(9_000);
+        let fondness = 1_800 + story.chance.below(6_400);
         let active = u64::from(story.calendar.days - person.active_from.min(story.calendar.days));
         let visits = story.chance.count(story.calendar.scaled(fondness) * active / u64::from(story.calendar.days));
         for _ in 0..visits {

@@ -101,7 +101,7 @@ fn the_bytes_are_those_of_every_machine() {
     let folder = tempfile::tempdir().unwrap();
     generate(&Config { customers: 200, days: 50, seed: 42, ..Config::default() }, folder.path()).unwrap();
     let all: String = digests(folder.path()).into_iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
-    assert_eq!(hex::encode(sha2::Sha256::digest(all)), "e1f241984d28a4cdcd7bc875f4422cf4037553c712c76b84ae496d5a9b4df633");
+    assert_eq!(hex::encode(sha2::Sha256::digest(all)), "3ff9d42dbfe4a910cc51b7c5df81ddc34e2a8a683a4475e1959a3d2baabe8d64");
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn counts_are_those_of_the_files_and_within_bounds() {
     }
     assert_eq!(summary.purchases + summary.refunds + summary.transactions_resent, summary.transactions);
     // A fifth of the default group, which may have a million events at most.
-    assert!((120_000..190_000).contains(&summary.events), "{summary:?}");
-    assert!((12_000..40_000).contains(&summary.transactions), "{summary:?}");
+    assert!((65_000..130_000).contains(&summary.events), "{summary:?}");
+    assert!((4_000..20_000).contains(&summary.transactions), "{summary:?}");
     assert!(summary.contracts >= 10 && summary.cancellations >= 2, "{summary:?}");
     assert!(summary.leads > summary.visits && summary.visits > summary.subscriptions && summary.subscriptions > summary.contracts);
     let manifest: Value = serde_json::from_str(&group().text("manifest.json")).unwrap();
@@ -290,7 +290,7 @@ fn refunds_belong_to_purchases_and_never_exceed_them() {
         partly += usize::from(*amount < paid);
     }
     assert_eq!(repeated, group().summary.transactions_resent);
-    assert!(early >= 10 && partly >= 100 && partly < refunds.len(), "{early} early, {partly} partial of {}", refunds.len());
+    assert!(early >= 3 && partly >= 30 && partly < refunds.len(), "{early} early, {partly} partial of {}", refunds.len());
 }
 
 /// Each click that an event shows is billed: plan, creative and day of the report have at least as many.

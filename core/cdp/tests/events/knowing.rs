@@ -73,7 +73,7 @@ async fn position_identity_and_effects_commit_together() {
         assert_eq!(ground.count("SELECT position AS n FROM cdp_position WHERE name = 'counted'").await, 120);
         assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_inbox_block").await, 0);
         assert_eq!(ground.count("SELECT COUNT(*) AS n FROM cdp_node").await, 15);
-        assert_eq!(ground.count(sightings).await, 122);
+        assert_eq!(ground.count(sightings).await, 121);
         let last = room.seen.lock().ok().and_then(|seen| seen.iter().rfind(|batch| !batch.events.is_empty()).cloned()).expect("a batch");
         // The phone, the device and its user, as the other wing's observation left them.
         assert_eq!(last.identity.iter().filter(|change| change.after == customer).count(), 3);
