@@ -2,11 +2,13 @@
 
 use super::Know;
 use super::evaluate::value_of;
+use super::knowing::anchors_of;
 use super::memory::read_standings;
 use super::standing::{Standing, cause_text};
 use super::value::Value;
+use crate::batch_sql::{in_texts, list};
 use crate::identity::resolve::{customer_of_root, root_of_customer};
-use heyuan_contract::{AnchorId, CustomerId, Timestamp};
+use heyuan_contract::{AnchorId, CustomerId, OrgUnitId, Timestamp};
 use heyuan_kernel::{Actor, Problem, Reach, Rfc3339, Scope, sql};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -81,7 +83,10 @@ impl Know {
             Some(found) => found,
             None => {
                 let current = self.resolve(customer).await?.ok_or_else(missing)?;
-                self.standing_row(&current).await?.ok_or_else(missing)?
+                match self.standing_row(&current).await? {
+                    Some(found) => found,
+                    None => (current.clone(), self.newcomer(&current).await?.ok_or_else(missing)?),
+                }
             }
         };
         let seen = match actor.reach() {
@@ -97,6 +102,19 @@ impl Know {
     async fn standing_row(&self, customer: &CustomerId) -> Result<Option<(CustomerId, Standing)>, Problem> {
         let found = read_standings(self.db().near(), &[customer]).await?.pop();
         Ok(found.filter(|(_, standing)| !standing.gone))
+    }
+
+    /// Somebody who is identified and whose first events are on their way to here: nothing is known yet. `None` for nobody.
+    async fn newcomer(&self, customer: &CustomerId) -> Result<Option<Standing>, Problem> {
+        let conn = self.db().near();
+        let Some(anchors) = anchors_of(conn, std::slice::from_ref(customer)).await?.remove(customer) else { return Ok(None) };
+        let backend = self.db().backend();
+        let text = format!("SELECT DISTINCT unit FROM cdp_customer_unit WHERE anchor {} ORDER BY unit", in_texts(backend, 1));
+        let rows = sql::all(conn, &text, [list(backend, anchors.iter().map(AnchorId::as_str))]).await?;
+        let unit =
+            |row: &sql::Row| OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(|_| super::internal("a stored unit is not valid"));
+        let units = rows.iter().map(unit).collect::<Result<Vec<OrgUnitId>, Problem>>()?;
+        Ok(Some(Standing { units, as_of_ms: self.now_ms(), ..Standing::default() }))
     }
 
     /// The customer that an id resolves to today.
