@@ -107,6 +107,9 @@ impl Know {
     /// Somebody who is identified and whose first events are on their way to here: nothing is known yet. `None` for nobody.
     async fn newcomer(&self, customer: &CustomerId) -> Result<Option<Standing>, Problem> {
         let conn = self.db().near();
+        if !read_standings(conn, &[customer]).await?.is_empty() {
+            return Ok(None);
+        }
         let Some(anchors) = anchors_of(conn, std::slice::from_ref(customer)).await?.remove(customer) else { return Ok(None) };
         let backend = self.db().backend();
         let text = format!("SELECT DISTINCT unit FROM cdp_customer_unit WHERE anchor {} ORDER BY unit", in_texts(backend, 1));
