@@ -24,3 +24,11 @@ retry() {
   done
   return 1
 }
+
+# Cargo takes a workspace crate for fresh by its time stamps and names its outputs alike in every checkout, so that what another checkout
+# built could pass for ours: whoever comes after another makes all its sources new.
+if [ "$(cat "$HEYUAN_CACHE/checkout" 2>/dev/null)" != "$root" ]; then
+  mkdir -p "$HEYUAN_CACHE"
+  (cd "$root" && git ls-files -z --cached --others --exclude-standard | xargs -0 touch --no-create)
+  printf '%s' "$root" >"$HEYUAN_CACHE/checkout"
+fi
