@@ -8,7 +8,7 @@ use crate::history::{Flush, KnownTail};
 use crate::identity::identifier::Identifier;
 use crate::identity::plan::{Plan, Sighting};
 use crate::identity::resolve::{customer_of_root, root_of_customer};
-use crate::identity::{Rules, change, store};
+use crate::identity::{Rules, store};
 use crate::pipeline::Knowing;
 use crate::pipeline::retention::Retention;
 use crate::pipeline::task::Pipeline;
@@ -202,9 +202,7 @@ impl Cdp {
             .write(name, move |tx| {
                 let (plan, rules, also) = (plan.clone(), rules.clone(), also.clone());
                 async move {
-                    plan.write(tx, &rules).await?;
-                    change::emit(tx, &plan.changes, now).await?;
-                    change::leave_pending(tx, &plan.changes).await?;
+                    plan.write(tx, &rules, now).await?;
                     also(tx).await
                 }
                 .boxed()

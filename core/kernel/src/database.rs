@@ -66,18 +66,12 @@ pub struct Database {
 
 struct Inner {
     reader: DatabaseConnection,
-    near: Near,
+    /// Where short reads go, taken in turn: on PostgreSQL the pool alone.
+    near: Vec<NearConnection>,
+    turn: AtomicUsize,
     writer: Writer,
     wakes: Wakes,
     units: Units,
-}
-
-/// Where short reads go.
-enum Near {
-    /// Connections that are called on the reader's own thread, taken in turn.
-    Direct(Vec<NearConnection>, AtomicUsize),
-    /// The pool.
-    Pool(NearConnection),
 }
 
 enum Writer {
@@ -136,12 +130,12 @@ impl Database {
                     WriteQueue::start(path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB), reader.clone(), wakes.clone(), units.clone())?;
                 let near = || Direct::open(path, &pragmas(SQLITE_READER_CACHE_KIB)).map(|direct| NearConnection::Direct(Arc::new(direct)));
                 let near = (0..SQLITE_READERS_MAX).map(|_| near()).collect::<Result<_, _>>()?;
-                Inner { reader, near: Near::Direct(near, AtomicUsize::new(0)), writer: Writer::Queue(queue), wakes, units }
+                Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Queue(queue), wakes, units }
             }
             Location::Postgres(url) => {
                 let reader = sea_orm::Database::connect(postgres_options(url)).await?;
-                let near = Near::Pool(NearConnection::Pooled(reader.clone()));
-                Inner { reader, near, writer: Writer::Pool, wakes, units }
+                let near = vec![NearConnection::Pooled(reader.clone())];
+                Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool, wakes, units }
             }
         };
         Ok(Database { inner: Arc::new(inner) })
@@ -155,10 +149,8 @@ impl Database {
     /// A connection for reads of few rows, by their keys. SQLite is called on the caller's own thread, which takes microseconds; the way
     /// to a reader's thread and back would take longer than the read.
     pub fn near(&self) -> &NearConnection {
-        match &self.inner.near {
-            Near::Direct(connections, turn) => &connections[turn.fetch_add(1, Ordering::Relaxed) % connections.len()],
-            Near::Pool(pool) => pool,
-        }
+        let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
+        &self.inner.near[turn % self.inner.near.len()]
     }
 
     /// Which database it is.

@@ -65,11 +65,15 @@ impl Direct {
         let mut prepared = connection.prepare_cached(&statement.sql).map_err(query_err)?;
         bind(&mut prepared, statement).map_err(query_err)?;
         let names: Arc<[String]> = prepared.column_names().into_iter().map(str::to_owned).collect();
+        let reads_only = prepared.readonly();
         let mut found = Vec::new();
         let mut rows = prepared.raw_query();
         while let Some(row) = rows.next().map_err(query_err)? {
-            // What a statement writes is written whole, whoever reads its rows.
             if first && !found.is_empty() {
+                // What a statement writes is written whole, whoever reads its rows.
+                if reads_only {
+                    break;
+                }
                 continue;
             }
             let cells = (0..names.len()).map(|place| row.get::<_, Cell>(place));

@@ -1,9 +1,9 @@
 //! Finding a customer and showing it, masked and cut to what the actor may see.
 
 use crate::Error as CdpError;
-use crate::batch_sql::{in_texts, list};
 use crate::cdp::Cdp;
 use crate::customer::Consent;
+use crate::identity::change;
 use crate::identity::identifier::{Identifier, Kind};
 use crate::identity::plan::hash_of;
 use crate::identity::resolve::{customer_of_root, root_of_customer};
@@ -174,18 +174,8 @@ impl Cdp {
 
     /// The units within reach where any of the anchors was seen.
     pub(crate) async fn units_within(&self, actor: &Actor, anchors: &[AnchorId]) -> Result<Vec<OrgUnitId>, Error> {
-        let reader = self.inner.kernel.db.near();
-        let backend = self.inner.kernel.db.backend();
-        let text = format!("SELECT DISTINCT unit FROM cdp_customer_unit WHERE anchor {} ORDER BY unit", in_texts(backend, 1));
-        let rows = sql::all(reader, &text, [list(backend, anchors.iter().map(AnchorId::as_str))]).await?;
-        let mut units = Vec::with_capacity(rows.len());
-        for row in rows {
-            let unit =
-                OrgUnitId::new(sql::get::<String>(&row, "unit")?).map_err(|e| Error::Corrupt { what: "unit", why: e.to_string() })?;
-            if actor.reach().covers(&unit) {
-                units.push(unit);
-            }
-        }
+        let mut units = change::units_of(self.inner.kernel.db.near(), anchors).await?;
+        units.retain(|unit| actor.reach().covers(unit));
         Ok(units)
     }
 

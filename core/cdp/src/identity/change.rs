@@ -1,7 +1,7 @@
 //! What follows from a changed identity: units, the outbox, and the next batch of the pipeline.
 
 use super::store::anchor;
-use crate::batch_sql::insert;
+use crate::batch_sql::{in_texts, insert, list};
 use crate::inbox::sequence::INBOX;
 use crate::pipeline::IdentityChange;
 use heyuan_contract::{AnchorId, Cause, CustomerId, DomainEvent, OrgUnitId, Timestamp};
@@ -20,6 +20,17 @@ pub(crate) async fn put_units(tx: &Tx, units: &BTreeSet<(AnchorId, OrgUnitId)>) 
     Ok(())
 }
 
+/// The units in which any of these identifiers was seen, in order.
+pub(crate) async fn units_of<C: sql::Connection>(conn: &C, anchors: impl IntoIterator<Item = &AnchorId>) -> Result<Vec<OrgUnitId>, Error> {
+    let backend = conn.backend();
+    let text = format!("SELECT DISTINCT unit FROM cdp_customer_unit WHERE anchor {} ORDER BY unit", in_texts(backend, 1));
+    sql::all(conn, &text, [list(backend, anchors.into_iter().map(AnchorId::as_str))]).await?.iter().map(unit).collect()
+}
+
+fn unit(row: &sql::Row) -> Result<OrgUnitId, Error> {
+    OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(|e| Error::Corrupt { what: "unit", why: e.to_string() })
+}
+
 /// Those of the units that are not noted yet.
 pub(crate) async fn unknown_units<C: sql::Connection>(
     conn: &C,
@@ -33,9 +44,7 @@ pub(crate) async fn unknown_units<C: sql::Connection>(
     let text =
         format!("SELECT u.anchor, u.unit FROM {from} CROSS JOIN cdp_customer_unit u WHERE u.anchor = v.node AND u.unit = v.place_of");
     for row in sql::all(conn, &text, values).await? {
-        let unit: String = sql::get(&row, "unit")?;
-        let unit = OrgUnitId::new(unit).map_err(|e| Error::Corrupt { what: "unit", why: e.to_string() })?;
-        units.remove(&(anchor(sql::get(&row, "anchor")?)?, unit));
+        units.remove(&(anchor(sql::get(&row, "anchor")?)?, unit(&row)?));
     }
     Ok(units)
 }

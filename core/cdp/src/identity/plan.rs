@@ -4,13 +4,14 @@
 //! would use. That is enough because an identifier's being shared is judged by its own neighbours alone, and shared identifiers part
 //! components: nothing beyond them can change.
 
+use super::change;
 use super::identifier::{Identifier, Kind};
 use super::resolve::{Edge, Node, Resolution, customer_of_root, resolve};
 use super::rules::Rules;
 use super::sealing::Sealing;
 use super::store::{self, Row, Seen, StoredEdge};
 use crate::pipeline::IdentityChange;
-use heyuan_contract::{AnchorId, Cause, CustomerId, OrgUnitId};
+use heyuan_contract::{AnchorId, Cause, CustomerId, OrgUnitId, Timestamp};
 use heyuan_kernel::{Error, Kernel, Personal, Tx, sql};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -74,7 +75,7 @@ impl Plan {
         plan.match_components(conn, rules, touched, &[]).await?;
         plan.seal_new(kernel, &found);
         plan.sort_by_strength();
-        plan.units = super::change::unknown_units(conn, std::mem::take(&mut plan.units)).await?;
+        plan.units = change::unknown_units(conn, std::mem::take(&mut plan.units)).await?;
         Ok(plan)
     }
 
@@ -423,8 +424,9 @@ impl Plan {
         self.seen = seen;
     }
 
-    /// Writes everything, provided that nothing of what was decided on has changed.
-    pub(crate) async fn write(&self, tx: &Tx, rules: &Rules) -> Result<(), Error> {
+    /// Writes everything, provided that nothing of what was decided on has changed: what is seen, the events of what changes, and the
+    /// changes for the pipeline's next batch.
+    pub(crate) async fn write(&self, tx: &Tx, rules: &Rules, now: Timestamp) -> Result<(), Error> {
         store::check_revisions(tx, &self.expected).await?;
         self.sealing.write(tx).await?;
         let rows: Vec<&Row> = self.dirty.iter().filter_map(|id| self.rows.get(id)).collect();
@@ -432,7 +434,9 @@ impl Plan {
         let later = self.later.iter().filter(|id| !self.dirty.contains(*id)).filter_map(|id| self.rows.get(id));
         store::put_last_seen(tx, later).await?;
         store::put_edges(tx, &self.edges, rules.version).await?;
-        super::change::put_units(tx, &self.units).await
+        change::put_units(tx, &self.units).await?;
+        change::emit(tx, &self.changes, now).await?;
+        change::leave_pending(tx, &self.changes).await
     }
 }
 

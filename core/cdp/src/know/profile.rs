@@ -6,9 +6,9 @@ use super::knowing::anchors_of;
 use super::memory::read_standings;
 use super::standing::{Standing, cause_text};
 use super::value::Value;
-use crate::batch_sql::{in_texts, list};
+use crate::identity::change;
 use crate::identity::resolve::{customer_of_root, root_of_customer};
-use heyuan_contract::{AnchorId, CustomerId, OrgUnitId, Timestamp};
+use heyuan_contract::{AnchorId, CustomerId, Timestamp};
 use heyuan_kernel::{Actor, Problem, Reach, Rfc3339, Scope, sql};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -111,12 +111,7 @@ impl Know {
             return Ok(None);
         }
         let Some(anchors) = anchors_of(conn, std::slice::from_ref(customer)).await?.remove(customer) else { return Ok(None) };
-        let backend = self.db().backend();
-        let text = format!("SELECT DISTINCT unit FROM cdp_customer_unit WHERE anchor {} ORDER BY unit", in_texts(backend, 1));
-        let rows = sql::all(conn, &text, [list(backend, anchors.iter().map(AnchorId::as_str))]).await?;
-        let unit =
-            |row: &sql::Row| OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(|_| super::internal("a stored unit is not valid"));
-        let units = rows.iter().map(unit).collect::<Result<Vec<OrgUnitId>, Problem>>()?;
+        let units = change::units_of(conn, &anchors).await?;
         Ok(Some(Standing { units, as_of_ms: self.now_ms(), ..Standing::default() }))
     }
 

@@ -6,7 +6,7 @@
 //! or by another wing, waits as a row for the next batch.
 
 use super::mapping::{self, Ground, Mapped};
-use super::{Batch, Knowing};
+use super::{Batch, IdentityChange, Knowing};
 use crate::batch_sql::{position, set_position};
 use crate::event::{Known, PropertyValue};
 use crate::event_type::EventTypes;
@@ -40,7 +40,7 @@ pub(crate) const PROCESSED: &str = "processed";
 const IDENTIFIED: &str = "identified";
 /// How many customers were erased so far; the row is always there.
 pub(crate) const ERASURES: &str = "erasures";
-/// Events identified in one transaction: the more the fewer commits, the fewer the seldomer an observation comes between.
+/// Events identified in one transaction. Large portions take few commits; an observation seldom comes between in small ones.
 const PORTION_EVENTS: std::ops::RangeInclusive<usize> = 125..=2_000;
 /// By how much portions grow again.
 const PORTION_STEP: usize = 125;
@@ -87,6 +87,9 @@ struct Identified {
     seen: Vec<Vec<AnchorId>>,
     /// The customers of the anchors that were looked at.
     customers: HashMap<AnchorId, CustomerId>,
+    /// The changes that wait, those of the events' own portions among them, and their ids.
+    changes: Vec<IdentityChange>,
+    pending: Vec<i64>,
 }
 
 impl Identified {
@@ -131,14 +134,11 @@ impl Pipeline {
         let erasures = position(reader, ERASURES).await?;
         let mut read = self.read(before).await?;
         let mut identified = self.identify(fence, before, &mut read).await?;
-        let (changes, pending) = change::read_pending(reader).await?;
-        if read.ids.is_empty() && changes.is_empty() {
+        (identified.changes, identified.pending) = change::read_pending(reader).await?;
+        if read.ids.is_empty() && identified.changes.is_empty() {
             return Ok(false);
         }
-        // Another wing's observation may have come after the portion.
-        identified.customers.extend(changes.iter().map(|change| (change.anchor.clone(), change.after.clone())));
-        let mut ready = self.gather(before, read, identified).await?;
-        (ready.batch.identity, ready.pending, ready.erasures) = (changes, pending, erasures);
+        let mut ready = self.gather(before, erasures, read, identified).await?;
         self.fill_customers(&mut ready.batch).await?;
         for knowing in &self.knowing {
             let prepared = knowing.prepare(&ready.batch).await.map_err(Error::Problem)?;
@@ -241,9 +241,7 @@ impl Pipeline {
                     if position(tx.conn(), IDENTIFIED).await? > done {
                         return Err(Error::Stale("what is identified"));
                     }
-                    plan.write(tx, &rules).await?;
-                    change::emit(tx, &plan.changes, now).await?;
-                    change::leave_pending(tx, &plan.changes).await?;
+                    plan.write(tx, &rules, now).await?;
                     set_position(tx.conn(), IDENTIFIED, to).await
                 }
                 .boxed()
@@ -253,7 +251,10 @@ impl Pipeline {
     }
 
     /// Turns events into known ones.
-    async fn gather(&self, before: i64, read: Read, identified: Identified) -> Result<Ready, Error> {
+    async fn gather(&self, before: i64, erasures: i64, read: Read, identified: Identified) -> Result<Ready, Error> {
+        let mut customers = identified.customers;
+        // Another wing's observation may have come after the portion.
+        customers.extend(identified.changes.iter().map(|change| (change.anchor.clone(), change.after.clone())));
         let mut sealing = Sealing::default();
         let sealers =
             read.mapped.iter().zip(&identified.seen).filter(|(mapped, _)| !mapped.personal.is_empty() || mapped.undeclared.is_some());
@@ -268,7 +269,7 @@ impl Pipeline {
         }
         let packed = tokio::task::spawn_blocking(move || history::pack(&events).map(|bytes| (bytes, events)));
         let (known, events) = packed.await.map_err(|_| Error::Broken("inbox pipeline"))??;
-        let batch = Batch { events, identity: Vec::new(), customers: identified.customers, from: before + 1, to: read.to };
+        let batch = Batch { events, identity: identified.changes, customers, from: before + 1, to: read.to };
         Ok(Ready {
             batch,
             sealing,
@@ -277,8 +278,8 @@ impl Pipeline {
             blocks: read.ids,
             known,
             before,
-            pending: Vec::new(),
-            erasures: 0,
+            pending: identified.pending,
+            erasures,
             now: self.kernel.clock.now(),
         })
     }
