@@ -20,7 +20,7 @@ impl Reaction for Touches {
         "attribution.touches"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         name == "campaign.touched.v1"
     }
 
@@ -78,7 +78,7 @@ impl Reaction for Erasure {
         "attribution.erasure"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         name == "customer.erased.v1"
     }
 

@@ -21,7 +21,7 @@ impl Reaction for Facts {
         "cdp"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         matches!(
             name,
             "member.joined.v1"

@@ -99,28 +99,42 @@ pub async fn last_position(db: &Database) -> Result<i64, Error> {
     read_counter(db.near(), COUNTER).await
 }
 
-/// Up to `limit` events after `position`, in order. An event that this release can't read is an error: nothing is skipped.
+/// What one read found.
+pub struct Batch {
+    /// The position of the last event that was looked at; `None`: there was none.
+    pub last: Option<i64>,
+    /// The wanted ones among them, in order.
+    pub events: Vec<Envelope>,
+}
+
+/// Looks at up to `limit` events after `position`, in order, and reads those whose name is wanted. A wanted event that this release
+/// can't read is an error: nothing is skipped.
 ///
 /// # Errors
 /// [`Error::Database`], [`Error::Corrupt`].
-pub async fn read_after(db: &Database, position: i64, limit: u64) -> Result<Vec<Envelope>, Error> {
+pub async fn read_after(db: &Database, position: i64, limit: u64, wants: impl Fn(&str) -> bool) -> Result<Batch, Error> {
     let rows = sql::all(
         db.near(),
-        "SELECT position, event_key, body, written_at FROM kernel_outbox WHERE position > $1 ORDER BY position LIMIT $2",
+        "SELECT position, event_key, name, body, written_at FROM kernel_outbox WHERE position > $1 ORDER BY position LIMIT $2",
         [position.into(), limit.into()],
     )
     .await?;
-    rows.iter()
-        .map(|row| {
+    let mut batch = Batch { last: None, events: Vec::new() };
+    for row in &rows {
+        let position = sql::get(row, "position")?;
+        batch.last = Some(position);
+        let name: String = sql::get(row, "name")?;
+        if wants(&name) {
             let body: String = sql::get(row, "body")?;
-            Ok(Envelope {
-                position: sql::get(row, "position")?,
+            batch.events.push(Envelope {
+                position,
                 key: sql::get(row, "event_key")?,
                 event: parse(&body)?,
                 written_at: Timestamp::clamped(sql::get(row, "written_at")?),
-            })
-        })
-        .collect()
+            });
+        }
+    }
+    Ok(batch)
 }
 
 pub(crate) fn parse(body: &str) -> Result<DomainEvent, Error> {

@@ -10,13 +10,17 @@ use crate::wake;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Events read ahead for one consumer.
 const BATCH_EVENTS_MAX: u64 = 200;
 /// Tries of one event before it is parked with its key.
 const TRIES_MAX: u32 = 5;
+/// Events that a consumer may pass by in memory before it writes its position: each write is a commit, and most events concern few consumers.
+const PASSED_EVENTS_MAX: i64 = 1_000;
+/// How long a consumer that passes events by keeps the outbox from being swept, at most and about.
+const PASSED_FOR_MAX: Duration = Duration::from_secs(5);
 
 /// How soon events that other processes wrote are numbered.
 const OTHERS_SEEN_WITHIN: Duration = Duration::from_millis(500);
@@ -31,7 +35,7 @@ pub trait Reaction: Send + Sync {
     /// The name under which the position is kept; never renamed.
     fn consumer(&self) -> &'static str;
     /// Whether the event concerns this consumer at all.
-    fn wants(&self, name: &'static str) -> bool;
+    fn wants(&self, name: &str) -> bool;
     /// Reads and decides. Plugins and other waits belong here, not into the answer.
     fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>>;
     /// The same for many events, written by one apply, where what is decided about one depends on no other. `None`: it does, or may.
@@ -50,23 +54,39 @@ pub fn nothing() -> Apply {
 pub struct Pump {
     db: Database,
     reaction: Arc<dyn Reaction>,
+    passed: Mutex<Option<Passed>>,
+}
+
+/// How far a consumer has looked at events of which it wants none, beyond the position that is written.
+#[derive(Clone, Copy)]
+struct Passed {
+    position: i64,
+    since: Instant,
 }
 
 impl Pump {
     /// A pump for a reaction.
     pub fn new(db: Database, reaction: Arc<dyn Reaction>) -> Pump {
-        Pump { db, reaction }
+        Pump { db, reaction, passed: Mutex::new(None) }
     }
 
     async fn pump(&self, fence: &Fence) -> Result<Progress, Problem> {
-        let consumer = self.reaction.consumer();
-        let position = outbox::consumer_position(self.db.near(), consumer).await?;
-        let batch = outbox::read_after(&self.db, position, BATCH_EVENTS_MAX).await?;
-        let Some(last) = batch.last().map(|envelope| envelope.position) else {
-            return Ok(Progress::Idle);
-        };
+        let written = outbox::consumer_position(self.db.near(), self.reaction.consumer()).await?;
+        let passed = self.passed().filter(|passed| passed.position > written);
+        let position = passed.map_or(written, |passed| passed.position);
+        let batch = outbox::read_after(&self.db, position, BATCH_EVENTS_MAX, |name| self.reaction.wants(name)).await?;
+        let last = batch.last.unwrap_or(position);
+        if batch.events.is_empty() {
+            let since = passed.map_or_else(Instant::now, |passed| passed.since);
+            if last - written >= PASSED_EVENTS_MAX || (last > written && since.elapsed() >= PASSED_FOR_MAX) {
+                self.apply(fence, Arc::new(Vec::new()), last).await?;
+            } else {
+                self.pass(Some(Passed { position: last, since }));
+            }
+            return Ok(if batch.last.is_some() { Progress::Busy } else { Progress::Idle });
+        }
         let mut parked = self.parked_keys().await?;
-        let batch: Vec<Envelope> = batch.into_iter().filter(|envelope| self.reaction.wants(envelope.event.name())).collect();
+        let batch = batch.events;
         if self.all_at_once(fence, &batch, &parked, last).await? {
             return Ok(Progress::Busy);
         }
@@ -98,6 +118,14 @@ impl Pump {
         }
         self.flush(fence, &mut together, &mut parked, last).await?;
         Ok(Progress::Busy)
+    }
+
+    fn passed(&self) -> Option<Passed> {
+        *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pass(&self, passed: Option<Passed>) {
+        *self.passed.lock().unwrap_or_else(PoisonError::into_inner) = passed;
     }
 
     /// Applies a batch by one apply, where the reaction can; what fails together is tried apart.
@@ -332,6 +360,10 @@ impl Task for Pump {
     fn waits(&self) -> Waits {
         // The sequencer runs in the same process, so nothing new is missed; the time is for what was given up by an earlier term.
         Waits::topics(&[wake::NUMBERED], Duration::from_secs(10))
+    }
+
+    fn begin_term(&self) {
+        self.pass(None);
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

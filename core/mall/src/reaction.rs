@@ -25,7 +25,7 @@ impl Reaction for Grants {
         "mall"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         name == "voucher.granted.v1"
     }
 

@@ -28,7 +28,7 @@ impl Reaction for Orders {
         "membership orders"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         matches!(name, "order.paid.v1" | "order.refunded.v1")
     }
 
@@ -100,7 +100,7 @@ impl Reaction for Erasures {
         "membership erasures"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         name == "customer.erased.v1"
     }
 

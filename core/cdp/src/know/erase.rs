@@ -18,7 +18,7 @@ impl Reaction for Erasure {
         "cdp know erasure"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         name == "customer.erased.v1"
     }
 

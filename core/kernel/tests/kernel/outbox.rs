@@ -7,7 +7,7 @@ use heyuan_contract::DomainEvent;
 use heyuan_harness::{TestDatabase, for_both_databases};
 use heyuan_kernel::lease::{self, Fence};
 use heyuan_kernel::outbox::{self, Envelope};
-use heyuan_kernel::processor::Task;
+use heyuan_kernel::processor::{Progress, Task};
 use heyuan_kernel::pump::{Apply, Pump, Reaction};
 use heyuan_kernel::{Database, Error, Kernel, Problem, sql};
 use sea_orm::TransactionTrait;
@@ -25,7 +25,7 @@ impl Reaction for Marker {
         "test marker"
     }
 
-    fn wants(&self, name: &'static str) -> bool {
+    fn wants(&self, name: &str) -> bool {
         name == "segment.redefined.v1"
     }
 
@@ -87,6 +87,40 @@ async fn consumers_see_every_event_once_and_bad_ones_are_parked_with_their_key()
 }
 
 #[tokio::test]
+async fn events_that_a_consumer_does_not_want_cost_it_no_commit_each() {
+    for_both_databases(async |database| {
+        let kernel = open(&database).await;
+        let fence = fence(&kernel).await;
+        let pump = Pump::new(kernel.db.clone(), Arc::new(Marker::default()));
+        let step = async || {
+            while outbox::sequence(&kernel.db, &fence).await.expect("rows are numbered") > 0 {}
+            while pump.step(&fence).await.expect("the batch is applied") == Progress::Busy {}
+            outbox::consumer_position(kernel.db.reader(), "test marker").await.expect("read")
+        };
+        emit(&kernel.db, "k", other_event()).await;
+        assert_eq!(step().await, 0, "one that nobody wants is passed by in memory");
+        emit(&kernel.db, "k", event(1)).await;
+        assert_eq!(step().await, 2, "a wanted one takes the position along");
+        assert_eq!(seen(&kernel.db).await, ["001"]);
+        let flood = kernel.db.write("test flood", |tx| {
+            async move {
+                for _ in 0..1_000 {
+                    tx.emit("k", &other_event()).await?;
+                }
+                Ok::<_, Error>(())
+            }
+            .boxed()
+        });
+        flood.await.expect("the events are written");
+        assert_eq!(step().await, 1_002, "many that nobody wants are written once, so that they can be swept");
+        pump.begin_term();
+        assert_eq!(step().await, 1_002);
+        assert_eq!(seen(&kernel.db).await, ["001"], "nothing is applied twice");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_reader_never_passes_a_row_that_can_still_commit() {
     let database = TestDatabase::postgres().await;
     let kernel = open(&database).await;
@@ -98,11 +132,11 @@ async fn a_reader_never_passes_a_row_that_can_still_commit() {
     sql::execute(&open_transaction, text, [event(1).name().into(), body.into()]).await.expect("the older row is written");
     emit(&kernel.db, "k", event(2)).await;
     outbox::sequence(&kernel.db, &fence).await.expect("rows are numbered");
-    let first = outbox::read_after(&kernel.db, 0, 10).await.expect("read");
+    let first = outbox::read_after(&kernel.db, 0, 10, |_| true).await.expect("read").events;
     assert_eq!(first.iter().map(|envelope| (envelope.position, envelope.event.clone())).collect::<Vec<_>>(), [(1, event(2))]);
     open_transaction.commit().await.expect("the older row commits");
     outbox::sequence(&kernel.db, &fence).await.expect("rows are numbered");
-    let second = outbox::read_after(&kernel.db, 1, 10).await.expect("read");
+    let second = outbox::read_after(&kernel.db, 1, 10, |_| true).await.expect("read").events;
     assert_eq!(second.iter().map(|envelope| (envelope.position, envelope.event.clone())).collect::<Vec<_>>(), [(2, event(1))]);
 }
 

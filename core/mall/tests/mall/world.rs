@@ -160,7 +160,7 @@ impl World {
     pub(crate) async fn told(&self) -> Vec<Envelope> {
         let fence = self.fence().await;
         while outbox::sequence(&self.kernel.db, &fence).await.expect("the outbox is numbered") > 0 {}
-        outbox::read_after(&self.kernel.db, 0, 10_000).await.expect("the outbox is read")
+        outbox::read_after(&self.kernel.db, 0, 10_000, |_| true).await.expect("the outbox is read").events
     }
 
     pub(crate) async fn told_of(&self, name: &str) -> usize {
