@@ -2,13 +2,13 @@
 
 use crate::credit::Step;
 use crate::error::{Error, corrupt};
-use crate::filter::Filter;
 use crate::leads::stage;
 use crate::report::{Basis, FullChain, GroupBy, ReportQuery};
 use crate::tally::{DIRECT, Numbers, Outcome, Paths, Tally, channel, credit_lead, give_whole};
 use crate::tasks::TOUCH_DAYS;
 use crate::wing::Attribution;
 use heyuan_contract::{AnchorId, LeadStage, Timestamp, Touch};
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::{Actor, Problem, Scope, sql};
 use sea_orm::Value;
 use std::collections::{HashMap, HashSet};
@@ -114,7 +114,8 @@ impl Attribution {
         let mut leads: Vec<LeadFact> = Vec::new();
         let mut after = String::new();
         loop {
-            let filter = Filter::new().and("id", ">", after.as_str()).within("unit", actor.reach()).and("submitted_at", "<", span.until);
+            let filter =
+                Filter::everything().and("id", ">", after.as_str()).within("unit", actor.reach()).and("submitted_at", "<", span.until);
             let filter = match query.basis {
                 Basis::Cohort => filter.and("submitted_at", ">=", span.from),
                 Basis::Event => filter.and_text(
@@ -185,7 +186,7 @@ impl Attribution {
             GroupBy::Unit => ("unit AS row_key, '' AS label", "unit"),
             GroupBy::Day => ("day AS row_key, '' AS label", "day"),
         };
-        let filter = Filter::new().and("day", ">=", query.from.to_string()).and("day", "<=", query.to.to_string());
+        let filter = Filter::everything().and("day", ">=", query.from.to_string()).and("day", "<=", query.to.to_string());
         let (text, values) = filter.within("unit", actor.reach()).text();
         let text = format!("SELECT {columns}, CAST(SUM(amount) AS BIGINT) AS fen FROM attribution_spend {text} GROUP BY {group}");
         for row in sql::all(self.kernel.db.reader(), &text, values).await? {

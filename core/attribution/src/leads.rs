@@ -1,10 +1,10 @@
 //! Leads and the stages that they reach; a phone number passes through to the vault and only the anchor stays.
 
 use crate::error::{Error, corrupt};
-use crate::filter::Filter;
 use crate::wing::Attribution;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Fen, LeadId, LeadStage, OrgUnitId, Timestamp, Touch};
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
 use sea_orm::{DbBackend, Value};
@@ -203,7 +203,8 @@ impl Attribution {
     /// `forbidden`.
     pub async fn leads(&self, actor: &Actor, list: LeadList, after: Option<String>, limit: u64) -> Result<Vec<Lead>, Error> {
         actor.require_any(&[Scope::App, Scope::Admin, Scope::Import])?;
-        let filter = Filter::new().and_if("unit", "=", list.unit.map(String::from)).and_if("stage", "=", list.stage.map(LeadStage::as_str));
+        let filter =
+            Filter::everything().and_if("unit", "=", list.unit.map(String::from)).and_if("stage", "=", list.stage.map(LeadStage::as_str));
         let (text, values) = filter.and_if("id", ">", after).within("unit", actor.reach()).page(LEAD, "id", limit);
         let conn = self.kernel.db.near();
         let mut leads = Vec::new();

@@ -8,7 +8,6 @@
 
 mod credit;
 mod error;
-mod filter;
 mod full_chain;
 mod http;
 mod leads;

@@ -14,6 +14,7 @@ pub mod chain;
 pub mod config;
 pub mod database;
 pub mod error;
+pub mod filter;
 pub mod guard;
 pub mod http;
 pub mod idempotency;

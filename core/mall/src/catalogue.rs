@@ -1,10 +1,10 @@
 //! Merchants, their products, and the stock of each.
 
 use crate::error::{Error, check_amount, corrupt};
-use crate::filter::Filter;
 use crate::mall::Mall;
 use futures::FutureExt;
 use heyuan_contract::{Fen, Line, MerchantId, OrgUnitId, ProductId, Ratio};
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, sql};
 use serde::Serialize;
@@ -203,7 +203,7 @@ impl Mall {
     /// `forbidden`.
     pub async fn merchants(&self, actor: &Actor, after: Option<String>, limit: u64) -> Result<Vec<Merchant>, Error> {
         Mall::require_shopper(actor)?;
-        let filter = Filter::new().and_if("id", ">", after).within("unit", actor.reach());
+        let filter = Filter::everything().and_if("id", ">", after).within("unit", actor.reach());
         let (text, values) = filter.page(MERCHANT, "id", limit);
         sql::all(self.kernel.db.reader(), &text, values).await?.iter().map(read_merchant).collect()
     }
@@ -275,7 +275,7 @@ impl Mall {
         limit: u64,
     ) -> Result<Vec<Product>, Error> {
         Mall::require_shopper(actor)?;
-        let filter = Filter::new().and_if("merchant", "=", merchant.map(String::from)).and_if("id", ">", after);
+        let filter = Filter::everything().and_if("merchant", "=", merchant.map(String::from)).and_if("id", ">", after);
         let (text, values) = filter.within("unit", actor.reach()).page(PRODUCT, "id", limit);
         sql::all(self.kernel.db.reader(), &text, values).await?.iter().map(read_product).collect()
     }

@@ -9,7 +9,6 @@
 mod catalogue;
 
 mod error;
-mod filter;
 mod gateway;
 mod http;
 mod mall;

@@ -2,12 +2,12 @@
 
 use crate::catalogue::{ProductKind, read_line, read_product, read_rate};
 use crate::error::{Error, corrupt};
-use crate::filter::Filter;
 use crate::mall::Mall;
 use crate::proration::prorate;
 use crate::records::{self, ORDER, Order, OrderPart, Payment};
 use futures::FutureExt;
 use heyuan_contract::{Fen, MemberId, MerchantId, MoneyError, OrderId, ProductId, Timestamp};
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
 use sea_orm::Value;
@@ -266,7 +266,7 @@ impl Mall {
             }
             (None, named) => named,
         };
-        let filter = Filter::new().and_if("member", "=", member.map(String::from));
+        let filter = Filter::everything().and_if("member", "=", member.map(String::from));
         let filter = filter.and_if("merchant", "=", list.merchant.map(String::from)).and_if("id", ">", after);
         let (text, values) = filter.within("unit", actor.reach()).page(ORDER, "id", limit);
         let conn = self.kernel.db.near();

@@ -79,7 +79,7 @@ impl Mall {
     pub async fn refunds(&self, actor: &Actor, order: &OrderId, after: Option<String>, limit: u64) -> Result<Vec<Refund>, Error> {
         self.order(actor, order).await?;
         let conn = self.kernel.db.near();
-        let filter = crate::filter::Filter::new().and("order_id", "=", order.as_str()).and_if("id", ">", after);
+        let filter = heyuan_kernel::filter::Filter::everything().and("order_id", "=", order.as_str()).and_if("id", ">", after);
         let (text, values) = filter.page("SELECT id, digest FROM mall_refund", "id", limit);
         let mut refunds = Vec::new();
         for row in sql::all(conn, &text, values).await? {

@@ -2,11 +2,11 @@
 
 use crate::catalogue::{ProductKind, VOUCHER_DAYS_DEFAULT, check_text, read_product};
 use crate::error::{Error, corrupt};
-use crate::filter::Filter;
 use crate::mall::Mall;
 use crate::records::{Order, id, time, time_if};
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, MemberId, MerchantId, OrderId, OrgUnitId, ProductId, Timestamp, VoucherId};
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::secret::Key;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
@@ -74,7 +74,7 @@ impl Mall {
         if !actor.has(Scope::Admin) {
             actor.require_for_member(Scope::App, member)?;
         }
-        let filter = Filter::new().and("member", "=", member.as_str()).and_if("id", ">", after).within("unit", actor.reach());
+        let filter = Filter::everything().and("member", "=", member.as_str()).and_if("id", ">", after).within("unit", actor.reach());
         let (text, values) = filter.page(VOUCHER, "id", limit);
         let whole = actor.as_member().is_some() || actor.has(Scope::App);
         let rows = sql::all(self.kernel.db.reader(), &text, values).await?;
