@@ -1,10 +1,8 @@
 //! Who is who against the truth: a generated group is loaded through the public API, and its customers are read back by identifier.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 
-use heyuan_harness::{Tenant, TestDatabase, TrueIdentifier, Truth, cache_dir, concurrently, heyuan_binary};
-use serde_json::json;
+use heyuan_harness::{Tenant, TestDatabase, Truth, cache_dir, heyuan_binary};
 
 use crate::report::{Bar, Row};
 
@@ -25,7 +23,7 @@ pub(crate) async fn rows() -> Vec<Row> {
     let mut load = tenant.command(&["demo", "load", "--url", &tenant.url(), "--from", from, "--plugins", plugins]);
     tokio::task::spawn_blocking(move || run(&mut load)).await.expect("the load was waited for");
     let truth = Truth::read(&folder);
-    let found = met(&tenant, &truth).await;
+    let found = truth.met(&tenant.caller("app"), AT_ONCE).await;
     let (ours, plain) = (truth.judge(&found), truth.judge(&truth.union_find()));
     let method = format!(
         "{customers} customers, 180 days, seed {seed}, SQLite: all pairs of the {} identifiers met; same person = one owns both",
@@ -41,19 +39,6 @@ pub(crate) async fn rows() -> Vec<Row> {
         Row::new("identity: the same by plain union-find", count(plain.beyond_household), "customers", Bar::None, &method),
         row("identity: largest customer", count(ours.largest), "identifiers", Bar::None, count(plain.largest)),
     ]
-}
-
-async fn met(tenant: &Tenant, truth: &Truth) -> BTreeMap<TrueIdentifier, String> {
-    let (app, known) = (tenant.caller("app"), truth.identifiers().collect::<Vec<_>>());
-    let answers = concurrently(known.len(), AT_ONCE, |place| {
-        let (app, one) = (app.clone(), known[place]);
-        async move {
-            let answer = app.post("/v1/customers:search", &json!({ "type": one.kind, "value": one.value, "app": one.app })).await;
-            (answer.status != 404).then(|| answer.expect(200)["id"].as_str().expect("a customer has an id").to_owned())
-        }
-    })
-    .await;
-    known.into_iter().zip(answers).filter_map(|(one, customer)| Some((one.clone(), customer?))).collect()
 }
 
 fn run(command: &mut Command) {

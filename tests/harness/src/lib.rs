@@ -7,22 +7,26 @@
 mod answer;
 mod database;
 mod disk;
+mod gateway;
 mod load;
 mod postgres;
 mod process;
 mod proxy;
 mod sdk;
+mod stored;
 mod tenant;
 mod truth;
 mod wait;
 
 pub use answer::{Answer, Caller};
 pub use database::{TestDatabase, for_both_databases};
+pub use gateway::Gateway;
 pub use load::concurrently;
 pub use postgres::Postgres;
 pub use process::{cache_dir, heyuan_binary, workspace_root};
 pub use proxy::{Fault, Proxy};
 pub use sdk::{node, python, python_tool};
+pub use stored::StoredValue;
 pub use tenant::{Tenant, TenantOptions};
 pub use truth::{Agreement, TrueIdentifier, Truth};
 pub use wait::until;

@@ -211,7 +211,7 @@ fn initialise(bin: &Path, folder: &Path, drop_root: &[String]) {
     file.and_then(|mut file| file.write_all(SETTINGS.as_bytes())).expect("the configuration is writable");
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("a bound socket has an address").port()
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::{Caller, concurrently};
 
 /// An identifier as the group's apps send it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +69,21 @@ impl Truth {
     /// Every identifier, also those that no file shows.
     pub fn identifiers(&self) -> impl Iterator<Item = &TrueIdentifier> {
         self.owners.keys()
+    }
+
+    /// Asks a tenant for each identifier, `at_once` on the wire, and answers which customer each one is; what no app or till ever
+    /// delivered is unknown to the tenant and left out.
+    pub async fn met(&self, app: &Caller, at_once: usize) -> BTreeMap<TrueIdentifier, String> {
+        let known: Vec<_> = self.identifiers().collect();
+        let answers = concurrently(known.len(), at_once, |place| {
+            let (app, one) = (app.clone(), known[place]);
+            async move {
+                let answer = app.post("/v1/customers:search", &json!({ "type": one.kind, "value": one.value, "app": one.app })).await;
+                (answer.status != 404).then(|| answer.expect(200)["id"].as_str().expect("a customer has an id").to_owned())
+            }
+        })
+        .await;
+        known.into_iter().zip(answers).filter_map(|(one, customer)| Some((one.clone(), customer?))).collect()
     }
 
     /// Judges customers, given by a name for each identifier that the tenant met.

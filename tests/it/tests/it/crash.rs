@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use heyuan_harness::{Answer, Caller, Postgres, Tenant, TenantOptions, TestDatabase, for_both_databases, until};
+use heyuan_harness::{Answer, Caller, Gateway, Postgres, Tenant, TenantOptions, TestDatabase, for_both_databases, until};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::history::{holds_once, stored};
+use crate::shop::Shop;
 
 const KILLS: usize = 12;
 const SENDERS: usize = 6;
@@ -18,6 +19,12 @@ pub(crate) const EVENTS_A_REQUEST: usize = 10;
 
 /// Requests that are acknowledged before a kill, so that it comes at full load and each time at another moment.
 const ACKNOWLEDGED_MIN: usize = 20;
+/// Of these at least so many are sales, orders and redemptions.
+const SHOP_MIN: usize = 6;
+/// Vouchers that may be redeemed in a round.
+const VOUCHERS_A_ROUND: usize = 25;
+/// Of one order.
+const VOUCHERS_AN_ORDER: usize = 150;
 
 pub(crate) fn batch(prefix: &str) -> (Vec<String>, Value) {
     let ids: Vec<_> = (0..EVENTS_A_REQUEST).map(|number| format!("{prefix}-{number}")).collect();
@@ -52,28 +59,51 @@ pub(crate) async fn send_until_the_end(app: Caller, prefix: String, acknowledged
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_under_load_every_acknowledged_event_is_there_once() {
+async fn killed_under_load_everything_acknowledged_is_there_once() {
     for_both_databases(async |database| {
-        let mut tenant = Tenant::start(&database).await;
+        let mut gateway = Gateway::somewhere();
+        let options = TenantOptions { environment: gateway.environment(), ..TenantOptions::default() };
+        let mut tenant = Tenant::start_with(&database, options).await;
+        gateway.open(&tenant).await;
         let (app, admin) = (tenant.caller("ingest"), tenant.caller("admin"));
-        let mut acknowledged = BTreeSet::new();
+        let mut shop = Shop::open(&tenant).await;
+        let mut codes = BTreeSet::new();
+        while codes.len() < KILLS * VOUCHERS_A_ROUND {
+            codes.extend(shop.buy_vouchers(VOUCHERS_AN_ORDER).await);
+        }
+        let codes: Vec<_> = codes.into_iter().collect();
+        let (mut acknowledged, mut asked) = (BTreeSet::new(), Vec::new());
         for round in 0..KILLS {
-            let answered = Arc::new(AtomicUsize::new(0));
-            let mut senders = JoinSet::new();
+            let (answered, answered_shop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (mut senders, mut counters) = (JoinSet::new(), JoinSet::new());
             for sender in 0..SENDERS {
                 senders.spawn(send_until_the_end(app.clone(), format!("crash-{round}-{sender}"), answered.clone()));
             }
+            let (sales, orders, redemptions) = (shop.clone(), shop.clone(), shop.clone());
+            let sales = (0..).map(move |number| sales.sale(format!("crash-sale-{round}-{number}")));
+            let orders = (0..).map(move |number| orders.order(format!("crash-order-{round}-{number}")));
+            let redemptions =
+                codes[round * VOUCHERS_A_ROUND..][..VOUCHERS_A_ROUND].to_vec().into_iter().map(move |code| redemptions.redemption(&code));
+            counters.spawn(shop.clone().work_until_the_end(sales, answered_shop.clone()));
+            counters.spawn(shop.clone().work_until_the_end(orders, answered_shop.clone()));
+            counters.spawn(shop.clone().work_until_the_end(redemptions, answered_shop.clone()));
             let enough = ACKNOWLEDGED_MIN + 7 * round;
             until("requests are acknowledged", Duration::from_secs(60), || {
-                let answered = answered.load(Ordering::Relaxed);
-                async move { (answered >= enough).then_some(()) }
+                let is_enough = answered.load(Ordering::Relaxed) >= enough && answered_shop.load(Ordering::Relaxed) >= SHOP_MIN;
+                async move { is_enough.then_some(()) }
             })
             .await;
             tenant.kill();
             acknowledged.extend(senders.join_all().await.into_iter().flatten());
+            let mut worked: Vec<_> = counters.join_all().await.into_iter().flatten().collect();
             tenant.restart().await;
+            shop.all_again(&mut worked).await;
+            asked.extend(worked);
         }
         holds_once(&admin, "crash-", &acknowledged).await;
+        shop.adds_up(&asked).await;
+        let book = tenant.heyuan(&["ledger", "verify"]);
+        assert!(book.contains("the book is sound"), "{book}");
     })
     .await;
 }

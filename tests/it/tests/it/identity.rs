@@ -1,11 +1,9 @@
 //! Who is who on the demo group: a tenant that is told nothing but what apps and tills deliver finds the people behind it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use heyuan_harness::{Tenant, TestDatabase, TrueIdentifier, Truth, cache_dir, concurrently, for_both_databases, heyuan_binary};
-use serde_json::json;
+use heyuan_harness::{Tenant, TestDatabase, Truth, cache_dir, for_both_databases, heyuan_binary};
 
 /// Enough people that sales offices, families and relay numbers get in each other's way.
 const CUSTOMERS: &str = "1000";
@@ -31,20 +29,6 @@ async fn loaded(database: &TestDatabase, folder: &Path) -> Tenant {
     tenant
 }
 
-/// One look-up for each identifier of the truth; what no app or till ever delivered is unknown to the tenant and left out.
-async fn met(tenant: &Tenant, truth: &Truth) -> BTreeMap<TrueIdentifier, String> {
-    let (app, known) = (tenant.caller("app"), truth.identifiers().collect::<Vec<_>>());
-    let answers = concurrently(known.len(), AT_ONCE, |place| {
-        let (app, one) = (app.clone(), known[place]);
-        async move {
-            let answer = app.post("/v1/customers:search", &json!({ "type": one.kind, "value": one.value, "app": one.app })).await;
-            (answer.status != 404).then(|| answer.expect(200)["id"].as_str().expect("a customer has an id").to_owned())
-        }
-    })
-    .await;
-    known.into_iter().zip(answers).filter_map(|(one, customer)| Some((one.clone(), customer?))).collect()
-}
-
 #[tokio::test]
 async fn the_people_of_the_demo_group_are_found() {
     // A folder that no tenant has: it must not find the truth beside its data.
@@ -56,7 +40,7 @@ async fn the_people_of_the_demo_group_are_found() {
     eprintln!("{CUSTOMERS} people, seed {SEED}, plain union-find: {plain:?}");
     for_both_databases(async |database| {
         let tenant = loaded(&database, &folder).await;
-        let found = truth.judge(&met(&tenant, &truth).await);
+        let found = truth.judge(&truth.met(&tenant.caller("app"), AT_ONCE).await);
         eprintln!("{CUSTOMERS} people, seed {SEED}, {}: {found:?}", database.name());
         // A tenant that took in half of the group could be right about it.
         assert!(found.identifiers >= plain.identifiers, "the tenant knows fewer identifiers than the events carry: {found:?}");
