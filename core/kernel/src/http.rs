@@ -1,6 +1,7 @@
 //! What every route shares: the actor behind a request, bodies with errors that name the field, pages.
 
 use crate::actor::Actor;
+use crate::bodies::unreadable;
 use crate::error::{Problem, codes};
 use crate::keys::Credentials;
 use actix_web::dev::Payload;
@@ -75,11 +76,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 /// Reads a body up to a limit.
 ///
 /// # Errors
-/// `body_too_large`; `invalid_request` when the connection broke off.
+/// `body_too_large`; `invalid_request` when the connection broke off; what [`crate::bodies`] breaks it off with.
 pub async fn read_body(mut payload: Payload, bytes_max: usize) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|e| Problem::new(codes::INVALID_REQUEST, format!("the body could not be read: {e}")))?;
+        let chunk = chunk.map_err(|error| unreadable(&error))?;
         if bytes.len() + chunk.len() > bytes_max {
             return Err(Problem::new(codes::BODY_TOO_LARGE, format!("a body here has at most {bytes_max} bytes")));
         }

@@ -9,6 +9,7 @@
 
 pub mod actor;
 pub mod audit;
+pub mod bodies;
 pub mod bulk;
 pub mod chain;
 pub mod config;
