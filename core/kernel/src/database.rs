@@ -1,6 +1,6 @@
 //! The two databases behind one door, and the unit of work: decide first, then write in one transaction with its events.
 
-use crate::error::{Error, Failure};
+use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
 use crate::outbox;
 use crate::sql::{self, NearConnection, UnitConnection};
@@ -169,7 +169,7 @@ impl Database {
     /// statements. `name` stands in logs and metrics.
     ///
     /// # Errors
-    /// What `unit` answered, or [`Error::Database`] when the commit failed.
+    /// What `unit` answered, or [`Error::Database`] when the commit failed; [`Error::Unconfirmed`] when nobody heard whether it did.
     pub async fn write<T, E, F>(&self, name: &'static str, unit: F) -> Result<T, E>
     where
         F: for<'c> Fn(&'c Tx) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
@@ -211,7 +211,7 @@ impl Database {
         let (UnitConnection::Pooled(transaction), named) = tx.into_parts() else { return Err(Error::Broken(name).into()) };
         let result = match result {
             Ok(Ok(value)) => {
-                transaction.commit().await.map_err(Error::from)?;
+                transaction.commit().await.map_err(|error| Error::from(CommitFailure::of_commit(error)))?;
                 self.inner.wakes.raise(&named);
                 Ok(value)
             }
@@ -295,15 +295,21 @@ fn postgres_options(url: &str) -> ConnectOptions {
     options
 }
 
-/// The database's own clock in milliseconds: the one that leases are measured by, since the clocks of two processes differ.
+/// The expression of the database's own clock in milliseconds: the one that leases are measured by, since the clocks of two processes
+/// differ.
+pub(crate) fn database_clock(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Postgres => "(extract(epoch from clock_timestamp()) * 1000)::bigint",
+        _ => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
+    }
+}
+
+/// The database's own clock.
 ///
 /// # Errors
 /// [`Error::Database`].
 pub async fn database_now<C: sql::Connection>(conn: &C) -> Result<Timestamp, Error> {
-    let text = match conn.backend() {
-        DbBackend::Postgres => "SELECT (extract(epoch from clock_timestamp()) * 1000)::bigint AS now_ms",
-        _ => "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS now_ms",
-    };
-    let row = sql::one(conn, text, []).await?.ok_or(Error::Corrupt { what: "clock", why: "no row".into() })?;
+    let text = format!("SELECT {} AS now_ms", database_clock(conn.backend()));
+    let row = sql::one(conn, &text, []).await?.ok_or(Error::Corrupt { what: "clock", why: "no row".into() })?;
     Ok(Timestamp::clamped(sql::get(&row, "now_ms")?))
 }

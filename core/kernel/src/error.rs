@@ -1,7 +1,8 @@
 //! The closed set of error kinds, stable codes with titles in two languages, and problem+json answers (RFC 9457).
 
+use crate::sql_state::{self, Fault};
 use actix_web::{HttpResponse, ResponseError, http::StatusCode, http::header};
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::DbErr;
 use serde::Serialize;
 use std::fmt;
 use utoipa::ToSchema;
@@ -89,6 +90,9 @@ pub mod codes {
     pub const LIMITED: Code = Code::new(Kind::Limited, "limited", "Too much at once", "请求过多");
     /// The database or a part that we need is away.
     pub const UNAVAILABLE: Code = Code::new(Kind::Unavailable, "unavailable", "A needed part is away", "依赖的服务暂不可用");
+    /// The commit was not heard of: it stands or it does not.
+    pub const OUTCOME_UNKNOWN: Code =
+        Code::new(Kind::Unavailable, "outcome_unknown", "It is not known whether this was carried out", "无法确认请求是否已生效");
     /// Our own bug.
     pub const INTERNAL: Code = Code::new(Kind::Internal, "internal", "Something went wrong on our side", "服务器内部错误");
     /// The person was erased.
@@ -223,9 +227,12 @@ impl ResponseError for Problem {
 /// What can go wrong inside the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A statement or a commit failed.
+    /// A statement or a commit failed; what it belonged to changed nothing.
     #[error("could not reach or use the database")]
     Database(#[from] DbErr),
+    /// The database's word on a commit was not heard: it stands or it does not.
+    #[error("whether a commit stands is not known")]
+    Unconfirmed(#[source] DbErr),
     /// What a use case decided on has changed since; it starts again from reading.
     #[error("what was decided on has changed meanwhile: {0}")]
     Stale(&'static str),
@@ -274,10 +281,7 @@ impl Error {
     /// Whether running the same unit again may succeed at once.
     pub fn is_contention(&self) -> bool {
         match self {
-            Error::Database(DbErr::Exec(e) | DbErr::Query(e)) => {
-                let text = e.to_string();
-                text.contains("could not serialize") || text.contains("deadlock detected") || text.contains("database is locked")
-            }
+            Error::Database(error) => sql_state::fault(error) == Fault::Race,
             _ => false,
         }
     }
@@ -285,11 +289,7 @@ impl Error {
     /// Whether an insert met a row that is already there.
     pub fn is_duplicate(&self) -> bool {
         match self {
-            // SQLite's writer, which is no driver that sea-orm knows the errors of.
-            Error::Database(DbErr::Exec(RuntimeErr::Internal(text)) | DbErr::Query(RuntimeErr::Internal(text))) => {
-                text.starts_with("UNIQUE constraint failed")
-            }
-            Error::Database(error) => matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_))),
+            Error::Database(error) => sql_state::is_duplicate(error),
             _ => false,
         }
     }
@@ -299,9 +299,12 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Problem {
         match error {
             Error::Problem(problem) => problem,
-            Error::Database(source) => {
-                tracing::error!(error = %source, "the database refused a statement or is away");
-                Problem::new(codes::UNAVAILABLE, "the database could not carry this out; nothing was changed, try again").retry_after_s(1)
+            Error::Database(source) => database_problem(&source),
+            Error::Unconfirmed(source) => {
+                tracing::error!(error = %source, "the connection to the database broke off during a commit");
+                let detail = "the connection to the database broke off while this was committed, so that it was carried out or it was not; \
+                    send it again with the same Idempotency-Key (or message ids), by which it is carried out once, or look first";
+                Problem::new(codes::OUTCOME_UNKNOWN, detail).retry_after_s(1)
             }
             Error::Stale(what) => Problem::new(codes::UNAVAILABLE, format!("{what} kept changing meanwhile; try again")).retry_after_s(1),
             Error::LeaseLost(_) => Problem::new(codes::UNAVAILABLE, "this process is no longer the processor; try again").retry_after_s(1),
@@ -309,6 +312,49 @@ impl From<Error> for Problem {
                 tracing::error!(error = %other, source = ?std::error::Error::source(&other), "an internal error was answered");
                 Problem::new(codes::INTERNAL, "this is our fault; the log has the cause")
             }
+        }
+    }
+}
+
+fn database_problem(source: &DbErr) -> Problem {
+    match sql_state::fault(source) {
+        Fault::Request => {
+            tracing::warn!(error = %source, "the database holds no such value as a request has");
+            let detail = "the database holds no such value: a NUL character, or a text, number or time beyond its bounds";
+            Problem::new(codes::INVALID_REQUEST, detail)
+        }
+        Fault::Ours => {
+            tracing::error!(error = %source, "the database refused a statement that can't succeed");
+            Problem::new(codes::INTERNAL, "this is our fault; the log has the cause")
+        }
+        Fault::Race | Fault::Away => {
+            tracing::error!(error = %source, "the database refused a statement or is away");
+            Problem::new(codes::UNAVAILABLE, "the database could not carry this out; nothing was changed, try again").retry_after_s(1)
+        }
+    }
+}
+
+/// A commit that failed, as each of the units in it hears of it.
+#[derive(Debug, Clone)]
+pub(crate) enum CommitFailure {
+    /// It does not stand.
+    Refused(DbErr),
+    /// It may stand.
+    Unconfirmed(DbErr),
+}
+
+impl CommitFailure {
+    /// What an error that a commit answered means.
+    pub(crate) fn of_commit(error: DbErr) -> CommitFailure {
+        if sql_state::may_be_committed(&error) { CommitFailure::Unconfirmed(error) } else { CommitFailure::Refused(error) }
+    }
+}
+
+impl From<CommitFailure> for Error {
+    fn from(failure: CommitFailure) -> Error {
+        match failure {
+            CommitFailure::Refused(error) => Error::Database(error),
+            CommitFailure::Unconfirmed(error) => Error::Unconfirmed(error),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::actor::Actor;
 use crate::bodies::unreadable;
 use crate::error::{Problem, codes};
 use crate::keys::Credentials;
+use crate::text::{check_json, has_control_characters};
 use actix_web::dev::Payload;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
@@ -55,7 +56,7 @@ pub fn idempotency_header(request: &HttpRequest) -> Option<&str> {
     header_text(request.headers(), "Idempotency-Key")
 }
 
-/// A JSON body of at most [`BODY_BYTES_MAX`]; what does not fit is refused with the path of the field.
+/// A JSON body of at most [`BODY_BYTES_MAX`]; what does not fit, and control characters in texts, are refused with the field's path.
 #[derive(Debug)]
 pub struct Body<T>(pub T);
 
@@ -89,7 +90,7 @@ pub async fn read_body(mut payload: Payload, bytes_max: usize) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// Parses JSON and names the field that does not fit. Depth is bounded by the parser (128).
+/// Parses JSON and names the field that does not fit, or has a text that is not kept. Depth is bounded by the parser (128).
 ///
 /// # Errors
 /// `invalid_request`.
@@ -101,6 +102,7 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         if path == "." { problem } else { problem.field(path) }
     })?;
     deserializer.end().map_err(|error| Problem::new(codes::INVALID_REQUEST, error.to_string()))?;
+    check_json(bytes)?;
     Ok(value)
 }
 
@@ -134,7 +136,9 @@ impl PageQuery {
     pub fn after(&self) -> Result<Option<String>, Problem> {
         let Some(cursor) = &self.cursor else { return Ok(None) };
         let text = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        text.map(Some).ok_or_else(|| Problem::invalid("cursor", "expected the `next` of an earlier page"))
+        text.filter(|text| !has_control_characters(text))
+            .map(Some)
+            .ok_or_else(|| Problem::invalid("cursor", "expected the `next` of an earlier page"))
     }
 
     /// The numeric key after which the page starts.
@@ -163,7 +167,28 @@ impl<T> Page<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = items.len() > limit;
         items.truncate(limit);
-        let next = if more { items.last().map(|item| URL_SAFE_NO_PAD.encode(key(item))) } else { None };
-        Page { items, next }
+        let next = if more { items.last().map(key) } else { None };
+        Page::before(items, next)
+    }
+
+    /// A page before the next one's key, which need not be that of an item.
+    pub fn before(items: Vec<T>, next: Option<String>) -> Page<T> {
+        Page { items, next: next.map(|key| URL_SAFE_NO_PAD.encode(key)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_one_that_a_page_gave() {
+        let after =
+            |cursor: &str| PageQuery { cursor: Some(cursor.to_owned()), limit: None }.after().map_err(|problem| problem.body().field);
+        let given = Page::of(vec!["a|合院".to_owned(), String::new()], 1, Clone::clone).next.expect("there is more");
+        assert_eq!(after(&given), Ok(Some("a|合院".to_owned())));
+        for cursor in ["AA", "GxtbMG0", "_w", "!"] {
+            assert_eq!(after(cursor), Err(Some("cursor".to_owned())), "{cursor}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Leases with a fencing number: at most one process is the processor, and a paused one can't write when it wakes.
 
-use crate::database::{Database, Tx, database_now};
+use crate::database::{Database, Tx, database_clock};
 use crate::error::Error;
 use crate::sql;
 use futures::FutureExt;
@@ -43,17 +43,17 @@ pub async fn acquire(db: &Database, name: &str, holder: &str) -> Result<Option<F
     db.write("acquire lease", move |tx| {
         let (name, holder) = (name.clone(), holder.clone());
         async move {
-            let now = database_now(tx.conn()).await?.ms();
-            let until = now + i64::try_from(LEASE_TIME.as_millis()).unwrap_or(i64::MAX);
-            let row = sql::one(
-                tx.conn(),
-                "INSERT INTO kernel_lease (name, holder, fence, expires_at) VALUES ($1, $2, 1, $3)
-                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at,
+            // The clock is read where the row is held, so that waiting for the row takes nothing off the lease.
+            let now = database_clock(tx.conn().backend());
+            let text = format!(
+                "INSERT INTO kernel_lease (name, holder, fence, expires_at) VALUES ($1, $2, 1, {now} + $3)
+                 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = {now} + $4,
                    fence = CASE WHEN kernel_lease.holder = excluded.holder THEN kernel_lease.fence ELSE kernel_lease.fence + 1 END
-                 WHERE kernel_lease.holder = excluded.holder OR kernel_lease.expires_at <= $4 RETURNING fence",
-                [name.clone().into(), holder.clone().into(), until.into(), now.into()],
-            )
-            .await?;
+                 WHERE kernel_lease.holder = excluded.holder OR kernel_lease.expires_at <= {now} RETURNING fence"
+            );
+            let lasts_ms = i64::try_from(LEASE_TIME.as_millis()).unwrap_or(i64::MAX);
+            let values = [name.clone().into(), holder.clone().into(), lasts_ms.into(), lasts_ms.into()];
+            let row = sql::one(tx.conn(), &text, values).await?;
             row.map(|row| Ok(Fence { name, holder, number: sql::get(&row, "fence")? })).transpose()
         }
         .boxed()

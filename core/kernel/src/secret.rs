@@ -10,6 +10,7 @@ use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 /// What a right key opens at start.
 const CHECK: &[u8] = b"heyuan tenant key check";
+/// The setting under which the data keeps it, sealed.
+const MARK: &str = "tenant_key_check";
 
 /// A key of one purpose.
 #[derive(Clone)]
@@ -118,24 +121,35 @@ impl TenantKeys {
         }
     }
 
-    /// Reads the key file, 64 hex digits; in the embedded mode a missing one is made, readable by its owner only.
+    /// Reads the key file, 64 hex digits. With `make_if_missing` a missing one is made, readable by its owner only; a tenant whose data
+    /// is marked already ([`TenantKeys::mark`]) has a key elsewhere, and none is made for it.
     ///
     /// # Errors
     /// [`Error::TenantKey`] when it is missing or malformed, [`Error::File`].
     pub fn load(path: &Path, make_if_missing: bool) -> Result<TenantKeys, Error> {
         let file = |doing, source| Error::File { doing, path: path.display().to_string(), source };
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && make_if_missing => {
-                let text = hex::encode(Key::random().bytes());
-                write_private(path, &text).map_err(|source| file("write the tenant key", source))?;
-                text
-            }
-            Err(source) => return Err(file("read the tenant key", source)),
-        };
+        if make_if_missing && !path.exists() {
+            write_private(path, &hex::encode(Key::random().bytes())).map_err(|source| file("write the tenant key", source))?;
+        }
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => Error::TenantKey(format!(
+                "there is no tenant key in {}; tenant.key_file names the file with the key of this tenant's data",
+                path.display()
+            )),
+            _ => file("read the tenant key", source),
+        })?;
         let bytes: Option<[u8; KEY_BYTES]> = hex::decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
         let bytes = bytes.ok_or_else(|| Error::TenantKey(format!("the tenant key in {} is not 64 hex digits", path.display())))?;
         Ok(TenantKeys::new(&Key(bytes)))
+    }
+
+    /// What the first start left in the data, for the right key to open; `None` where there was no start yet.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn mark(db: &Database) -> Result<Option<String>, Error> {
+        let row = sql::one(db.reader(), "SELECT value FROM kernel_setting WHERE name = $1", [MARK.into()]).await?;
+        row.map(|row| sql::get(&row, "value")).transpose()
     }
 
     /// Stops a start with a key that is not this tenant's: the first start leaves a mark that only the right key opens.
@@ -143,11 +157,9 @@ impl TenantKeys {
     /// # Errors
     /// [`Error::TenantKey`] on a wrong key; [`Error::Database`].
     pub async fn verify(&self, db: &Database) -> Result<(), Error> {
-        const NAME: &str = "tenant_key_check";
         let sealed = hex::encode(self.inner.check.seal(CHECK, b"check"));
-        let row = sql::one(db.reader(), "SELECT value FROM kernel_setting WHERE name = $1", [NAME.into()]).await?;
-        let stored: String = match row {
-            Some(row) => sql::get(&row, "value")?,
+        let stored: String = match TenantKeys::mark(db).await? {
+            Some(mark) => mark,
             None => {
                 db.write("mark the tenant key", move |tx| {
                     let sealed = sealed.clone();
@@ -155,10 +167,10 @@ impl TenantKeys {
                         sql::execute(
                             tx.conn(),
                             "INSERT INTO kernel_setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-                            [NAME.into(), sealed.into()],
+                            [MARK.into(), sealed.into()],
                         )
                         .await?;
-                        let row = sql::one(tx.conn(), "SELECT value FROM kernel_setting WHERE name = $1", [NAME.into()]).await?;
+                        let row = sql::one(tx.conn(), "SELECT value FROM kernel_setting WHERE name = $1", [MARK.into()]).await?;
                         let row = row.ok_or(Error::Corrupt { what: "tenant key mark", why: "it vanished".into() })?;
                         sql::get::<String>(&row, "value")
                     }
@@ -206,12 +218,17 @@ impl TenantKeys {
     }
 }
 
+/// Makes a file that only its owner reads, whole or not at all; of two that make it at once the first stands for both.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".tenant.key.").tempfile_in(folder)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Ok(_) => std::fs::File::open(folder)?.sync_all(),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.error),
+    }
 }
 
 #[cfg(test)]
@@ -228,5 +245,23 @@ mod tests {
         assert_eq!(key.open(&sealed[..10], b"phone"), None);
         assert_ne!(key.derive("a").bytes(), key.derive("b").bytes());
         assert_ne!(key.mac(&[b"a", b"bc"]), key.mac(&[b"ab", b"c"]));
+    }
+
+    #[test]
+    fn a_key_file_is_made_whole_and_only_once() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tenant.key");
+        let missing = TenantKeys::load(&path, false).expect_err("nobody made it");
+        assert!(matches!(missing, Error::TenantKey(_)) && !path.exists(), "{missing}");
+        let made = TenantKeys::load(&path, true).expect("it is made");
+        let read = TenantKeys::load(&path, true).expect("it is read");
+        assert_eq!(made.wrap().bytes(), read.wrap().bytes());
+        write_private(&path, "another").expect("who comes second makes none");
+        let text = std::fs::read_to_string(&path).expect("it is there");
+        assert_eq!(text.len(), 2 * KEY_BYTES);
+        assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        let names: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(names, ["tenant.key"], "nothing is left beside it");
     }
 }

@@ -4,15 +4,24 @@
 use crate::sql::Row;
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
 use rusqlite::{CachedStatement, Connection, ToSql};
+use sea_orm::sqlx;
+use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
 use sea_orm::{DbErr, RuntimeErr, Statement, Value};
+use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Statements that stay prepared.
 const PREPARED_MAX: usize = 256;
-/// How long another process may hold the file: `heyuan keys create` beside a running server.
+/// How long a reader waits for another process that holds the file.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a writer looks whether another process has let go of the file: half a minute and more.
+const BUSY_LOOKS_MAX: i32 = 30_000;
+/// Between two looks, at least. SQLite's own waiting grows to a tenth of a second, and so can miss, for as long as it waits, the
+/// moments between the commits of a server that always has something to write.
+const BUSY_PAUSE_US: u64 = 600;
 
 /// A connection without a thread of its own.
 #[derive(Debug)]
@@ -40,7 +49,7 @@ impl Direct {
     /// Opens the file; it is made when it is not there.
     pub(crate) fn open(path: &Path, pragmas: &Pragmas) -> Result<Direct, DbErr> {
         let connection = Connection::open(path).map_err(conn_err)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(conn_err)?;
+        connection.busy_handler(Some(look_again)).map_err(conn_err)?;
         connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
         for (name, value) in pragmas {
             connection.pragma_update(None, name, value).map_err(conn_err)?;
@@ -91,6 +100,13 @@ impl Direct {
         drain(&mut prepared).map_err(exec_err)?;
         Ok(if prepared.readonly() { 0 } else { connection.changes() })
     }
+}
+
+/// Waits a moment for another process: `heyuan keys create` beside a running server, or the server beside it.
+fn look_again(looked: i32) -> bool {
+    // Uneven, so that two do not keep step.
+    std::thread::sleep(Duration::from_micros(BUSY_PAUSE_US + rand::random_range(0..BUSY_PAUSE_US * 2)));
+    looked < BUSY_LOOKS_MAX
 }
 
 /// Runs a prepared statement to its end.
@@ -144,15 +160,71 @@ impl ToSql for Bound<'_> {
 }
 
 fn conn_err(error: rusqlite::Error) -> DbErr {
-    DbErr::Conn(RuntimeErr::Internal(error.to_string()))
+    DbErr::Conn(runtime_err(&error))
 }
 
 fn exec_err(error: rusqlite::Error) -> DbErr {
-    DbErr::Exec(RuntimeErr::Internal(error.to_string()))
+    DbErr::Exec(runtime_err(&error))
 }
 
 fn query_err(error: rusqlite::Error) -> DbErr {
-    DbErr::Query(RuntimeErr::Internal(error.to_string()))
+    DbErr::Query(runtime_err(&error))
+}
+
+/// In the form in which the drivers of sea-orm tell it, so that nobody has to know who called SQLite.
+fn runtime_err(error: &rusqlite::Error) -> RuntimeErr {
+    let code = match error {
+        rusqlite::Error::SqliteFailure(failure, _) => failure.extended_code,
+        rusqlite::Error::SqlInputError { error: failure, .. } => failure.extended_code,
+        other => return RuntimeErr::Internal(other.to_string()),
+    };
+    let refusal = Refusal { code: code.to_string(), message: error.to_string() };
+    RuntimeErr::SqlxError(Arc::new(sqlx::Error::Database(Box::new(refusal))))
+}
+
+/// What SQLite refused, with its extended code.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "(code: {}) {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl DatabaseError for Refusal {
+    fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn code(&self) -> Option<Cow<'_, str>> {
+        Some(Cow::Borrowed(&self.code))
+    }
+
+    fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+        self
+    }
+
+    fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+        self
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match self.code.as_str() {
+            // A unique index, a primary key, a rowid.
+            "2067" | "1555" | "2579" => ErrorKind::UniqueViolation,
+            _ => ErrorKind::Other,
+        }
+    }
 }
 
 #[cfg(test)]

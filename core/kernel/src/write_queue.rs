@@ -4,7 +4,7 @@
 //! only a log that grows faster than it is copied is copied by the writer itself (`wal_autocheckpoint`).
 
 use crate::database::Tx;
-use crate::error::{Error, Failure};
+use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
 use crate::sql::UnitConnection;
 use crate::sqlite::{Direct, Pragmas};
@@ -43,7 +43,7 @@ trait Unit: Send {
     /// Runs it; `true` keeps its savepoint.
     fn run<'c>(&'c mut self, tx: &'c Tx) -> BoxFuture<'c, bool>;
     /// Answers the caller once the group's commit is known.
-    fn answer(self: Box<Self>, commit: Result<(), DbErr>);
+    fn answer(self: Box<Self>, commit: Result<(), CommitFailure>);
 }
 
 struct Waiting<T, E, F> {
@@ -74,7 +74,7 @@ where
         .boxed()
     }
 
-    fn answer(self: Box<Self>, commit: Result<(), DbErr>) {
+    fn answer(self: Box<Self>, commit: Result<(), CommitFailure>) {
         let answer = match (self.outcome, commit) {
             (Some(Err(error)), _) => Err(error),
             (Some(Ok(value)), Ok(())) => Ok(value),
@@ -218,21 +218,22 @@ async fn run_group(
     units: &Units,
     group: &mut Vec<Box<dyn Unit>>,
     named: &mut Vec<Topic>,
-) -> Result<(), DbErr> {
+) -> Result<(), CommitFailure> {
     let started = Instant::now();
     group.push(first);
-    direct.run("BEGIN IMMEDIATE")?;
+    let order = |text: &str| direct.run(text).map_err(broken_off);
+    order("BEGIN IMMEDIATE")?;
     let mut next = 0;
     while next < group.len() {
         let begun = Instant::now();
-        direct.run("SAVEPOINT unit")?;
+        order("SAVEPOINT unit")?;
         let tx = Tx::new(UnitConnection::Direct(direct.clone()));
         if group[next].run(&tx).await {
             named.extend(tx.into_parts().1);
         } else {
-            direct.run("ROLLBACK TO unit")?;
+            order("ROLLBACK TO unit")?;
         }
-        direct.run("RELEASE unit")?;
+        order("RELEASE unit")?;
         units.took(group[next].name(), begun.elapsed());
         next += 1;
         let full = group.len() == GROUP_UNITS_MAX || started.elapsed() > GROUP_TIME_MAX;
@@ -241,7 +242,16 @@ async fn run_group(
         }
     }
     let begun = Instant::now();
-    direct.run("COMMIT")?;
+    direct.run("COMMIT").map_err(|error| match CommitFailure::of_commit(error) {
+        CommitFailure::Refused(error) => broken_off(error),
+        unconfirmed => unconfirmed,
+    })?;
     units.took("the commit of a group", begun.elapsed());
     Ok(())
+}
+
+/// A group's transaction broke off, which is the fault of none of its units: a full disk has rolled it back, say, so that a savepoint is
+/// not there any more.
+fn broken_off(error: DbErr) -> CommitFailure {
+    CommitFailure::Refused(DbErr::Custom(format!("the transaction of a group of units broke off: {error}")))
 }

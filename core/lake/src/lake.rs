@@ -202,5 +202,6 @@ pub(crate) enum Change {
 
 /// Whether the transaction may have been committed although we heard of an error: then its files must stay.
 fn uncertain(error: &heyuan_kernel::Error) -> bool {
-    matches!(error, heyuan_kernel::Error::Database(_) | heyuan_kernel::Error::Broken(_))
+    use heyuan_kernel::Error;
+    matches!(error, Error::Database(_) | Error::Unconfirmed(_) | Error::Broken(_))
 }

@@ -100,7 +100,7 @@ fn judge(what: &str, findings: &[Finding]) -> anyhow::Result<()> {
 /// # Errors
 /// When the database can't be read.
 pub(crate) async fn export_heads(options: &ExportHeads) -> anyhow::Result<()> {
-    let kernel = options.place.open(&options.place.settings()?, Schema::Prepare).await?;
+    let kernel = options.place.open(&options.place.settings()?, Schema::Read).await?;
     for chain in [Ledger::new(kernel.clone()).chain(), audit::chain(&kernel)] {
         if let Some(head) = chain.head().await? {
             let Head { number, hash, signature, at } = head;
@@ -114,7 +114,7 @@ pub(crate) async fn export_heads(options: &ExportHeads) -> anyhow::Result<()> {
 impl Verify {
     async fn open(&self) -> anyhow::Result<(Kernel, Vec<HeadLine>)> {
         let lines = self.heads.as_deref().map_or(Ok(Vec::new()), read_heads)?;
-        Ok((self.place.open(&self.place.settings()?, Schema::Prepare).await?, lines))
+        Ok((self.place.open(&self.place.settings()?, Schema::Read).await?, lines))
     }
 }
 

@@ -11,6 +11,10 @@ use crate::{sandbox, serve};
 use clap::{Args, Parser, Subcommand};
 use heyuan_kernel::{Database, Location};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the end of a command waits for work on threads of its own.
+const BACKGROUND: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Parser)]
 #[command(
@@ -87,7 +91,10 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    match runtime.block_on(execute(cli.command)) {
+    let result = runtime.block_on(execute(cli.command));
+    // What is still computed, such as the demo's history, is wanted by nobody any more.
+    runtime.shutdown_timeout(BACKGROUND);
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -73,19 +73,19 @@ fn holder() -> Actor {
     Actor::system("keys")
 }
 
-async fn open(place: &Place) -> anyhow::Result<Credentials> {
-    let kernel: Kernel = place.open(&place.settings()?, Schema::Prepare).await?;
+async fn open(place: &Place, schema: Schema) -> anyhow::Result<Credentials> {
+    let kernel: Kernel = place.open(&place.settings()?, schema).await?;
     Ok(Credentials::new(kernel.db, kernel.org, kernel.keys, kernel.clock))
 }
 
 async fn create(options: &CreateKey) -> anyhow::Result<()> {
-    let credentials = open(&options.place).await?;
+    let credentials = open(&options.place, Schema::Prepare).await?;
     let unit = options.unit.as_deref().map(str::parse).transpose()?;
     cli::print(&credentials.create(&holder(), &options.scopes, unit.as_ref()).await?.secret)
 }
 
 async fn list(options: &ListKeys) -> anyhow::Result<()> {
-    let credentials = open(&options.place).await?;
+    let credentials = open(&options.place, Schema::Read).await?;
     cli::print(&row(["id", "scopes", "unit", "created", "last used", "revoked"].map(str::to_owned)))?;
     let mut after = String::new();
     loop {
@@ -111,7 +111,7 @@ fn row([id, scopes, unit, created, used, revoked]: [String; 6]) -> String {
 }
 
 async fn revoke(options: &RevokeKey) -> anyhow::Result<()> {
-    let key = open(&options.place).await?.revoke(&holder(), &options.id).await?;
+    let key = open(&options.place, Schema::Prepare).await?.revoke(&holder(), &options.id).await?;
     let at = key.revoked_at.map(format_rfc3339).unwrap_or_default();
     cli::print(&format!("{} is revoked since {at}", key.id))
 }

@@ -32,7 +32,12 @@ pub(crate) enum Schema {
     Prepare,
     /// Everything is brought up to date.
     Migrate,
+    /// Nothing is changed, made or locked: the tenant must be there and current.
+    Read,
 }
+
+/// The zone of a tenant that is made without naming one.
+const TIME_ZONE: &str = "Asia/Shanghai";
 
 impl Place {
     /// Reads the settings.
@@ -48,14 +53,23 @@ impl Place {
     /// # Errors
     /// A data folder, database or key that can't be used, in words.
     pub(crate) async fn open(&self, settings: &Settings, schema: Schema) -> anyhow::Result<Kernel> {
-        std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?;
         let location = Location::new(&self.data, self.database_url.as_deref());
+        match &location {
+            Location::Sqlite(file) if schema == Schema::Read && !file.exists() => bail!("there is no tenant in {}", self.data.display()),
+            _ if schema == Schema::Read => {}
+            _ => std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?,
+        }
         let db = Database::open(&location).await.context("could not open the database")?;
         prepare_schema(&db, schema).await?;
+        let begun = TenantKeys::mark(&db).await?.is_some();
+        if schema == Schema::Read && !begun {
+            bail!("no tenant was started on this database yet");
+        }
         let embedded_key = settings.tenant.key_file.as_os_str().is_empty();
         let key_file = if embedded_key { self.data.join("tenant.key") } else { settings.tenant.key_file.clone() };
-        let keys = TenantKeys::load(&key_file, embedded_key)?;
-        let zone = Zone::named(&fix_time_zone(&db, &settings.tenant.time_zone).await?)?;
+        // A tenant that has begun has its key elsewhere; another one beside its data would only be in the way.
+        let keys = TenantKeys::load(&key_file, embedded_key && !begun)?;
+        let zone = Zone::named(&fix_time_zone(&db, settings.tenant.time_zone.as_deref()).await?)?;
         Ok(Kernel::open(db, keys, Clock::system(), zone).await?)
     }
 
@@ -100,7 +114,12 @@ macro_rules! each_migrator {
 async fn prepare_schema(db: &Database, schema: Schema) -> anyhow::Result<()> {
     let conn = db.reader();
     let embedded = db.backend() == DbBackend::Sqlite;
-    if embedded || schema == Schema::Migrate || is_empty(db).await? {
+    let brings_up = match schema {
+        Schema::Migrate => true,
+        Schema::Prepare => embedded || is_empty(db).await?,
+        Schema::Read => false,
+    };
+    if brings_up {
         let _turn = if embedded { None } else { Some(take_turn(db).await?) };
         macro_rules! up {
             ($room:literal, $migrator:ty) => {
@@ -155,26 +174,35 @@ async fn is_empty(db: &Database) -> anyhow::Result<bool> {
     Ok(sql::one(db.reader(), text, []).await?.is_none())
 }
 
-/// The zone is the tenant's for ever: days, windows and periods are cut in it.
-async fn fix_time_zone(db: &Database, wanted: &str) -> anyhow::Result<String> {
-    Zone::named(wanted)?;
-    let name = wanted.to_owned();
-    let fixed = db
-        .write("fix the time zone", move |tx| {
-            let name = name.clone();
-            async move {
-                let read = "SELECT value FROM kernel_setting WHERE name = 'time_zone'";
-                if let Some(row) = sql::one(tx.conn(), read, []).await? {
-                    return sql::get::<String>(&row, "value");
+/// The zone is the tenant's for ever: days, windows and periods are cut in it. Who names none gets the one that is stored.
+async fn fix_time_zone(db: &Database, wanted: Option<&str>) -> anyhow::Result<String> {
+    let wanted = wanted.map(Zone::named).transpose()?.and(wanted);
+    let fixed = match stored_time_zone(db.reader()).await? {
+        Some(stored) => stored,
+        None => {
+            let name = wanted.unwrap_or(TIME_ZONE).to_owned();
+            db.write("fix the time zone", move |tx| {
+                let name = name.clone();
+                async move {
+                    let text = "INSERT INTO kernel_setting (name, value) VALUES ('time_zone', $1) ON CONFLICT (name) DO NOTHING";
+                    sql::execute(tx.conn(), text, [name.clone().into()]).await?;
+                    // Another process may have been first.
+                    Ok::<String, Error>(stored_time_zone(tx.conn()).await?.unwrap_or(name))
                 }
-                sql::execute(tx.conn(), "INSERT INTO kernel_setting (name, value) VALUES ('time_zone', $1)", [name.clone().into()]).await?;
-                Ok::<String, Error>(name)
-            }
-            .boxed()
-        })
-        .await?;
-    if fixed != wanted {
-        bail!("setting tenant.time_zone: this tenant was made with {fixed}, which can't be changed to {wanted}");
+                .boxed()
+            })
+            .await?
+        }
+    };
+    match wanted {
+        Some(wanted) if wanted != fixed => {
+            bail!("setting tenant.time_zone: this tenant was made with {fixed}, which can't be changed to {wanted}")
+        }
+        _ => Ok(fixed),
     }
-    Ok(fixed)
+}
+
+async fn stored_time_zone<C: sql::Connection>(conn: &C) -> Result<Option<String>, Error> {
+    let row = sql::one(conn, "SELECT value FROM kernel_setting WHERE name = 'time_zone'", []).await?;
+    row.map(|row| sql::get(&row, "value")).transpose()
 }

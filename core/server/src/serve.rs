@@ -16,6 +16,8 @@ use anyhow::Context;
 use heyuan_kernel::http::Authenticated;
 use heyuan_kernel::processor::{Processor, Task};
 use heyuan_kernel::pump::{Pump, Sequencer};
+use heyuan_kernel::stopping::Stopping;
+use heyuan_kernel::text::check_address;
 use heyuan_kernel::{Kernel, Problem, telemetry};
 use std::io::Write;
 use std::sync::Arc;
@@ -69,6 +71,8 @@ async fn serve_http(
     let document = web::Data::new(openapi().to_json()?);
     let kernel = web::Data::new(kernel);
     let metrics = web::Data::new(Metrics::new());
+    let (stop, stopped) = watch::channel(false);
+    let stopping = web::Data::new(Stopping::new(stopped));
     let server = HttpServer::new(move || {
         let (app, _) = App::new()
             .app_data(kernel.clone())
@@ -76,6 +80,7 @@ async fn serve_http(
             .app_data(running.clone())
             .app_data(metrics.clone())
             .app_data(document.clone())
+            .app_data(stopping.clone())
             .app_data(web::PathConfig::default().error_handler(path_problem))
             .app_data(web::QueryConfig::default().error_handler(query_problem))
             .into_utoipa_app()
@@ -94,12 +99,12 @@ async fn serve_http(
         announce(&format!("listening on http://{address}"));
     }
     let server = server.disable_signals().run();
-    tokio::spawn(stop_when_told(server.handle()));
+    tokio::spawn(stop_when_told(server.handle(), stop));
     server.await.context("the server broke off")
 }
 
-/// Ctrl-C and SIGTERM end alike: no new connections, running requests to their end.
-async fn stop_when_told(server: ServerHandle) {
+/// Ctrl-C and SIGTERM end alike: no new connections, running requests to their end, and an end for what has none.
+async fn stop_when_told(server: ServerHandle, stop: watch::Sender<bool>) {
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(terminate) => terminate,
         Err(error) => return tracing::error!(%error, "signals can't be received: stop the process by killing it"),
@@ -109,6 +114,7 @@ async fn stop_when_told(server: ServerHandle) {
         _ = terminate.recv() => {}
     }
     tracing::info!("stopping: running requests are answered first");
+    stop.send_replace(true);
     server.stop(true).await;
 }
 
@@ -186,7 +192,7 @@ async fn observed(request: ServiceRequest, next: Next<impl MessageBody>) -> Resu
     result
 }
 
-/// Refuses strangers before anything of their request is read, and finds each caller out once.
+/// Refuses strangers before anything of their request is read, and finds each caller out once; then what no address may spell.
 async fn strangers_first(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -196,6 +202,7 @@ async fn strangers_first(
         let actor = Authenticated::extract(request.request()).await?;
         request.extensions_mut().insert(actor.0);
     }
+    check_address(request.uri())?;
     next.call(request).await
 }
 

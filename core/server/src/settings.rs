@@ -25,20 +25,14 @@ pub(crate) struct Settings {
 }
 
 /// The `tenant` section.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TenantSettings {
-    /// IANA name; fixed at the first start.
-    pub(crate) time_zone: String,
+    /// IANA name; fixed at the first start, `Asia/Shanghai` where none is named. Later starts need not name it.
+    pub(crate) time_zone: Option<String>,
     /// A file with 64 hex digits. Empty: `tenant.key` in the data folder, made at the first start. In production the key
     /// comes from a secret and never lies beside the data.
     pub(crate) key_file: PathBuf,
-}
-
-impl Default for TenantSettings {
-    fn default() -> Self {
-        TenantSettings { time_zone: "Asia/Shanghai".into(), key_file: PathBuf::new() }
-    }
 }
 
 /// The `http` section.

@@ -8,6 +8,7 @@ use crate::event_type::{EventType, PROFILE, typing};
 use crate::history::{json_of, known_of};
 use crate::identity::sealing::Sealing;
 use heyuan_contract::{AnchorId, CustomerId, Touch};
+use heyuan_kernel::http::Page;
 use heyuan_kernel::{Actor, Error, Problem, Rfc3339, Scope};
 use heyuan_lake::EventRow;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// How often a page is filled up with rows from further back, for keys of a unit that sees few of them.
+/// How often a page is filled up with rows from further back, for keys of a unit that sees few of them; then the page ends as it is.
 const READS_MAX: usize = 10;
 
 /// An event of a timeline.
@@ -74,7 +75,8 @@ struct Undeclared<'a> {
 }
 
 impl Cdp {
-    /// Events of a customer below a position, newest first, up to `limit + 1`: one more tells that there is a next page.
+    /// Events of a customer below a position, newest first. A page may have fewer than `limit`, none even, and still a next one: a key
+    /// of a unit looks through a bounded number of other units' events.
     ///
     /// # Errors
     /// `forbidden`; `not_found`; `erased`; the lake's.
@@ -84,29 +86,35 @@ impl Cdp {
         customer: &CustomerId,
         before: Option<i64>,
         limit: u64,
-    ) -> Result<Vec<TimelineEvent>, Problem> {
+    ) -> Result<Page<TimelineEvent>, Problem> {
         actor.require_any(&[Scope::App, Scope::Admin])?;
         let found = self.found(actor, customer).await?;
-        let Some(lake) = self.inner.lake.get() else { return Ok(Vec::new()) };
+        let Some(lake) = self.inner.lake.get() else { return Ok(Page::before(Vec::new(), None)) };
         let anchors: Vec<String> = found.rows.iter().map(|row| row.node.id.as_str().to_owned()).collect();
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
-        let (mut rows, mut below) = (Vec::new(), before);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let wanted = limit.saturating_add(1);
+        let (mut rows, mut below, mut whole) = (Vec::new(), before, false);
         for _ in 0..READS_MAX {
             let page: Vec<EventRow> = lake.events_of(&anchors, below, wanted).await.map_err(Problem::from)?;
-            let whole = page.len() < wanted;
-            below = page.last().map(|row| row.position);
+            whole = page.len() < wanted;
+            below = page.last().map(|row| row.position).or(below);
             rows.extend(page.into_iter().filter(|row| within(actor.reach(), row.unit.as_deref())));
             if whole || rows.len() >= wanted {
                 break;
             }
         }
-        rows.truncate(wanted);
+        if rows.len() >= wanted {
+            rows.truncate(limit);
+            below = rows.last().map(|row| row.position);
+            whole = false;
+        }
+        let next = if whole { None } else { below.map(|position| position.to_string()) };
         let events = self.open_events(&rows).await?;
         let mut views = Vec::with_capacity(events.len());
         for event in events {
             views.push(self.view(event).await?);
         }
-        Ok(views)
+        Ok(Page::before(views, next))
     }
 
     /// Events of the lake by the schemas in force: what was undeclared when they came and is declared now is read too. Personal

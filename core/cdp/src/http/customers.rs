@@ -178,6 +178,7 @@ async fn get_customer(
 #[utoipa::path(
     tag = "customers",
     summary = "A customer's events, newest first, masked",
+    description = "A key of a unit sees that unit's events; a page of them may be short, or empty, and still have a `next`.",
     params(("id" = String, Path, description = "Any id that was ever handed out"), PageQuery),
     responses(
         (status = 200, description = "A page", body = Page<TimelineEvent>),
@@ -199,8 +200,7 @@ async fn get_timeline(
     actor.require_any(&[Scope::App, Scope::Admin])?;
     let page = page.map_err(|_| Problem::invalid("limit", "expected 1 to 200"))?;
     let (limit, before) = (page.limit()?, page.after_number()?);
-    let items = cdp.timeline(&actor, &customer_id(&path)?, before, limit).await?;
-    Ok(web::Json(Page::of(items, limit, |item| item.position.to_string())))
+    Ok(web::Json(cdp.timeline(&actor, &customer_id(&path)?, before, limit).await?))
 }
 
 #[utoipa::path(

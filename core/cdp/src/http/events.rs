@@ -13,6 +13,7 @@ use futures::StreamExt;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Page, PageQuery};
+use heyuan_kernel::stopping::Stopping;
 use heyuan_kernel::time::now_ms;
 use heyuan_kernel::{Problem, Scope};
 use serde::{Deserialize, Serialize};
@@ -237,7 +238,7 @@ async fn replay_event(
 #[utoipa::path(
     tag = "collect",
     summary = "What arrives, as it arrives, with its fate",
-    description = "A line of JSON an event, until the caller hangs up. No personal values: message id, event type, key, unit, fate. A key of a unit sees its own unit's. A slow reader misses some, and is told how many: {\"missed\": 12}.",
+    description = "A line of JSON an event, until the caller hangs up or the server stops. No personal values: message id, event type, key, unit, fate. A key of a unit sees its own unit's. A slow reader misses some, and is told how many: {\"missed\": 12}.",
     responses(
         (status = 200, description = "Lines of JSON without end", content_type = "application/x-ndjson", body = String),
         (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
@@ -246,7 +247,11 @@ async fn replay_event(
     security(("key" = []))
 )]
 #[get("/v1/events/tail")]
-async fn tail_events(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>) -> Result<HttpResponse, Problem> {
+async fn tail_events(
+    Authenticated(actor): Authenticated,
+    cdp: web::Data<Cdp>,
+    stopping: web::Data<Stopping>,
+) -> Result<HttpResponse, Problem> {
     actor.require(Scope::Admin)?;
     let arrivals = futures::stream::unfold((cdp.subscribe(), actor), |(mut receiver, actor)| async move {
         loop {
@@ -266,7 +271,8 @@ async fn tail_events(Authenticated(actor): Authenticated, cdp: web::Data<Cdp>) -
     });
     // An empty line first, so that a caller knows that it is connected before anything arrives.
     let opening = futures::stream::once(async { Ok(bytes::Bytes::from_static(b"\n")) });
-    Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(opening.chain(arrivals)))
+    let lines = opening.chain(arrivals).take_until(stopping.as_ref().clone().begun());
+    Ok(HttpResponse::Ok().content_type("application/x-ndjson").streaming(lines))
 }
 
 /// Adds the routes.

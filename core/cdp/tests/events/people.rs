@@ -139,3 +139,34 @@ async fn a_key_of_a_unit_sees_the_customers_and_events_of_its_unit() {
     })
     .await;
 }
+
+#[actix_web::test]
+async fn a_key_of_a_unit_pages_on_past_what_other_units_sent() {
+    for_both_databases(|database| async move {
+        let ground = Ground::open(&database).await;
+        let (one, two) = ground.units().await;
+        let event = |id: &str| json!({ "message_id": id, "name": "a", "identifiers": [{ "type": "device", "value": "both" }] });
+        let (send_one, send_two) = (ground.key(&[Scope::Ingest], Some(&one)).await, ground.key(&[Scope::Ingest], Some(&two)).await);
+        ground.post(&send_one, "/v1/events", &json!({ "events": [event("own")] })).await;
+        let others: Vec<_> = (0..30).map(|number| event(&format!("other-{number}"))).collect();
+        ground.post(&send_two, "/v1/events", &json!({ "events": others })).await;
+        ground.settle().await;
+        let see_one = ground.key(&[Scope::Admin], Some(&one)).await;
+        let (_, customer) = ground.post(&see_one, "/v1/customers:search", &json!({ "type": "device", "value": "both" })).await;
+        let path = format!("/v1/customers/{}/timeline?limit=1", customer["id"].as_str().unwrap_or_default());
+        let (mut seen, mut pages, mut cursor) = (Vec::new(), 0, String::new());
+        loop {
+            let (status, page) = ground.get(&see_one, &format!("{path}{cursor}")).await;
+            assert_eq!(status.as_u16(), 200, "{page}");
+            let ids = page["items"].as_array().into_iter().flatten().filter_map(|item| item["message_id"].as_str().map(str::to_owned));
+            seen.extend(ids);
+            pages += 1;
+            let Some(next) = page["next"].as_str() else { break };
+            assert!(pages < 31, "the pages come to an end: {page}");
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(seen, ["own"]);
+        assert!(pages > 1, "a page that looked far enough ends with a next one");
+    })
+    .await;
+}

@@ -20,24 +20,24 @@ const ANY_KEY: &[(&str, &str)] = &[("GET", "/v1/me")]; // tells a key what it is
 /// The document itself and the page that reads it are no part of the document.
 const ABOUT_THE_DOCUMENT: &[&str] = &["/openapi.json", "/docs"];
 
-const SCOPES: &[&str] = &["ingest", "app", "admin", "reveal", "import"];
+pub(crate) const SCOPES: &[&str] = &["ingest", "app", "admin", "reveal", "import"];
 
 /// Deep enough for every body we have; a schema that contains itself ends there.
 const SCHEMA_DEPTH_MAX: usize = 12;
 
 /// One operation of the document.
-struct Operation<'a> {
+pub(crate) struct Operation<'a> {
     document: &'a Value,
-    method: Method,
-    path: &'a str,
+    pub(crate) method: Method,
+    pub(crate) path: &'a str,
     /// Whether the document says that it needs a key.
     secured: bool,
-    parameters: Vec<&'a Value>,
-    body: Option<(&'a str, &'a Value)>,
+    pub(crate) parameters: Vec<&'a Value>,
+    pub(crate) body: Option<(&'a str, &'a Value)>,
 }
 
 impl<'a> Operation<'a> {
-    fn all(document: &'a Value) -> Vec<Self> {
+    pub(crate) fn all(document: &'a Value) -> Vec<Self> {
         let paths = document["paths"].as_object().expect("a document has paths");
         let methods = ["get", "put", "post", "delete", "patch"];
         let operations = paths.iter().flat_map(|(path, item)| methods.map(|method| (path, item, method)));
@@ -57,16 +57,30 @@ impl<'a> Operation<'a> {
         found
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 
-    fn is_public(&self) -> bool {
+    /// Whether it takes events, which are judged one by one.
+    pub(crate) fn is_collecting(&self) -> bool {
+        self.document["paths"][self.path][self.method.as_str().to_lowercase()]["tags"] == json!(["collect"])
+    }
+
+    pub(crate) fn is_public(&self) -> bool {
         PUBLIC.contains(&(self.method.as_str(), self.path))
     }
 
     /// The smallest request that the document allows, as this caller sends it.
     fn request(&self, caller: &Caller) -> RequestBuilder {
+        self.request_with(
+            caller,
+            None,
+            self.body.filter(|(kind, _)| kind.contains("json")).map(|(_, schema)| smallest(self.document, schema, 0)),
+        )
+    }
+
+    /// The smallest request with one parameter as given, already escaped, and with this JSON body.
+    pub(crate) fn request_with(&self, caller: &Caller, given: Option<(&str, &str)>, body: Option<Value>) -> RequestBuilder {
         let mut path = self.path.to_owned();
         let (mut query, mut headers) = (Vec::new(), Vec::new());
         for parameter in &self.parameters {
@@ -76,7 +90,11 @@ impl<'a> Operation<'a> {
                 other => other.to_string(),
             };
             match parameter["in"].as_str() {
-                Some("path") => path = path.replace(&format!("{{{name}}}"), &value),
+                Some("path") => {
+                    let value = given.filter(|(wanted, _)| *wanted == name).map_or(value.as_str(), |(_, text)| text);
+                    path = path.replace(&format!("{{{name}}}"), value);
+                }
+                Some("query") if given.is_some_and(|(wanted, _)| wanted == name) => {}
                 Some("query") if parameter["required"] == true => query.push((name.to_owned(), value)),
                 Some("header") if parameter["required"] == true => headers.push((name.to_owned(), value)),
                 _ => {}
@@ -86,14 +104,15 @@ impl<'a> Operation<'a> {
             let url = Url::parse_with_params("http://any.example", &query).expect("any text can be a parameter");
             path = format!("{path}?{}", url.query().unwrap_or_default());
         }
+        if let Some((name, text)) = given.filter(|(name, _)| !self.path.contains(&format!("{{{name}}}"))) {
+            path = format!("{path}{}{name}={text}", if path.contains('?') { '&' } else { '?' });
+        }
         let request = caller.request(self.method.clone(), &path);
         let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
-        match self.body {
-            None => request,
-            Some((kind, schema)) if kind.contains("json") => {
-                request.header("Content-Type", kind).body(smallest(self.document, schema, 0).to_string())
-            }
-            Some((kind, _)) => request.header("Content-Type", kind).body("x"),
+        match (self.body, body) {
+            (None, _) => request,
+            (Some((kind, _)), Some(body)) => request.header("Content-Type", kind).body(body.to_string()),
+            (Some((kind, _)), None) => request.header("Content-Type", kind).body("x"),
         }
     }
 
@@ -117,7 +136,7 @@ const UNGUESSABLE: &[(&str, &str)] = &[
 ];
 
 /// The smallest value that a schema allows.
-fn smallest(document: &Value, schema: &Value, depth: usize) -> Value {
+pub(crate) fn smallest(document: &Value, schema: &Value, depth: usize) -> Value {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference} leads nowhere"));
         return smallest(document, target, depth + 1);
@@ -168,11 +187,11 @@ fn smallest_text(schema: &Value) -> String {
     }
 }
 
-async fn document(tenant: &Tenant) -> Value {
+pub(crate) async fn document(tenant: &Tenant) -> Value {
     tenant.stranger().get("/openapi.json").await.expect(200)
 }
 
-fn none_wrong(wrong: &[String]) {
+pub(crate) fn none_wrong(wrong: &[String]) {
     assert!(wrong.is_empty(), "{} operations:\n{}", wrong.len(), wrong.join("\n"));
 }
 

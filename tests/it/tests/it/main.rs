@@ -1,7 +1,9 @@
 //! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
 
 mod bad_input;
+mod beside;
 mod contract;
+mod control_characters;
 mod crash;
 mod directions;
 mod erasure;
@@ -15,6 +17,7 @@ mod plugins;
 mod processor;
 mod sdk;
 mod shop;
+mod stop;
 mod tail;
 mod tidy;
 mod walk;
