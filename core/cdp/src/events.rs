@@ -112,7 +112,7 @@ impl Cdp {
             return Err(Problem::new(codes::STILL_REJECTED, "too_large: only the beginning of the event was kept"));
         }
         self.inner.types.refresh().await?;
-        if let Some((reason, detail)) = self.inner.collector.would_reject(kept.sender.spelling, kept.path_kind, &kept.raw) {
+        if let Some((reason, detail)) = self.inner.collector.would_reject(&kept.sender, kept.path_kind, &kept.raw) {
             return Err(Problem::new(codes::STILL_REJECTED, format!("{}: {detail}", reason.as_str())));
         }
         let outcome = self.inner.collector.submit_as(kept.sender, kept.path_kind, kept.message_id, kept.raw).await?;

@@ -3,6 +3,7 @@
 use crate::error::{Error, Problem};
 use heyuan_contract::Timestamp;
 use jiff::civil::Date;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
@@ -65,12 +66,24 @@ impl<'de> Deserialize<'de> for Rfc3339 {
 }
 
 /// Reads RFC 3339 with any offset and any number of fraction digits; `None` for anything else, and outside the years 0001 to 9999.
+/// What is written within these years and lies beyond [`Timestamp::MIN`] or [`Timestamp::MAX`] reads as that.
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     if text.len() > 40 {
         return None;
     }
-    let instant: jiff::Timestamp = text.parse().ok()?;
-    Timestamp::from_ms(instant.as_millisecond()).ok()
+    let instant = text.parse::<jiff::Timestamp>().ok().and_then(|instant| Timestamp::from_ms(instant.as_millisecond()).ok());
+    instant.or_else(|| at_an_end(text))
+}
+
+/// The nearest instant to a time of the first or the last hours, which an offset or the library's own end puts out of range.
+fn at_an_end(text: &str) -> Option<Timestamp> {
+    let written = Pieces::parse(text).ok()?;
+    written.time().zip(written.to_numeric_offset())?;
+    match written.date().year() {
+        1 => Some(Timestamp::MIN),
+        9999 => Some(Timestamp::MAX),
+        _ => None,
+    }
 }
 
 /// UTC, milliseconds, `Z`.
@@ -156,6 +169,16 @@ mod tests {
             ("2026-11-01T08:00:00", None),
             ("yesterday", None),
             ("0000-01-01T00:00:00Z", None),
+            ("0000-12-31T23:59:59.999Z", None),
+            ("0001-01-01T00:00:00Z", Some(Timestamp::MIN.ms())),
+            ("0001-01-01T00:00:00+08:00", Some(Timestamp::MIN.ms())),
+            ("9999-12-30T21:59:59.999Z", Some(Timestamp::MAX.ms() - 1)),
+            ("9999-12-31T23:59:59Z", Some(Timestamp::MAX.ms())),
+            ("9999-12-31T23:59:59.999Z", Some(Timestamp::MAX.ms())),
+            ("9999-12-31T23:59:59.999-12:00", Some(Timestamp::MAX.ms())),
+            ("9999-12-31T23:59:59", None),
+            ("9999-12-31", None),
+            ("10000-01-01T00:00:00Z", None),
         ] {
             assert_eq!(parse_rfc3339(text).map(Timestamp::ms), ms, "{text}");
         }

@@ -167,6 +167,7 @@ const OWN_DOORS: &[&str] = &[
     "/v1/group",
     "/v1/alias",
     "/v1/batch",
+    "/v1/import",
     "/v1/t",
     "/v1/i",
     "/v1/p",

@@ -4,10 +4,11 @@ use super::backlog::Backlog;
 use super::message::{self, Reason};
 use super::message_ids::{Id, MessageIds, id_of};
 use super::rejected;
-use super::sender::{Sender, Spelling};
+use super::sender::Sender;
 use super::tail::Arrival;
 use crate::event::EventKind;
 use crate::event_type::EventTypes;
+use crate::event_type::typing::Members;
 use crate::inbox::block::{self, Entry, Part};
 use crate::inbox::sequence;
 use futures::FutureExt;
@@ -134,7 +135,7 @@ impl Collector {
         }
         let (mut accepted, mut refused) = (Vec::with_capacity(count), Vec::new());
         for (place, (path_kind, raw)) in events.into_iter().enumerate() {
-            match self.judge(sender.spelling, path_kind, &raw) {
+            match self.judge(&sender, path_kind, &raw) {
                 Ok((message_id, name)) => {
                     accepted.push(Accepted { place, id: id_of(&message_id), name, entry: Entry { path_kind, message_id, raw } });
                 }
@@ -152,10 +153,10 @@ impl Collector {
         answer.await.map_err(|_| gone())?
     }
 
-    fn judge(&self, spelling: Spelling, path_kind: Option<EventKind>, raw: &str) -> Result<(String, String), (String, Reason, String)> {
+    fn judge(&self, sender: &Sender, path_kind: Option<EventKind>, raw: &str) -> Result<(String, String), (String, Reason, String)> {
         let fresh = || uuid::Uuid::new_v4().to_string();
-        let message =
-            message::read(spelling, path_kind, raw).map_err(|(reason, detail)| (named_id(raw).unwrap_or_else(fresh), reason, detail))?;
+        let message = message::read(sender.spelling, path_kind, raw, sender.context.as_deref())
+            .map_err(|(reason, detail)| (named_id(raw).unwrap_or_else(fresh), reason, detail))?;
         let message_id = message.message_id.as_ref().map_or_else(fresh, |id| id.to_string());
         match self.shared.types.against_strict(&message) {
             None => Ok((message_id, message.name)),
@@ -179,22 +180,22 @@ impl Collector {
     }
 
     /// Judges a kept event again.
-    pub(crate) fn would_reject(&self, spelling: Spelling, path_kind: Option<EventKind>, raw: &str) -> Option<(Reason, String)> {
-        self.judge(spelling, path_kind, raw).err().map(|(_, reason, detail)| (reason, detail))
+    pub(crate) fn would_reject(&self, sender: &Sender, path_kind: Option<EventKind>, raw: &str) -> Option<(Reason, String)> {
+        self.judge(sender, path_kind, raw).err().map(|(_, reason, detail)| (reason, detail))
     }
 }
 
-/// The message id of an event that is refused for something else, if it can be read.
+/// The message id of a refused event as its sender wrote it, of whatever type, so that the answer can be matched.
 fn named_id(raw: &str) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        #[serde(alias = "messageId")]
-        message_id: String,
-    }
-    if raw.len() > super::BATCH_BYTES_MAX || message::depth(raw.as_bytes()) > super::DEPTH_MAX {
-        return None;
-    }
-    let id = serde_json::from_str::<Named>(raw).ok()?.message_id;
+    let Members { list, .. } = serde_json::from_str(raw).ok()?;
+    let named = |wanted: &str| list.iter().rev().find(|(name, _)| name == wanted).map(|(_, value)| value.get());
+    // As the two spellings are told apart.
+    let [first, second] = if named("identifiers").is_some() { ["message_id", "messageId"] } else { ["messageId", "message_id"] };
+    let id = match named(first).or_else(|| named(second))? {
+        text if text.starts_with('"') => serde_json::from_str(text).ok()?,
+        other if other.starts_with(['{', '[', 'n']) => return None,
+        other => other.to_owned(),
+    };
     (!id.is_empty() && id.len() <= super::ID_BYTES_MAX).then_some(id)
 }
 

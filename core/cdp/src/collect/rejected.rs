@@ -3,12 +3,14 @@
 use super::message::Reason;
 use super::message_ids::id_of;
 use super::sender::Sender;
+use super::wire::plain;
 use crate::batch_sql::insert;
 use crate::event::EventKind;
 use heyuan_contract::{OrgUnitId, Timestamp};
 use heyuan_kernel::secret::Key;
 use heyuan_kernel::{Error, Reach, Rfc3339, Tx, sql};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use utoipa::ToSchema;
 
 /// Of a monstrous event only the beginning is kept: enough to see what it is.
@@ -51,15 +53,16 @@ impl Row {
         let end = raw.floor_char_boundary(KEPT_BYTES_MAX);
         let kept =
             Kept { sender: sender.clone(), path_kind, message_id: message_id.to_owned(), raw: raw[..end].to_owned(), cut: end < raw.len() };
-        let plain = serde_json::to_vec(&kept).map_err(|e| Error::Corrupt { what: "rejected event", why: e.to_string() })?;
+        let bytes = serde_json::to_vec(&kept).map_err(|e| Error::Corrupt { what: "rejected event", why: e.to_string() })?;
         Ok(Row {
             message_hash: id_of(message_id).to_vec(),
             reason,
-            detail,
+            // Details quote what was sent; PostgreSQL's text holds no U+0000, and one bad row would refuse its whole group.
+            detail: plain(Cow::Owned(detail)).into_owned(),
             key: sender.key.clone(),
             unit: sender.unit.as_ref().map(|unit| unit.as_str().to_owned()),
             arrived_at: sender.arrived_at.ms(),
-            sealed: key.seal(&plain, CONTEXT),
+            sealed: key.seal(&bytes, CONTEXT),
         })
     }
 }

@@ -3,6 +3,7 @@
 use heyuan_contract::{OrgUnitId, Timestamp};
 use heyuan_kernel::Actor;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// How an event is spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub(crate) struct Sender {
     pub arrived_at: Timestamp,
     /// When the sender's clock says that it was sent.
     pub sent_at: Option<Timestamp>,
+    /// The context of the batch, for messages that lack their own: a JSON object of the parts that we read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
 }
 
 impl Sender {
@@ -43,6 +47,12 @@ impl Sender {
             spelling,
             arrived_at,
             sent_at,
+            context: None,
         }
+    }
+
+    /// The same with the batch's own context.
+    pub(crate) fn with_context(self, context: Option<&RawValue>) -> Sender {
+        Sender { context: context.and_then(super::wire::batch_context), ..self }
     }
 }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 /// How often a property of an event type was absent for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FaultCount {
-    /// The property; `*` for undeclared ones together.
+    /// The property; `*` for undeclared and unreadable ones together; `$context.…` for a part of the context.
     pub property: String,
     /// Why.
     pub fault: String,

@@ -20,11 +20,11 @@ pub enum PropertyType {
     Money,
     /// An exact decimal number of at most 18 digits.
     Decimal,
-    /// Text of at most 1,024 bytes.
+    /// Text of at most 1,024 bytes, without the character U+0000.
     Text,
     /// `true` or `false`.
     Boolean,
-    /// An RFC 3339 time.
+    /// An RFC 3339 time within the years 1 to 9999; after 9999-12-30T22:00:00Z it is kept as that.
     Time,
 }
 

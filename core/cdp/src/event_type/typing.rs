@@ -47,7 +47,11 @@ impl Fault {
 }
 
 /// The members of a JSON object with their values as they came; of a repeated name the last counts.
-pub(crate) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a> {
+    pub list: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// How many were left out because their names are no text: half of a surrogate pair.
+    pub unreadable: usize,
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -58,14 +62,25 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut list = Vec::with_capacity(8);
-                while let Some((name, value)) = map.next_entry::<crate::collect::wire::Text<'de>, &'de RawValue>()? {
-                    list.push((name.0, value));
+                let mut members = Members { list: Vec::with_capacity(8), unreadable: 0 };
+                while let Some((name, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
+                    match name_of(name.get()) {
+                        Some(name) => members.list.push((name, value)),
+                        None => members.unreadable += 1,
+                    }
                 }
-                Ok(Members(list))
+                Ok(members)
             }
         }
         deserializer.deserialize_map(Reader)
+    }
+}
+
+/// A member's name from its JSON text.
+fn name_of(json: &str) -> Option<Cow<'_, str>> {
+    match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(name) if !name.contains('\\') => Some(Cow::Borrowed(name)),
+        _ => serde_json::from_str(json).ok().map(Cow::Owned),
     }
 }
 
@@ -83,11 +98,14 @@ pub(crate) struct Typed<'a> {
 pub(crate) fn type_members<'a>(schema: Option<&EventType>, raw: Option<&'a RawValue>) -> Typed<'a> {
     let mut typed = Typed::default();
     let Some(raw) = raw else { return typed };
-    let Ok(Members(members)) = serde_json::from_str::<Members<'a>>(raw.get()) else {
+    let Ok(members) = serde_json::from_str::<Members<'a>>(raw.get()) else {
         typed.faults.push(("*".to_owned(), Fault::WrongType));
         return typed;
     };
-    for (name, value) in members {
+    if members.unreadable > 0 {
+        typed.faults.push(("*".to_owned(), Fault::WrongType));
+    }
+    for (name, value) in members.list {
         let declared = schema.and_then(|schema| schema.properties.get_key_value(name.as_ref()));
         let Some((name, property)) = declared else {
             typed.undeclared.push((name, value));
@@ -168,6 +186,10 @@ fn text(json: &str) -> Result<String, Fault> {
         return Err(Fault::WrongType);
     }
     let text: String = serde_json::from_str(json).map_err(|_| Fault::WrongType)?;
+    // Not every database's text can hold it.
+    if text.contains('\0') {
+        return Err(Fault::WrongType);
+    }
     if text.len() > TEXT_BYTES_MAX { Err(Fault::TooLong) } else { Ok(text) }
 }
 
@@ -175,8 +197,9 @@ fn text(json: &str) -> Result<String, Fault> {
 pub(crate) fn against(schema: &EventType, raw: Option<&RawValue>) -> Option<String> {
     let typed = type_members(Some(schema), raw);
     if let Some((name, _)) = typed.undeclared.first() {
-        // The name is the sender's own text: only its length is bounded, so it is cut.
-        return Some(format!("{} is strict and does not declare the property {}", schema.name, name.chars().take(64).collect::<String>()));
+        // The name is the sender's own text: only its length is bounded, so it is cut, and shown without control characters.
+        let shown: String = name.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        return Some(format!("{} is strict and does not declare the property {shown}", schema.name));
     }
     let (name, fault) = typed.faults.first()?;
     Some(format!("{} is strict and its property {name} is not what was declared: {}", schema.name, fault.as_str()))
@@ -213,6 +236,8 @@ mod tests {
             (T::Boolean, None, "1", Err(Fault::WrongType)),
             (T::Text, None, "\"a\"", Ok(PropertyValue::Text("a".into()))),
             (T::Text, None, "5", Err(Fault::WrongType)),
+            (T::Text, None, r#""a\nb""#, Ok(PropertyValue::Text("a\nb".into()))),
+            (T::Text, None, r#""a\u0000b""#, Err(Fault::WrongType)),
             (T::Time, None, "\"1970-01-01T00:00:01Z\"", Ok(PropertyValue::Time(heyuan_contract::Timestamp::clamped(1000)))),
             (T::Time, None, "1000", Err(Fault::WrongType)),
         ];
@@ -220,5 +245,21 @@ mod tests {
             let property = Property { unit: unit.map(str::to_owned), ..Property::plain(kind) };
             assert_eq!(value_of(&property, json), expected, "{kind:?} {json}");
         }
+    }
+    #[test]
+    fn a_name_that_is_no_text_costs_its_own_property_alone() {
+        let schema = EventType {
+            name: "lift_taken".into(),
+            version: 1,
+            mode: Mode::Open,
+            properties: BTreeMap::from([("floor".to_owned(), Property::plain(PropertyType::Integer))]),
+        };
+        let json = r#"{"\ud800":1,"fl\u006for":3,"m\"o":"\ud800","\ud83d\ude00":true}"#;
+        let raw: &RawValue = serde_json::from_str(json).expect("the test's own text");
+        let typed = type_members(Some(&schema), Some(raw));
+        assert_eq!(typed.values, BTreeMap::from([("floor".to_owned(), PropertyValue::Integer(3))]));
+        assert_eq!(typed.undeclared.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["m\"o", "😀"]);
+        assert_eq!(typed.faults, [("*".to_owned(), Fault::WrongType)]);
+        assert!(against(&EventType { mode: Mode::Strict, ..schema }, Some(raw)).is_some());
     }
 }

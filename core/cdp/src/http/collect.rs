@@ -24,6 +24,8 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 /// Events of one batch; a batch of the smallest events that the protocol allows stays below it.
 const BATCH_EVENTS_MAX: usize = 5_000;
+/// Longest list of headers that a browser asks for and is allowed, in bytes.
+const ASKED_HEADERS_BYTES_MAX: usize = 1024;
 
 /// The protocol's answer: success, and nothing else.
 #[derive(Debug, Serialize, ToSchema)]
@@ -67,6 +69,9 @@ struct SegmentMessage {
 struct SegmentBatch {
     /// The messages, of any kinds.
     batch: Vec<SegmentMessage>,
+    /// Counts where a message's own context lacks a member: app, page, campaign, device, externalIds, traits; at most 2 KB of these.
+    #[schema(value_type = Option<Object>)]
+    context: Option<serde_json::Value>,
     /// When the sender's clock says that it sent them.
     sent_at: Option<String>,
 }
@@ -79,6 +84,8 @@ struct RawBatch<'a> {
     batch: Vec<&'a RawValue>,
     #[serde(borrow, default)]
     sent_at: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    context: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +162,7 @@ pub(crate) fn invalid(error: &serde_json::Error) -> Problem {
     )
 }
 
-fn sent_time(raw: Option<&RawValue>) -> Option<Timestamp> {
+pub(crate) fn sent_time(raw: Option<&RawValue>) -> Option<Timestamp> {
     parse_rfc3339(&serde_json::from_str::<String>(raw?.get()).ok()?)
 }
 
@@ -177,7 +184,8 @@ async fn collect_batch(cdp: &Cdp, sent: Sent) -> Result<HttpResponse, Problem> {
         if batch.batch.len() > BATCH_EVENTS_MAX {
             return Err(Problem::invalid("batch", format!("a batch has at most {BATCH_EVENTS_MAX} messages")));
         }
-        let sender = Sender::new(&sent.actor, Spelling::Segment, Timestamp::clamped(now_ms()), sent_time(batch.sent_at));
+        let sender =
+            Sender::new(&sent.actor, Spelling::Segment, Timestamp::clamped(now_ms()), sent_time(batch.sent_at)).with_context(batch.context);
         (sender, batch.batch.into_iter().map(|raw| (None, raw.get().to_owned())).collect())
     };
     cdp.inner.collector.submit(sender, events).await?;
@@ -192,12 +200,16 @@ fn for_browsers(result: Result<HttpResponse, Problem>) -> HttpResponse {
     response
 }
 
-fn preflight() -> HttpResponse {
+/// A browser asks before it sends headers of its SDK: whichever they are, they are allowed, since none but the key's is read.
+fn preflight(request: &HttpRequest) -> HttpResponse {
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).filter(|names| names.len() <= ASKED_HEADERS_BYTES_MAX);
+    let usual = HeaderValue::from_static("Authorization, Content-Type, Content-Encoding");
     HttpResponse::NoContent()
         .insert_header((header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"))
         .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "POST, OPTIONS"))
-        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, Content-Encoding"))
+        .insert_header((header::ACCESS_CONTROL_ALLOW_HEADERS, asked.cloned().unwrap_or(usual)))
         .insert_header((header::ACCESS_CONTROL_MAX_AGE, "86400"))
+        .insert_header((header::VARY, "Access-Control-Request-Headers"))
         .finish()
 }
 
@@ -232,8 +244,8 @@ macro_rules! endpoint {
             }
 
             #[options($path)]
-            pub(super) async fn ask() -> HttpResponse {
-                preflight()
+            pub(super) async fn ask(request: HttpRequest) -> HttpResponse {
+                preflight(&request)
             }
         }
     };
@@ -250,6 +262,7 @@ endpoint!(screen, "/v1/screen", "A screen was looked at", SegmentMessage, |cdp, 
 endpoint!(group, "/v1/group", "Somebody belongs to a group", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Group));
 endpoint!(alias, "/v1/alias", "Two ids are one person", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Alias));
 endpoint!(batch, "/v1/batch", "Several messages", SegmentBatch, |cdp, sent| collect_batch(cdp, sent));
+endpoint!(import, "/v1/import", "Several messages of the past: the same as /v1/batch", SegmentBatch, |cdp, sent| collect_batch(cdp, sent));
 endpoint!(t, "/v1/t", "Track, from a browser", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Track));
 endpoint!(i, "/v1/i", "Identify, from a browser", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Identify));
 endpoint!(p, "/v1/p", "Page, from a browser", SegmentMessage, |cdp, sent| collect_one(cdp, sent, EventKind::Page));
@@ -262,12 +275,12 @@ endpoint!(b, "/v1/b", "Several messages, from a browser", SegmentBatch, |cdp, se
 pub(super) fn routes(config: &mut ServiceConfig<'_>) {
     config.service(track::send).service(identify::send).service(page::send).service(screen::send).service(group::send);
     config.service(alias::send).service(batch::send).service(t::send).service(i::send).service(p::send).service(s::send);
-    config.service(g::send).service(a::send).service(b::send);
+    config.service(g::send).service(a::send).service(b::send).service(import::send);
     // What a browser asks before it sends is no operation of the API, so it stands in no document.
     config.map(|config| {
         config.service(track::ask).service(identify::ask).service(page::ask).service(screen::ask).service(group::ask);
         config.service(alias::ask).service(batch::ask).service(t::ask).service(i::ask).service(p::ask).service(s::ask);
-        config.service(g::ask).service(a::ask).service(b::ask)
+        config.service(g::ask).service(a::ask).service(b::ask).service(import::ask)
     });
 }
 

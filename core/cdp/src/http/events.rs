@@ -2,7 +2,7 @@
 
 #![expect(unused_qualifications, reason = "the macro that documents query parameters writes paths in full")]
 
-use super::collect::{Sent, invalid};
+use super::collect::{Sent, invalid, sent_time};
 use crate::cdp::Cdp;
 use crate::collect::Status;
 use crate::collect::rejected::Rejected;
@@ -25,15 +25,17 @@ use utoipa_actix_web::service_config::ServiceConfig;
 /// Events of one request.
 const EVENTS_MAX: usize = 5_000;
 
-/// Events in our own spelling.
+/// Events in our own spelling, or in that of the Segment protocol.
 #[derive(Debug, Deserialize, ToSchema)]
 #[expect(dead_code, reason = "the shape for the API document; the real reading is event by event")]
 struct EventsRequest {
     /// At most 5,000, and 4 MiB in all.
     events: Vec<NativeEvent>,
+    /// When the sender's clock says that it sent them; `sentAt` is read as well.
+    sent_at: Option<String>,
 }
 
-/// An event.
+/// An event. One without `identifiers` that has `event`, `messageId`, `anonymousId` or `userId` is read as the Segment protocol spells it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[expect(dead_code, reason = "the shape for the API document; the real reading is event by event")]
 struct NativeEvent {
@@ -73,10 +75,13 @@ struct NativeIdentifier {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RawEvents<'a> {
     #[serde(borrow)]
     events: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    sent_at: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "sentAt")]
+    segment_sent_at: Option<&'a RawValue>,
 }
 
 /// What became of each event, in order.
@@ -104,7 +109,7 @@ struct EventResult {
 #[utoipa::path(
     tag = "collect",
     summary = "Send events and learn what became of each",
-    description = "200 means that every event of status ok is durable. A rejected event harms no other; it is kept and can be replayed.",
+    description = "200 means that every event of status ok is durable. A rejected event harms no other; it is answered under the message id that it was sent with, kept, and can be replayed. Members that are not listed are ignored.",
     request_body = EventsRequest,
     responses(
         (status = 200, description = "One result for each event, in order", body = EventsAnswer),
@@ -119,14 +124,15 @@ struct EventResult {
 )]
 #[post("/v1/events")]
 async fn send_events(cdp: web::Data<Cdp>, sent: Sent) -> Result<web::Json<EventsAnswer>, Problem> {
-    let events: Vec<_> = {
+    let (sent_at, events): (_, Vec<_>) = {
         let body: RawEvents<'_> = serde_json::from_str(&sent.text).map_err(|e| invalid(&e))?;
         if body.events.len() > EVENTS_MAX {
             return Err(Problem::invalid("events", format!("at most {EVENTS_MAX} events are sent at once")));
         }
-        body.events.into_iter().map(|raw| (None, raw.get().to_owned())).collect()
+        let sent_at = sent_time(body.sent_at.or(body.segment_sent_at));
+        (sent_at, body.events.into_iter().map(|raw| (None, raw.get().to_owned())).collect())
     };
-    let sender = Sender::new(&sent.actor, Spelling::Native, Timestamp::clamped(now_ms()), None);
+    let sender = Sender::new(&sent.actor, Spelling::Native, Timestamp::clamped(now_ms()), sent_at);
     let outcomes = cdp.inner.collector.submit(sender, events).await?;
     let results = outcomes
         .into_iter()

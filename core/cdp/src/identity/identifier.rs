@@ -101,12 +101,16 @@ pub enum Identifier {
 }
 
 impl Identifier {
-    /// Reads an identifier; `None` when the type is unknown or the value can't be one (an empty text, a phone number with letters).
+    /// Reads an identifier; `None` when the type is unknown or the value can't be one (an empty text, a phone number with letters,
+    /// control characters, also in the app of an openid).
     pub fn read(kind: &str, value: &str, app: Option<&str>) -> Option<Identifier> {
         let parsed = Kind::parse(kind)?;
-        let own_app = kind.split_once('@').map(|(_, app)| app).or(app).unwrap_or("");
+        let own_app = kind.split_once('@').map(|(_, app)| app).or(app).unwrap_or("").trim();
+        if parsed == Kind::Openid && own_app.chars().any(char::is_control) {
+            return None;
+        }
         let value = normal(parsed, value)?;
-        let app = (parsed == Kind::Openid).then(|| own_app.trim().to_lowercase());
+        let app = (parsed == Kind::Openid).then(|| own_app.to_lowercase());
         Some(Identifier::Value { kind: parsed, app, value })
     }
 
@@ -174,6 +178,8 @@ mod tests {
             ("email", "nobody", None),
             ("plate", "粤b·12345", Some("粤B12345")),
             ("device", "  ", None),
+            ("device", "a\0b", None),
+            ("openid@m\0n", "o", None),
             ("shoe", "42", None),
         ] {
             assert_eq!(value(kind, text).as_deref(), expected, "{kind} {text:?}");

@@ -144,6 +144,7 @@ mod tests {
             spelling: Spelling::Segment,
             arrived_at: Timestamp::clamped(5),
             sent_at: None,
+            context: Some(r#"{"app":{"name":"w"}}"#.into()),
         };
         let entry = |id: &str| Entry { path_kind: Some(EventKind::Page), message_id: id.into(), raw: format!("{{\"id\":\"{id}\"}}") };
         let parts = vec![

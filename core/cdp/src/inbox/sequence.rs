@@ -69,7 +69,7 @@ pub(crate) async fn append(tx: &Tx, kernel: &Kernel, source: &str, events: &[Own
     let entry = |own: &OwnEvent| Entry { path_kind: None, message_id: own.message_id.clone(), raw: own.event.to_string() };
     let parts = events.chunk_by(|one, next| one.unit == next.unit).map(|list| {
         let (key, unit) = (source.to_owned(), list[0].unit.clone());
-        let sender = Sender { key, unit, import: true, spelling: Spelling::Internal, arrived_at, sent_at: None };
+        let sender = Sender { key, unit, import: true, spelling: Spelling::Internal, arrived_at, sent_at: None, context: None };
         Part { sender: Arc::new(sender), entries: list.iter().map(entry).collect() }
     });
     let payload = block::seal(kernel.keys.inbox(), &parts.collect::<Vec<_>>())?;

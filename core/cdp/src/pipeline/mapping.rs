@@ -4,7 +4,7 @@ use crate::collect::message::{self, Message};
 use crate::collect::sender::{Sender, Spelling};
 use crate::event::{EventKind, PropertyValue};
 use crate::event_type::faults::Counts;
-use crate::event_type::typing::{self, Typed};
+use crate::event_type::typing::{self, Fault, Typed};
 use crate::event_type::{EventType, PROFILE};
 use crate::identity::plan::Sighting;
 use crate::inbox::block::Entry;
@@ -44,7 +44,7 @@ pub(crate) struct Ground {
 
 /// Maps an entry; `None` when this release can't read it any more, which the caller logs.
 pub(crate) fn map(ground: &Ground, sender: &Sender, position: i64, entry: Entry, counts: &mut Counts) -> Option<Mapped> {
-    let message = message::read(sender.spelling, entry.path_kind, &entry.raw).ok()?;
+    let message = message::read(sender.spelling, entry.path_kind, &entry.raw, sender.context.as_deref()).ok()?;
     let occurred_at = own_time(ground, sender, &message);
     let schema = ground.types.get(&message.name).map(Arc::as_ref);
     let mut properties = typing::type_members(schema.filter(|_| message.kind != EventKind::Identify), message.properties);
@@ -54,6 +54,7 @@ pub(crate) fn map(ground: &Ground, sender: &Sender, position: i64, entry: Entry,
         properties.faults.clear();
     }
     if schema.is_some() {
+        properties.faults.extend(message.context_faults.iter().map(|part| ((*part).to_owned(), Fault::WrongType)));
         count(counts, &message.name, &mut properties);
     }
     count(counts, PROFILE, &mut traits);
@@ -144,6 +145,7 @@ mod tests {
             spelling: Spelling::Segment,
             arrived_at: Timestamp::clamped(ARRIVED),
             sent_at: None,
+            context: None,
         };
         let ground = Ground { types: Arc::default(), own_time_ms_max: 31 * 24 * HOUR };
         let raw = format!(r#"{{"type":"track","event":"A","anonymousId":"x"{raw}}}"#);

@@ -1,9 +1,10 @@
 //! What brought a visitor: UTM parameters and click ids, from the context, the page's address or the properties.
 
-use crate::collect::wire::{Context, Text};
+use crate::collect::wire::{Context, Loose, Part, Text, plain};
 use heyuan_contract::Touch;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// Longest value kept, in characters: click ids of the platforms are below 200.
 const VALUE_CHARS_MAX: usize = 256;
@@ -14,20 +15,22 @@ const CLICK_IDS: [(&str, &str); 3] = [("gdt_vid", "tencent_ads"), ("clickid", "o
 #[derive(Default, Deserialize)]
 struct InProperties<'a> {
     #[serde(borrow, default)]
-    gdt_vid: Option<Text<'a>>,
+    gdt_vid: Loose<Text<'a>>,
     #[serde(borrow, default)]
-    clickid: Option<Text<'a>>,
+    clickid: Loose<Text<'a>>,
     #[serde(borrow, default)]
-    bd_vid: Option<Text<'a>>,
+    bd_vid: Loose<Text<'a>>,
     #[serde(borrow, default)]
-    url: Option<Text<'a>>,
+    url: Loose<Text<'a>>,
 }
+
+impl Part for InProperties<'_> {}
 
 /// Reads the touch of a message; `None` when nothing brought the visitor.
 pub(crate) fn read(context: &Context<'_>, properties: Option<&RawValue>) -> Option<Touch> {
     let mut touch = Touch::default();
-    let text = |text: &Option<Text<'_>>| text.as_ref().map(|text| text.0.to_string());
-    if let Some(campaign) = &context.campaign {
+    let text = |text: &Loose<Text<'_>>| text.get().map(|text| text.0.to_string());
+    if let Some(campaign) = context.campaign.get() {
         touch.source = text(&campaign.source);
         touch.medium = text(&campaign.medium);
         touch.campaign = text(&campaign.name);
@@ -37,20 +40,20 @@ pub(crate) fn read(context: &Context<'_>, properties: Option<&RawValue>) -> Opti
             take_click(&mut touch, platform, text(value));
         }
     }
-    if let Some(page) = &context.page {
-        for address in [&page.url, &page.search].into_iter().flatten() {
+    if let Some(page) = context.page.get() {
+        for address in [&page.url, &page.search].into_iter().filter_map(Loose::get) {
             read_address(&mut touch, &address.0);
         }
     }
     // Most properties hold none of these words; looking for them first saves parsing the object once more.
     if let Some(raw) = properties
         && ["gdt_vid", "clickid", "bd_vid", "utm_"].iter().any(|word| raw.get().contains(word))
-        && let Ok(own) = serde_json::from_str::<InProperties<'_>>(raw.get())
+        && let Loose::Read(own) = Loose::<InProperties<'_>>::read(raw)
     {
         for (value, (_, platform)) in [&own.gdt_vid, &own.clickid, &own.bd_vid].into_iter().zip(CLICK_IDS) {
             take_click(&mut touch, platform, text(value));
         }
-        if let Some(url) = &own.url {
+        if let Some(url) = own.url.get() {
             read_address(&mut touch, &url.0);
         }
     }
@@ -58,10 +61,11 @@ pub(crate) fn read(context: &Context<'_>, properties: Option<&RawValue>) -> Opti
     (touch != Touch::default()).then_some(touch)
 }
 
-/// The touch with empty values left out and long ones cut.
+/// The touch without control characters, with empty values left out and long ones cut.
 pub(crate) fn bounded(touch: Touch) -> Touch {
     let cut = |value: Option<String>| {
-        value.filter(|text| !text.trim().is_empty()).map(|text| text.chars().take(VALUE_CHARS_MAX).collect::<String>())
+        let value = value.map(|text| plain(Cow::Owned(text)).chars().take(VALUE_CHARS_MAX).collect::<String>());
+        value.filter(|text| !text.trim().is_empty())
     };
     Touch {
         source: cut(touch.source),
@@ -75,7 +79,7 @@ pub(crate) fn bounded(touch: Touch) -> Touch {
 }
 
 fn take_click(touch: &mut Touch, platform: &str, value: Option<String>) {
-    if let Some(value) = value.filter(|value| !value.is_empty())
+    if let Some(value) = value.map(|value| plain(Cow::Owned(value)).into_owned()).filter(|value| !value.trim().is_empty())
         && touch.click_id.is_none()
     {
         touch.platform = Some(platform.to_owned());
@@ -117,6 +121,8 @@ mod tests {
             (r#"{"campaign":{"name":"P2","clickid":"c1"}}"#, Some(("ocean_engine", "c1")), Some("P2")),
             (r#"{"page":{"search":"?bd_vid=%E4%BD%A0"}}"#, Some(("baidu", "你")), None),
             (r#"{"page":{"url":"https://a.example/x"}}"#, None, None),
+            (r#"{"page":{"url":"https://a.example/x?utm_campaign=P%003%0a&clickid=%00&bd_vid=b%001"}}"#, Some(("baidu", "b1")), Some("P3")),
+            (r#"{"page":{"url":"https://a.example/x?utm_source=%00"}}"#, None, None),
         ] {
             let parsed: Context<'_> = serde_json::from_str(context).expect("the test's own text");
             let touch = read(&parsed, None);

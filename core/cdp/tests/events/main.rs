@@ -6,3 +6,4 @@ mod ground;
 mod identity;
 mod knowing;
 mod people;
+mod sdks;
