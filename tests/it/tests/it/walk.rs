@@ -8,7 +8,8 @@ use heyuan_harness::{Tenant, TenantOptions, TestDatabase, cache_dir, for_both_da
 /// Generous: a small group loads in seconds on an idle machine.
 const LOAD_LIMIT: Duration = Duration::from_secs(240);
 
-async fn demo_tenant(database: &TestDatabase) -> Tenant {
+/// Serves the demo group as `make run` does, a smaller one, and waits until it is loaded.
+pub(crate) async fn demo_tenant(database: &TestDatabase) -> Tenant {
     let plugins = cache_dir().join("plugins");
     let arguments = ["--plugins".into(), plugins.into_os_string(), "--customers".into(), "300".into(), "--days".into(), "40".into()];
     let options = TenantOptions { command: vec!["demo".into(), "run".into()], arguments: arguments.to_vec(), ..TenantOptions::default() };
