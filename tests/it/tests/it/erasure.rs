@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heyuan_harness::{Caller, Gateway, Tenant, TenantOptions, for_both_databases, until};
+use heyuan_harness::{Caller, Gateway, Tenant, TenantOptions, TestDatabase, for_both_databases, until};
 use serde_json::{Value, json};
 
 use crate::shop::Shop;
@@ -77,12 +77,14 @@ async fn everything(tenant: &Tenant, admin: &Caller) -> Vec<(String, Vec<u8>)> {
     found.into_iter().flat_map(|(place, bytes)| unpacked(&bytes).into_iter().map(move |plain| (place.clone(), plain))).collect()
 }
 
-/// Holds that nothing of the person lies anywhere in the open, and that the search sees what is there.
-async fn nothing_in_the_open(tenant: &Tenant, admin: &Caller, when: &str) {
+/// Holds that nothing of the person lies anywhere in the open, and that the search sees what is there: the witness lies where the
+/// history is at the moment, in blocks of a table or in Parquet files.
+async fn nothing_in_the_open(tenant: &Tenant, admin: &Caller, history: &str, when: &str) {
     let everything = everything(tenant, admin).await;
-    let parquet = everything.iter().filter(|(place, _)| place.ends_with(".parquet"));
-    assert!(parquet.clone().any(|(_, bytes)| holds(bytes, WITNESS)), "{when}: the history's files can't be read");
-    assert!(everything.iter().any(|(place, bytes)| place == "POST /v1/query" && holds(bytes, WITNESS)), "{when}: the query is blind");
+    for place in [history, "POST /v1/query"] {
+        let seen = everything.iter().any(|(lies, bytes)| lies.ends_with(place) && holds(bytes, WITNESS));
+        assert!(seen, "{when}: the search is blind in {place}");
+    }
     let mut open = Vec::new();
     for (place, bytes) in &everything {
         open.extend(VALUES.iter().filter(|(_, value)| holds(bytes, value)).map(|(what, _)| format!("the {what} in {place}")));
@@ -90,13 +92,51 @@ async fn nothing_in_the_open(tenant: &Tenant, admin: &Caller, when: &str) {
     assert!(open.is_empty(), "{when} in the open:\n{}", open.join("\n"));
 }
 
-/// Waits until nothing waits to be processed and every event lies in a file.
-async fn flushed(tenant: &Tenant) {
-    until("everything is processed and flushed", FLUSHED_LIMIT, || async {
+/// Where the history lies before it is flushed, and afterwards.
+const BLOCKS: &str = "cdp_known_block.payload";
+const FILES: &str = ".parquet";
+
+/// What every room keeps of the person.
+const KEPT: &[&str] = &[
+    "cdp_node",
+    "cdp_edge",
+    "cdp_consent",
+    "cdp_rejected",
+    "membership_member",
+    "membership_transaction",
+    "membership_decision",
+    "ledger_lot",
+    "mall_order",
+    "mall_voucher",
+    "attribution_touch",
+    "attribution_lead",
+    "attribution_stage",
+    "kernel_audit",
+];
+
+/// A tenant that writes all of its thoughts to the log, and flushes events of this age.
+async fn talkative(database: &TestDatabase, gateway: &Gateway, flush_age_ms: &str) -> Tenant {
+    let mut environment = gateway.environment();
+    environment.push(("HEYUAN_COLLECT__FLUSH_AGE_MS".into(), flush_age_ms.into()));
+    environment.push(("HEYUAN_TELEMETRY__LOG_FILTER".into(), "debug".into()));
+    Tenant::start_with(database, TenantOptions { environment, ..TenantOptions::default() }).await
+}
+
+/// Waits until nothing waits to be processed.
+async fn processed(tenant: &Tenant) {
+    until("everything is processed", FLUSHED_LIMIT, || async {
         let metrics = tenant.stranger().get("/metrics").await.text();
         let waits = |line: &&str| line.starts_with("heyuan_inbox_events") || line.starts_with("heyuan_consumer_behind_events");
-        let idle = metrics.lines().filter(waits).all(|line| line.ends_with(" 0"));
-        (idle && tenant.database().count("SELECT count(*) FROM cdp_known_block").await == 0).then_some(())
+        metrics.lines().filter(waits).all(|line| line.ends_with(" 0")).then_some(())
+    })
+    .await;
+}
+
+/// Waits until nothing waits to be processed and every event lies in a file.
+async fn flushed(tenant: &Tenant) {
+    processed(tenant).await;
+    until("everything is flushed", FLUSHED_LIMIT, || async {
+        (tenant.database().count("SELECT count(*) FROM cdp_known_block").await == 0).then_some(())
     })
     .await;
 }
@@ -134,7 +174,7 @@ async fn lives(tenant: &Tenant) -> String {
     app.post_once("/v1/leads", "lead-of-zhang", &lead).await.expect(200);
     let stage = json!({ "stage": "visited", "occurred_at": "2026-11-21T10:00:00+08:00" });
     app.post("/v1/leads/lead-of-zhang/stages", &stage).await.expect(200);
-    flushed(tenant).await;
+    processed(tenant).await;
     let customer = app.post("/v1/customers:search", &json!({ "type": "phone", "value": value("phone") })).await.expect(200);
     let id = customer["id"].as_str().expect("a customer has an id").to_owned();
     let kinds: Vec<_> = customer["identifiers"].as_array().into_iter().flatten().filter_map(|one| one["type"].as_str()).collect();
@@ -150,10 +190,7 @@ async fn lives(tenant: &Tenant) -> String {
 async fn a_person_who_was_in_every_room_is_found_in_none_after_erasure() {
     for_both_databases(async |database| {
         let mut gateway = Gateway::somewhere();
-        let mut environment = gateway.environment();
-        environment.push(("HEYUAN_COLLECT__FLUSH_AGE_MS".into(), "500".into()));
-        environment.push(("HEYUAN_TELEMETRY__LOG_FILTER".into(), "debug".into()));
-        let tenant = Tenant::start_with(&database, TenantOptions { environment, ..TenantOptions::default() }).await;
+        let mut tenant = talkative(&database, &gateway, "3600000").await;
         gateway.open(&tenant).await;
         let admin = tenant.caller("admin,app,reveal");
         let id = lives(&tenant).await;
@@ -163,14 +200,23 @@ async fn a_person_who_was_in_every_room_is_found_in_none_after_erasure() {
         let ask = json!({ "ref": phone["ref"], "reason": "the customer called back" });
         let revealed = admin.post(&format!("/v1/customers/{id}/reveal"), &ask).await.expect(200);
         assert_eq!(revealed["value"], VALUES[0].1, "the vault has it, sealed");
+        processed(&tenant).await;
+        for table in KEPT {
+            assert!(database.count(&format!("SELECT count(*) FROM {table}")).await > 0, "{table} has nothing to forget");
+        }
+        nothing_in_the_open(&tenant, &admin, BLOCKS, "before the flush").await;
+        tenant.stop().await;
+        drop(tenant);
+        let tenant = talkative(&database, &gateway, "500").await;
+        let admin = tenant.caller_with(admin.key());
         flushed(&tenant).await;
-        nothing_in_the_open(&tenant, &admin, "before the erasure").await;
+        nothing_in_the_open(&tenant, &admin, FILES, "before the erasure").await;
         let sealed = database.count("SELECT count(*) FROM kernel_vault_value").await;
         assert!(sealed >= i64::try_from(VALUES.len()).expect("few") - 1, "{sealed} values in the vault");
 
         admin.post(&format!("/v1/customers/{id}/erase"), &Value::Null).await.expect(200);
         flushed(&tenant).await;
-        nothing_in_the_open(&tenant, &admin, "after the erasure").await;
+        nothing_in_the_open(&tenant, &admin, FILES, "after the erasure").await;
         for table in ["kernel_vault_value", "kernel_vault_key"] {
             assert_eq!(database.count(&format!("SELECT count(*) FROM {table}")).await, 0, "{table} after the erasure");
         }
