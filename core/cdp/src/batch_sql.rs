@@ -66,6 +66,13 @@ pub(crate) async fn position<C: sql::Connection>(conn: &C, name: &str) -> Result
     row.map_or(Ok(0), |row| sql::get(&row, "position"))
 }
 
+/// Adds to a number that is always there; it never falls below nothing.
+pub(crate) async fn add_position<C: sql::Connection>(conn: &C, name: &str, more: i64) -> Result<(), Error> {
+    let text = "UPDATE cdp_position SET position = CASE WHEN position + $1 > 0 THEN position + $1 ELSE 0 END WHERE name = $2";
+    sql::execute(conn, text, [more.into(), name.into()]).await?;
+    Ok(())
+}
+
 /// Moves a position, in the transaction of its effects.
 pub(crate) async fn set_position<C: sql::Connection>(conn: &C, name: &str, position: i64) -> Result<(), Error> {
     sql::execute(

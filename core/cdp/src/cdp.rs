@@ -2,7 +2,7 @@
 
 use crate::collect::backlog::{Backlog, Waiting};
 use crate::collect::message_ids::MessageIds;
-use crate::collect::{Arrival, Collector};
+use crate::collect::{Arrival, Collector, rejected};
 use crate::event_type::EventTypes;
 use crate::history::{Flush, KnownTail};
 use crate::identity::identifier::Identifier;
@@ -78,6 +78,11 @@ impl Cdp {
         let _ = self.inner.lake.set(lake);
     }
 
+    /// Takes nothing in either while the disk of this folder is down to the reserve.
+    pub fn watch_disk(&self, folder: &Path) {
+        self.inner.collector.backlog().watch(folder);
+    }
+
     /// Says who tells more about a customer.
     pub fn use_profile(&self, source: Arc<dyn ProfileSource>) {
         let _ = self.inner.profile.set(source);
@@ -142,6 +147,23 @@ impl Cdp {
     /// [`Error::Database`].
     pub async fn waiting(&self) -> Result<Waiting, Error> {
         self.inner.collector.backlog().waiting().await
+    }
+
+    /// What is processed and waits for the lake.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn waiting_for_lake(&self) -> Result<Waiting, Error> {
+        self.inner.collector.backlog().waiting_for_lake().await
+    }
+
+    /// Bytes of the rejected events that are kept, and how many were not kept because there were too many bytes of them.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn rejected_totals(&self) -> Result<(i64, i64), Error> {
+        let conn = self.inner.kernel.db.near();
+        Ok((crate::batch_sql::position(conn, rejected::BYTES).await?, crate::batch_sql::position(conn, rejected::UNKEPT).await?))
     }
 
     /// The position up to which events are known.

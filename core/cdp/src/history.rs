@@ -23,6 +23,10 @@ const ZSTD_LEVEL: i32 = 1;
 const BLOCK_BYTES_MAX: usize = 512 << 20;
 /// Rows of one flush: bounds memory.
 const FLUSH_ROWS_MAX: i64 = 200_000;
+/// The same in bytes as unpacked, beyond which no further block is added; a usual event has a few hundred.
+const FLUSH_BYTES_MAX: usize = 128 << 20;
+/// Bytes as unpacked beyond which no further block is added to a page of the tail.
+const PAGE_BYTES_MAX: usize = 16 << 20;
 /// Blocks removed in one transaction.
 const BLOCKS_REMOVED_MAX: i64 = 50;
 
@@ -39,8 +43,8 @@ pub(crate) fn pack(events: &[Known]) -> Result<Vec<u8>, Error> {
     zstd::encode_all(plain.as_slice(), ZSTD_LEVEL).map_err(|e| corrupt(e.to_string()))
 }
 
-/// Opens a block; only lines of these anchors, when there are any.
-fn unpack(packed: &[u8], anchors: Option<&HashSet<&str>>) -> Result<Vec<Known>, Error> {
+/// Opens a block; only lines of these anchors, when there are any. Also answers its bytes as unpacked.
+fn unpack(packed: &[u8], anchors: Option<&HashSet<&str>>) -> Result<(Vec<Known>, usize), Error> {
     let corrupt = |why: String| Error::Corrupt { what: "known block", why };
     let mut plain = Vec::new();
     let decoder = zstd::Decoder::new(packed).map_err(|e| corrupt(e.to_string()))?;
@@ -48,10 +52,11 @@ fn unpack(packed: &[u8], anchors: Option<&HashSet<&str>>) -> Result<Vec<Known>, 
         .map_err(|e| corrupt(e.to_string()))?;
     let text = std::str::from_utf8(&plain).map_err(|e| corrupt(e.to_string()))?;
     let lines = text.lines().filter_map(|line| line.split_once('\t'));
-    lines
+    let events: Result<Vec<Known>, Error> = lines
         .filter(|(anchor, _)| anchors.is_none_or(|wanted| wanted.contains(anchor)))
         .map(|(_, event)| serde_json::from_str(event).map_err(|e| corrupt(e.to_string())))
-        .collect()
+        .collect();
+    Ok((events?, plain.len()))
 }
 
 pub(crate) async fn write(tx: &Tx, from: i64, to: i64, events: usize, at: Timestamp, packed: &[u8]) -> Result<(), Error> {
@@ -170,24 +175,11 @@ fn stored_value(declared: &Property, value: &Value) -> Option<PropertyValue> {
 /// The tail that the lake reads beside its files.
 pub(crate) struct KnownTail;
 
-impl KnownTail {
-    async fn read(
-        conn: &DatabaseTransaction,
-        watermark: i64,
-        anchors: Option<&HashSet<&str>>,
-        rows_max: usize,
-    ) -> Result<Vec<EventRow>, Error> {
-        let mut rows = Vec::new();
-        let mut after = watermark;
-        while rows.len() < rows_max {
-            let text = "SELECT last_position, payload FROM cdp_known_block WHERE last_position > $1 ORDER BY first_position LIMIT 1";
-            let Some(row) = sql::one(conn, text, [after.into()]).await? else { break };
-            let payload: Vec<u8> = sql::get(&row, "payload")?;
-            rows.extend(unpack(&payload, anchors)?.iter().filter(|event| event.position > watermark).map(row_of));
-            after = sql::get(&row, "last_position")?;
-        }
-        Ok(rows)
-    }
+/// The next block above a position: where it ends, and what it holds packed.
+async fn next_block<C: sql::Connection>(conn: &C, after: i64) -> Result<Option<(i64, Vec<u8>)>, Error> {
+    let text = "SELECT last_position, payload FROM cdp_known_block WHERE last_position > $1 ORDER BY first_position LIMIT 1";
+    let row = sql::one(conn, text, [after.into()]).await?;
+    row.map(|row| Ok((sql::get(&row, "last_position")?, sql::get(&row, "payload")?))).transpose()
 }
 
 impl Tail for KnownTail {
@@ -198,8 +190,16 @@ impl Tail for KnownTail {
         rows_max: usize,
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Error>> {
         async move {
-            let mut rows = KnownTail::read(snapshot, watermark, None, rows_max).await?;
-            rows.truncate(rows_max);
+            let (mut rows, mut bytes, mut after) = (Vec::new(), 0, watermark);
+            while rows.len() < rows_max && bytes < PAGE_BYTES_MAX {
+                let Some((last, payload)) = next_block(snapshot, after).await? else { break };
+                let (events, unpacked) = unpack(&payload, None)?;
+                let above = events.iter().filter(|event| event.position > watermark).take(rows_max - rows.len());
+                rows.extend(above.map(row_of));
+                // A block that adds nothing does not end the page: an empty one would be the tail's end.
+                bytes += if rows.is_empty() { 0 } else { unpacked };
+                after = last;
+            }
             Ok(rows)
         }
         .boxed()
@@ -215,10 +215,16 @@ impl Tail for KnownTail {
     ) -> BoxFuture<'a, Result<Vec<EventRow>, Error>> {
         async move {
             let wanted: HashSet<&str> = anchors.iter().map(String::as_str).collect();
-            let mut rows = KnownTail::read(snapshot, watermark, Some(&wanted), usize::MAX).await?;
-            rows.retain(|row| before.is_none_or(|before| row.position < before));
+            let within = |event: &&Known| event.position > watermark && before.is_none_or(|before| event.position < before);
+            let (mut rows, mut after) = (Vec::new(), watermark);
+            while let Some((last, payload)) = next_block(snapshot, after).await? {
+                let (events, _) = unpack(&payload, Some(&wanted))?;
+                rows.extend(events.iter().filter(within).map(row_of));
+                // Only the newest are asked for; a long tail of a busy anchor is never held as a whole.
+                rows.drain(..rows.len().saturating_sub(limit));
+                after = last;
+            }
             rows.reverse();
-            rows.truncate(limit);
             Ok(rows)
         }
         .boxed()
@@ -266,15 +272,17 @@ impl Flush {
         if events == 0 || !(at_once || old || events >= self.settings.flush_rows) {
             return Ok(false);
         }
-        let (mut to, mut rows) = (watermark, Vec::new());
-        while to - watermark < FLUSH_ROWS_MAX {
-            let text = "SELECT last_position, payload FROM cdp_known_block WHERE last_position > $1 ORDER BY first_position LIMIT 1";
-            let Some(row) = sql::one(reader, text, [to.into()]).await? else { break };
-            let payload: Vec<u8> = sql::get(&row, "payload")?;
-            let block =
-                tokio::task::spawn_blocking(move || Ok::<_, Error>(unpack(&payload, None)?.iter().map(row_of).collect::<Vec<EventRow>>()));
-            rows.extend(block.await.map_err(|_| Error::Broken("flush to the lake"))??);
-            to = sql::get(&row, "last_position")?;
+        let (mut to, mut rows, mut bytes) = (watermark, Vec::new(), 0);
+        while to - watermark < FLUSH_ROWS_MAX && bytes < FLUSH_BYTES_MAX {
+            let Some((last, payload)) = next_block(reader, to).await? else { break };
+            let block = tokio::task::spawn_blocking(move || {
+                let (events, unpacked) = unpack(&payload, None)?;
+                Ok::<_, Error>((events.iter().map(row_of).collect::<Vec<EventRow>>(), unpacked))
+            });
+            let (block, unpacked) = block.await.map_err(|_| Error::Broken("flush to the lake"))??;
+            rows.extend(block);
+            bytes += unpacked;
+            to = last;
         }
         self.lake.flush(fence, watermark, to, rows).await?;
         Ok(true)
@@ -310,13 +318,12 @@ impl Flush {
 /// A known event by its message id, among those that the lake does not hold yet.
 pub(crate) async fn find_known<C: sql::Connection>(conn: &C, message_id: &str) -> Result<Option<Known>, Error> {
     let mut after = Lake::watermark(conn).await?;
-    loop {
-        let text = "SELECT last_position, payload FROM cdp_known_block WHERE last_position > $1 ORDER BY first_position LIMIT 1";
-        let Some(row) = sql::one(conn, text, [after.into()]).await? else { return Ok(None) };
-        let payload: Vec<u8> = sql::get(&row, "payload")?;
-        if let Some(found) = unpack(&payload, None)?.into_iter().find(|event| event.message_id == message_id) {
+    while let Some((last, payload)) = next_block(conn, after).await? {
+        let (events, _) = unpack(&payload, None)?;
+        if let Some(found) = events.into_iter().find(|event| event.message_id == message_id) {
             return Ok(Some(found));
         }
-        after = sql::get(&row, "last_position")?;
+        after = last;
     }
+    Ok(None)
 }

@@ -10,6 +10,8 @@ mod m20261122_000002_know;
 mod m20261122_000003_message_id_age;
 #[path = "migration/m20261125_000004_erasures.rs"]
 mod m20261125_000004_erasures;
+#[path = "migration/m20261125_000005_rejected_bytes.rs"]
+mod m20261125_000005_rejected_bytes;
 
 /// The migrations of collecting, identifying and knowing.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000002_know::MIGRATION),
             Box::new(m20261122_000003_message_id_age::MessageIdAge),
             Box::new(m20261125_000004_erasures::Erasures),
+            Box::new(m20261125_000005_rejected_bytes::RejectedBytes),
         ]
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Collect {
-    /// Events that may wait to be processed; beyond it senders get 429. At 10,000 events/s this is worked off in half an hour.
+    /// Events that may wait to be processed, or for the lake; beyond it senders get 429. At 10,000 events/s this is worked off in half an hour.
     pub backlog_rows_max: i64,
     /// Bytes (compressed) that may wait: what a default volume can spare beside its lake.
     pub backlog_bytes_max: i64,
@@ -20,6 +20,9 @@ pub struct Collect {
     pub message_id_days: i64,
     /// Days for which rejected events are kept for a replay.
     pub rejected_days: i64,
+    /// Bytes of rejected events that are kept; beyond it the oldest go before their days are over. A public browser key must not fill
+    /// the disk, so it is no more than `disk_reserve_bytes` by default.
+    pub rejected_bytes_max: i64,
     /// Days by which an own time may lie before the arrival; older ones count by their arrival. Keys with `import` have no such limit.
     pub own_time_days_max: i64,
     /// Events that one flush gives to the lake at least, unless they grow old.
@@ -40,6 +43,7 @@ impl Default for Collect {
             retry_after_s: 5,
             message_id_days: 7,
             rejected_days: 30,
+            rejected_bytes_max: 1 << 30,
             own_time_days_max: 31,
             flush_rows: 50_000,
             flush_age_ms: 60_000,
@@ -61,6 +65,7 @@ impl Collect {
             ("backlog_age_ms_max", self.backlog_age_ms_max),
             ("message_id_days", self.message_id_days),
             ("rejected_days", self.rejected_days),
+            ("rejected_bytes_max", self.rejected_bytes_max),
             ("own_time_days_max", self.own_time_days_max),
             ("flush_rows", self.flush_rows),
             ("flush_age_ms", self.flush_age_ms),

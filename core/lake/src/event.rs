@@ -39,7 +39,8 @@ pub struct EventRow {
 
 /// The events that are not in files yet, read inside the same snapshot as the catalogue. Implemented by whoever owns the inbox.
 pub trait Tail: Send + Sync {
-    /// Events with a position above `watermark`, in order of position, at most `rows_max`. It answers fewer only at the end.
+    /// Events with a position above `watermark`, in order of position, at most `rows_max`, and fewer when they are large.
+    /// It answers none only at the end.
     fn rows_after<'a>(
         &'a self,
         snapshot: &'a DatabaseTransaction,
@@ -62,7 +63,7 @@ pub trait Tail: Send + Sync {
             let mut after = watermark;
             loop {
                 let page = self.rows_after(snapshot, after, TAIL_PAGE_ROWS).await?;
-                let ended = page.len() < TAIL_PAGE_ROWS;
+                let ended = page.is_empty();
                 after = page.last().map_or(after, |row| row.position);
                 let wanted = |row: &EventRow| anchors.contains(&row.anchor) && before.is_none_or(|before| row.position < before);
                 found.extend(page.into_iter().filter(wanted));

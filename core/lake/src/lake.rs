@@ -154,7 +154,7 @@ impl Lake {
         let Some(tail) = self.tail() else { return Ok(Vec::new()) };
         let mut batches = Vec::new();
         let mut after = watermark;
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         loop {
             let rows = tail.rows_after(transaction, after, TAIL_PAGE_ROWS).await?;
             let Some(last) = rows.last() else { break };
@@ -163,10 +163,12 @@ impl Lake {
             if count > self.inner.config.tail_rows_max {
                 return Err(Error::TailTooLong(self.inner.config.tail_rows_max));
             }
-            batches.push(batch::from_rows(&rows, &self.inner.kernel.zone).map_err(Error::arrow("turn events into columns"))?);
-            if rows.len() < TAIL_PAGE_ROWS {
-                break;
+            let batch = batch::from_rows(&rows, &self.inner.kernel.zone).map_err(Error::arrow("turn events into columns"))?;
+            bytes += batch.get_array_memory_size();
+            if bytes > self.inner.config.query_memory_bytes_max {
+                return Err(Error::Memory("the events that wait to be written to files need more than lake.query_memory_bytes_max".into()));
             }
+            batches.push(batch);
         }
         Ok(batches)
     }

@@ -4,6 +4,7 @@ use crate::admin::Pumps;
 use actix_web::http::{Method, header};
 use actix_web::{HttpResponse, get, web};
 use heyuan_cdp::Cdp;
+use heyuan_kernel::bodies::Bodies;
 use heyuan_kernel::lag::Lag;
 use heyuan_kernel::{Kernel, Problem, telemetry, time};
 use opentelemetry::KeyValue;
@@ -24,6 +25,11 @@ pub(crate) struct Metrics {
     waiting_events: Gauge<i64>,
     waiting_bytes: Gauge<i64>,
     waiting_ms: Gauge<i64>,
+    tail_events: Gauge<i64>,
+    tail_bytes: Gauge<i64>,
+    rejected_bytes: Gauge<i64>,
+    rejected_unkept: Gauge<i64>,
+    body_bytes: Gauge<i64>,
 }
 
 impl Metrics {
@@ -37,6 +43,14 @@ impl Metrics {
             waiting_events: gauge("heyuan_inbox_events", "Events that are acknowledged and not processed yet"),
             waiting_bytes: gauge("heyuan_inbox_bytes", "Compressed bytes of these events"),
             waiting_ms: gauge("heyuan_inbox_oldest_ms", "How long the oldest of them has waited"),
+            tail_events: gauge("heyuan_tail_events", "Events that are processed and wait for the lake"),
+            tail_bytes: gauge("heyuan_tail_bytes", "Compressed bytes of these events"),
+            rejected_bytes: gauge("heyuan_rejected_bytes", "Bytes of the rejected events that are kept"),
+            rejected_unkept: gauge(
+                "heyuan_rejected_unkept_events",
+                "Rejected events that were not kept, or not for their days, for want of room",
+            ),
+            body_bytes: gauge("heyuan_body_bytes", "Bytes of the bodies of requests that are in memory"),
         }
     }
 
@@ -52,15 +66,26 @@ impl Metrics {
         self.requests.record(took.as_secs_f64(), &labels);
     }
 
-    async fn observe(&self, kernel: &Kernel, cdp: &Cdp, pumps: &Pumps) -> Result<(), Problem> {
+    async fn observe(&self, kernel: &Kernel, cdp: &Cdp, pumps: &Pumps, bodies: &Bodies) -> Result<(), Problem> {
+        self.body_bytes.record(whole(bodies.taken()), &[]);
         let consumers: Vec<&'static str> = pumps.0.iter().map(|(name, _)| *name).collect();
         self.lag.observe(&kernel.db, &consumers).await?;
         let waiting = cdp.waiting().await?;
         self.waiting_events.record(waiting.events, &[]);
         self.waiting_bytes.record(waiting.bytes, &[]);
         self.waiting_ms.record(waiting.oldest.map_or(0, |oldest| (time::now_ms() - oldest).max(0)), &[]);
+        let tail = cdp.waiting_for_lake().await?;
+        self.tail_events.record(tail.events, &[]);
+        self.tail_bytes.record(tail.bytes, &[]);
+        let (bytes, unkept) = cdp.rejected_totals().await?;
+        self.rejected_bytes.record(bytes, &[]);
+        self.rejected_unkept.record(unkept, &[]);
         Ok(())
     }
+}
+
+fn whole(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[utoipa::path(tag = "Health", summary = "Metrics in the Prometheus text format", responses((status = 200, description = "Metrics")))]
@@ -70,10 +95,11 @@ pub(crate) async fn metrics(
     cdp: web::Data<Cdp>,
     pumps: web::Data<Pumps>,
     metrics: web::Data<Metrics>,
+    bodies: web::Data<Bodies>,
     running: web::Data<telemetry::Running>,
 ) -> HttpResponse {
     // Without the database the last figures are better than none.
-    if let Err(problem) = metrics.observe(&kernel, &cdp, &pumps).await {
+    if let Err(problem) = metrics.observe(&kernel, &cdp, &pumps, &bodies).await {
         tracing::warn!(%problem, "what waits could not be read for the metrics");
     }
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4")).body(running.render())

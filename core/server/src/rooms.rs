@@ -49,6 +49,7 @@ impl Rooms {
         if lake_settings.dir.as_os_str().is_empty() {
             lake_settings.dir = place.data.join("lake");
         }
+        cdp.watch_disk(&lake_settings.dir);
         let lake = Lake::open(kernel.clone(), lake_settings).await?.with_tail(cdp.tail());
         cdp.use_lake(lake.clone());
         let past = Past { cdp: cdp.clone(), lake: lake.clone() };

@@ -14,11 +14,13 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, FromRequest, HttpMessage, HttpRequest, HttpServer, web};
 use anyhow::Context;
 use heyuan_kernel::http::Authenticated;
+use heyuan_kernel::bodies::Bodies;
 use heyuan_kernel::processor::{Processor, Task};
 use heyuan_kernel::pump::{Pump, Sequencer};
 use heyuan_kernel::stopping::Stopping;
 use heyuan_kernel::text::check_address;
-use heyuan_kernel::{Kernel, Problem, telemetry};
+use heyuan_kernel::{Actor, Kernel, Problem, telemetry};
+use sea_orm::DbBackend;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,25 +79,30 @@ async fn serve_http(
         let (app, _) = App::new()
             .app_data(kernel.clone())
             .app_data(pumps.clone())
+    let bodies = web::Data::new(Bodies::new(settings.http.bounds()?));
+    // Actix counts by worker.
+    let connections_max = (settings.http.connections_max / settings.http.workers).max(1);
             .app_data(running.clone())
             .app_data(metrics.clone())
             .app_data(document.clone())
             .app_data(stopping.clone())
             .app_data(web::PathConfig::default().error_handler(path_problem))
             .app_data(web::QueryConfig::default().error_handler(query_problem))
+            .app_data(bodies.clone())
             .into_utoipa_app()
             .configure(|config| routes(config, Some(&rooms)))
             .split_for_parts();
-        let app = app.wrap(from_fn(strangers_first)).wrap(from_fn(observed));
+        let app = app.wrap(from_fn(bodies_bounded)).wrap(from_fn(strangers_first)).wrap(from_fn(observed));
         app.service(page::docs).service(page::document).default_service(web::to(admin::no_such_path))
     })
     .workers(settings.http.workers)
-    .max_connections(settings.http.connections_max)
+    .max_connections(connections_max)
     .keep_alive(KEEP_ALIVE)
     .shutdown_timeout(settings.http.stop_seconds_max)
     .bind(listen)
     .with_context(|| format!("could not listen on {listen}"))?;
     for address in server.addrs() {
+    .client_disconnect_timeout(LINGER)
         announce(&format!("listening on http://{address}"));
     }
     let server = server.disable_signals().run();
@@ -134,6 +141,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {
     admin::health_routes(config);
     admin::routes(config);
+/// How long what a refused sender still sends is read and thrown away, so that it sees the answer and not a broken connection.
+const LINGER: Duration = Duration::from_secs(5);
+
     plugins::routes(config);
     Rooms::routes(config);
     if let Some(rooms) = rooms {
@@ -209,6 +219,24 @@ async fn strangers_first(
 
 fn path_problem(error: PathError, _: &HttpRequest) -> actix_web::Error {
     Problem::invalid("path", error.to_string()).into()
+}
+
+/// Lets the body take from the budget as it arrives, and holds what it took until the request is answered.
+async fn bodies_bounded(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let Some(bodies) = request.app_data::<web::Data<Bodies>>() else { return next.call(request).await };
+    let share = bodies.share();
+    if request.extensions().contains::<Actor>() {
+        share.keyed();
+    }
+    let payload = share.metered(request.take_payload());
+    request.set_payload(payload);
+    request.extensions_mut().insert(share.clone());
+    let answer = next.call(request).await;
+    drop(share);
+    answer
 }
 
 fn query_problem(error: QueryPayloadError, _: &HttpRequest) -> actix_web::Error {

@@ -1,8 +1,11 @@
 //! Every setting of a tenant's process, by section; each has a default that serves a small tenant.
 
+use heyuan_kernel::Error;
+use heyuan_kernel::bodies::Bounds;
 use heyuan_kernel::telemetry::Telemetry;
 use serde::Deserialize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The whole configuration: a TOML file, then the environment (`HEYUAN_<SECTION>__<KEY>`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -43,15 +46,55 @@ pub(crate) struct HttpSettings {
     pub(crate) workers: usize,
     /// Connections that may be open at once; more wait in the kernel's queue.
     pub(crate) connections_max: usize,
+    /// Bytes of all bodies that are in memory at once, as sent and as unpacked: a quarter of it for callers whose key is not known
+    /// yet. Beyond it a request waits up to two seconds and is then answered 429. The largest body of all has 32 MiB.
+    pub(crate) bodies_bytes_max: usize,
+    /// Seconds that a body may take however small it is: a phone in a lift.
+    pub(crate) body_seconds: u64,
+    /// A second more for each so many bytes: slower senders would hold memory for nothing.
+    pub(crate) body_bytes_per_second_min: usize,
     /// How long a stop waits for running requests, in seconds.
     pub(crate) stop_seconds_max: u64,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        HttpSettings { workers: 2, connections_max: 4096, stop_seconds_max: 10 }
+        HttpSettings {
+            workers: 2,
+            connections_max: 4096,
+            bodies_bytes_max: 128 << 20,
+            body_seconds: 10,
+            body_bytes_per_second_min: 16 << 10,
+            stop_seconds_max: 10,
+        }
     }
 }
+
+impl HttpSettings {
+    /// The bounds of bodies.
+    ///
+    /// # Errors
+    /// `Setting` with the name of one that makes no sense.
+    pub(crate) fn bounds(&self) -> Result<Bounds, Error> {
+        let refuse = |key: &str, why: &str| Err(Error::Setting { key: format!("http.{key}"), why: why.to_owned() });
+        if self.workers == 0 || self.connections_max == 0 {
+            return refuse("workers, http.connections_max", "each must be at least 1");
+        }
+        if !(BODIES_BYTES_MIN..=BODIES_BYTES_MAX).contains(&self.bodies_bytes_max) {
+            return refuse("bodies_bytes_max", "it must lie between 64 MiB and 64 GiB");
+        }
+        if self.body_seconds == 0 || self.body_bytes_per_second_min == 0 {
+            return refuse("body_seconds, http.body_bytes_per_second_min", "each must be at least 1");
+        }
+        let grace = Duration::from_secs(self.body_seconds);
+        Ok(Bounds { bytes_max: self.bodies_bytes_max, grace, bytes_a_second_min: self.body_bytes_per_second_min })
+    }
+}
+
+/// With less a spend file, the largest body, would never find room.
+const BODIES_BYTES_MIN: usize = 64 << 20;
+/// More is a mistake.
+const BODIES_BYTES_MAX: usize = 64 << 30;
 
 /// The `plugins` section.
 #[derive(Debug, Clone, Default, Deserialize)]

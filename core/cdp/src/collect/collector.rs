@@ -13,6 +13,7 @@ use crate::inbox::block::{self, Entry, Part};
 use crate::inbox::sequence;
 use futures::FutureExt;
 use heyuan_contract::Timestamp;
+use heyuan_kernel::bodies::Share;
 use heyuan_kernel::{Error, Kernel, Problem, Rfc3339};
 use sea_orm::DbBackend;
 use std::collections::HashSet;
@@ -25,6 +26,8 @@ const QUEUE_LENGTH_MAX: usize = 512;
 const GROUP_EVENTS: usize = 4_000;
 /// The same in bytes.
 const GROUP_BYTES: usize = 4 << 20;
+/// What an event takes in memory beside its bytes: its place, id and name, what is said of a refusal.
+const EVENT_OVERHEAD: usize = 384;
 /// Groups on their way at once. On SQLite one is sealed while the other commits.
 const WRITERS: usize = 3;
 /// Arrivals that a slow watcher may be behind before it misses some.
@@ -72,6 +75,8 @@ struct Submission {
     refused: Vec<Refused>,
     count: usize,
     reply: oneshot::Sender<Result<Vec<Outcome>, Problem>>,
+    /// Held until the events are on disk, even when their sender has gone.
+    _share: Option<Share>,
 }
 
 /// Takes events in.
@@ -122,16 +127,25 @@ impl Collector {
         &self.shared.backlog
     }
 
-    /// Takes the events of one request; answers in their order, once all that is accepted or kept is durable.
+    /// Takes the events of one request, whose bytes are in `share`; answers in their order, once all that is accepted or kept is
+    /// durable.
     ///
     /// # Errors
-    /// `collect_full` with `Retry-After`; the database's. Nothing of the request was taken then, or it may be sent again: what
-    /// was taken is a duplicate.
-    pub(crate) async fn submit(&self, sender: Sender, events: Vec<(Option<EventKind>, String)>) -> Result<Vec<Outcome>, Problem> {
+    /// `collect_full`, `bodies_full` with `Retry-After`; the database's. Nothing of the request was taken then, or it may be sent
+    /// again: what was taken is a duplicate.
+    pub(crate) async fn submit(
+        &self,
+        sender: Sender,
+        events: Vec<(Option<EventKind>, String)>,
+        share: Option<Share>,
+    ) -> Result<Vec<Outcome>, Problem> {
         self.shared.backlog.check().await?;
         let count = events.len();
         if count == 0 {
             return Ok(Vec::new());
+        }
+        if let Some(share) = &share {
+            share.take(count * EVENT_OVERHEAD).await?;
         }
         let (mut accepted, mut refused) = (Vec::with_capacity(count), Vec::new());
         for (place, (path_kind, raw)) in events.into_iter().enumerate() {
@@ -142,12 +156,19 @@ impl Collector {
                 Err((message_id, reason, detail)) => refused.push(Refused { place, message_id, path_kind, reason, detail, raw }),
             }
         }
-        self.enqueue(sender, accepted, refused, count).await
+        self.enqueue(sender, accepted, refused, share).await
     }
 
-    async fn enqueue(&self, sender: Sender, accepted: Vec<Accepted>, refused: Vec<Refused>, count: usize) -> Result<Vec<Outcome>, Problem> {
+    async fn enqueue(
+        &self,
+        sender: Sender,
+        accepted: Vec<Accepted>,
+        refused: Vec<Refused>,
+        share: Option<Share>,
+    ) -> Result<Vec<Outcome>, Problem> {
         let (reply, answer) = oneshot::channel();
-        let submission = Submission { sender: Arc::new(sender), accepted, refused, count, reply };
+        let count = accepted.len() + refused.len();
+        let submission = Submission { sender: Arc::new(sender), accepted, refused, count, reply, _share: share };
         let gone = || Problem::from(Error::Broken("collect"));
         self.queue.send(submission).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
@@ -175,7 +196,7 @@ impl Collector {
         self.shared.backlog.check().await?;
         let entry = Entry { path_kind, message_id: message_id.clone(), raw };
         let accepted = vec![Accepted { place: 0, id: id_of(&message_id), name: String::new(), entry }];
-        let outcomes = self.enqueue(sender, accepted, Vec::new(), 1).await?;
+        let outcomes = self.enqueue(sender, accepted, Vec::new(), None).await?;
         outcomes.into_iter().next().ok_or_else(|| Error::Broken("collect").into())
     }
 
@@ -210,6 +231,7 @@ async fn serve(shared: Arc<Shared>, receiver: Arc<Mutex<mpsc::Receiver<Submissio
             while let Some(submission) = next {
                 events += submission.count;
                 bytes += submission.accepted.iter().map(|accepted| accepted.entry.raw.len()).sum::<usize>();
+                bytes += submission.refused.iter().map(|refused| refused.raw.len()).sum::<usize>();
                 group.push(submission);
                 next = if events < GROUP_EVENTS && bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
             }
@@ -224,6 +246,7 @@ struct Ready {
     payload: Vec<u8>,
     arrived_at: Timestamp,
     rejected: Vec<rejected::Row>,
+    rejected_bytes_max: i64,
 }
 
 impl Shared {
@@ -336,7 +359,7 @@ impl Shared {
             Ok::<_, Error>((payload, rejected?))
         });
         let (payload, rejected) = sealed.await.map_err(|_| Error::Broken("collect"))??;
-        Ok(Ready { ids, payload, arrived_at, rejected })
+        Ok(Ready { ids, payload, arrived_at, rejected, rejected_bytes_max: self.backlog.rejected_bytes_max() })
     }
 
     /// Answers every request; the first to name a new id is `ok`, others of the group are duplicates.
@@ -392,6 +415,6 @@ impl Ready {
             let events = i64::try_from(fresh.len()).unwrap_or(i64::MAX);
             sequence::write(tx, events, self.arrived_at, block::places(&skipped), self.payload.clone()).await?;
         }
-        rejected::write(tx, &self.rejected).await
+        rejected::write(tx, &self.rejected, self.rejected_bytes_max).await
     }
 }

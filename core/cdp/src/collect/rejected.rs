@@ -4,7 +4,7 @@ use super::message::Reason;
 use super::message_ids::id_of;
 use super::sender::Sender;
 use super::wire::plain;
-use crate::batch_sql::insert;
+use crate::batch_sql::{add_position, insert, position, set_position};
 use crate::event::EventKind;
 use heyuan_contract::{OrgUnitId, Timestamp};
 use heyuan_kernel::secret::Key;
@@ -15,6 +15,17 @@ use utoipa::ToSchema;
 
 /// Of a monstrous event only the beginning is kept: enough to see what it is.
 const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Of the words about it likewise: they may quote the event.
+const DETAIL_BYTES_MAX: usize = 500;
+/// What a row takes beside what is sealed: its other columns, and its places in the indices.
+const ROW_BYTES: i64 = 600;
+/// Bytes of the kept events, as a position that is always there.
+pub(crate) const BYTES: &str = "rejected_bytes";
+/// Refused events of which only this count is left, because there were too many bytes of them.
+pub(crate) const UNKEPT: &str = "rejected_unkept";
+/// Rows removed in one transaction: with the largest of them, 16 MiB.
+const REMOVED_MAX: i64 = 250;
+
 /// The context under which refused events are sealed.
 const CONTEXT: &[u8] = b"rejected event";
 
@@ -50,6 +61,8 @@ impl Row {
         reason: Reason,
         detail: String,
     ) -> Result<Row, Error> {
+        let mut detail = detail;
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
         let end = raw.floor_char_boundary(KEPT_BYTES_MAX);
         let kept =
             Kept { sender: sender.clone(), path_kind, message_id: message_id.to_owned(), raw: raw[..end].to_owned(), cut: end < raw.len() };
@@ -67,7 +80,18 @@ impl Row {
     }
 }
 
-pub(crate) async fn write(tx: &Tx, rows: &[Row]) -> Result<(), Error> {
+/// Keeps refused events. A quarter above the bound, where the retention task does not keep pace, they are counted and not kept.
+pub(crate) async fn write(tx: &Tx, rows: &[Row], bytes_max: i64) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let bytes: i64 = rows.iter().map(|row| ROW_BYTES + i64::try_from(row.sealed.len()).unwrap_or(0)).sum();
+    let text = "UPDATE cdp_position SET position = position + $1 WHERE name = $2 AND position + $1 <= $3";
+    let limit = bytes_max.saturating_add(bytes_max / 4);
+    if sql::execute(tx.conn(), text, [bytes.into(), BYTES.into(), limit.into()]).await? == 0 {
+        let unkept = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        return add_position(tx.conn(), UNKEPT, unkept).await;
+    }
     let values = rows
         .iter()
         .map(|row| {
@@ -85,6 +109,58 @@ pub(crate) async fn write(tx: &Tx, rows: &[Row]) -> Result<(), Error> {
     let head = "INSERT INTO cdp_rejected (message_hash, reason, detail, app, unit, arrived_at, sealed) VALUES";
     insert(tx.conn(), head, "", 7, values).await?;
     Ok(())
+}
+
+/// Why refused events go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Going {
+    /// They arrived before this.
+    Old { before: i64 },
+    /// There are more bytes of them than may be; the oldest go until there are not, and are counted.
+    Many { bytes_max: i64 },
+}
+
+/// How many of the oldest must go so that the others keep to the bound, as far as one transaction removes.
+async fn in_excess(tx: &Tx, bytes_max: i64) -> Result<i64, Error> {
+    let mut excess = position(tx.conn(), BYTES).await? - bytes_max;
+    let text = "SELECT CAST(LENGTH(sealed) AS BIGINT) AS bytes FROM cdp_rejected ORDER BY id LIMIT $1";
+    let rows = sql::all(tx.conn(), text, [REMOVED_MAX.into()]).await?;
+    if rows.is_empty() {
+        // Whatever was counted, nothing is there.
+        set_position(tx.conn(), BYTES, 0).await?;
+    }
+    let mut most = 0;
+    for row in &rows {
+        if excess <= 0 {
+            break;
+        }
+        excess -= ROW_BYTES + sql::get::<i64>(row, "bytes")?;
+        most += 1;
+    }
+    Ok(most)
+}
+
+/// Removes some; answers how many.
+pub(crate) async fn remove(tx: &Tx, going: Going) -> Result<usize, Error> {
+    let (which, before, most) = match going {
+        Going::Old { before } => ("WHERE arrived_at < $2", before, REMOVED_MAX),
+        Going::Many { bytes_max } => ("WHERE arrived_at <= $2 ORDER BY id", i64::MAX, in_excess(tx, bytes_max).await?),
+    };
+    let text = format!(
+        "DELETE FROM cdp_rejected WHERE id IN (SELECT id FROM cdp_rejected {which} LIMIT $1)
+         RETURNING CAST(LENGTH(sealed) AS BIGINT) AS bytes, replayed_at"
+    );
+    let rows = sql::all(tx.conn(), &text, [most.into(), before.into()]).await?;
+    let (mut bytes, mut lost) = (0, 0);
+    for row in &rows {
+        bytes += ROW_BYTES + sql::get::<i64>(row, "bytes")?;
+        lost += i64::from(sql::get::<Option<i64>>(row, "replayed_at")?.is_none());
+    }
+    add_position(tx.conn(), BYTES, -bytes).await?;
+    if matches!(going, Going::Many { .. }) {
+        add_position(tx.conn(), UNKEPT, lost).await?;
+    }
+    Ok(rows.len())
 }
 
 /// A refused event in a list: what is wrong with it, not what it says.

@@ -2,15 +2,16 @@
 
 use crate::cdp::Cdp;
 use crate::collect::sender::{Sender, Spelling};
-use crate::collect::{BATCH_BYTES_MAX, Status};
+use crate::collect::{BATCH_BYTES_MAX, KEYLESS_BYTES_MAX, Status};
 use crate::error::codes;
 use crate::event::EventKind;
 use actix_web::dev::Payload;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, options, post, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, ResponseError, options, post, web};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use heyuan_contract::Timestamp;
+use heyuan_kernel::bodies::Share;
 use heyuan_kernel::error::{ProblemBody, codes as kernel_codes};
 use heyuan_kernel::http::{header_text, read_body};
 use heyuan_kernel::keys::Credentials;
@@ -22,6 +23,8 @@ use std::io::Read;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+/// Bytes that are unpacked before the budget is asked for more.
+const UNPACKED_STEP: usize = 64 << 10;
 /// Events of one batch; a batch of the smallest events that the protocol allows stays below it.
 const BATCH_EVENTS_MAX: usize = 5_000;
 /// Longest list of headers that a browser asks for and is allowed, in bytes.
@@ -98,6 +101,8 @@ struct WithKey {
 pub(crate) struct Sent {
     pub actor: Actor,
     pub text: String,
+    /// What the text has taken of the budget of bodies, where there is one.
+    pub share: Option<Share>,
 }
 
 impl FromRequest for Sent {
@@ -108,6 +113,7 @@ impl FromRequest for Sent {
         let credentials = request.app_data::<web::Data<Credentials>>().cloned();
         let authorization = header_text(request.headers(), header::AUTHORIZATION.as_str()).map(str::to_owned);
         let encoding = header_text(request.headers(), header::CONTENT_ENCODING.as_str()).unwrap_or("identity").trim().to_lowercase();
+        let share = request.extensions().get::<Share>().cloned();
         let payload = payload.take();
         async move {
             let credentials =
@@ -117,8 +123,12 @@ impl FromRequest for Sent {
                 Some(header) => Some(credentials.authenticate(Some(header)).await?),
                 None => None,
             };
-            let bytes = read_body(payload, BATCH_BYTES_MAX).await?;
-            let bytes = decode(&encoding, bytes)?;
+            let bytes_max = if by_header.is_some() { BATCH_BYTES_MAX } else { KEYLESS_BYTES_MAX };
+            if let (Some(share), Some(_)) = (&share, &by_header) {
+                share.keyed();
+            }
+            let bytes = read_body(payload, bytes_max).await?;
+            let bytes = decode(&encoding, bytes, bytes_max, share.as_ref()).await?;
             let text = String::from_utf8(bytes).map_err(|_| Problem::new(kernel_codes::INVALID_REQUEST, "the body is not UTF-8"))?;
             let actor = match by_header {
                 Some(actor) => actor,
@@ -128,26 +138,36 @@ impl FromRequest for Sent {
                 }
             };
             actor.require_any(&[Scope::Ingest, Scope::App, Scope::Import])?;
-            Ok(Sent { actor, text })
+            Ok(Sent { actor, text, share })
         }
         .boxed_local()
     }
 }
 
-/// Undoes the body's encoding, no further than a batch may be large.
-fn decode(encoding: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Problem> {
+/// Undoes the body's encoding, no further than a batch may be large, and takes from the budget before it unpacks.
+async fn decode(encoding: &str, bytes: Vec<u8>, bytes_max: usize, share: Option<&Share>) -> Result<Vec<u8>, Problem> {
     match encoding {
         "" | "identity" => Ok(bytes),
         "gzip" | "x-gzip" => {
-            let mut plain = Vec::new();
-            let limit = BATCH_BYTES_MAX as u64 + 1;
-            flate2::read::MultiGzDecoder::new(bytes.as_slice())
-                .take(limit)
-                .read_to_end(&mut plain)
-                .map_err(|_| Problem::new(codes::BAD_ENCODING, "the body is no complete gzip"))?;
-            if plain.len() > BATCH_BYTES_MAX {
-                let detail = format!("a batch here has at most {BATCH_BYTES_MAX} bytes after decompression");
-                return Err(Problem::new(kernel_codes::BODY_TOO_LARGE, detail));
+            let (mut plain, mut taken) = (Vec::new(), 0);
+            let mut decoder = flate2::read::MultiGzDecoder::new(bytes.as_slice());
+            loop {
+                if let Some(share) = share {
+                    share.take(UNPACKED_STEP).await?;
+                    taken += UNPACKED_STEP;
+                }
+                let step = decoder.by_ref().take(UNPACKED_STEP as u64).read_to_end(&mut plain);
+                let read = step.map_err(|_| Problem::new(codes::BAD_ENCODING, "the body is no complete gzip"))?;
+                if plain.len() > bytes_max {
+                    let detail = format!("a batch here has at most {bytes_max} bytes after decompression");
+                    return Err(Problem::new(kernel_codes::BODY_TOO_LARGE, detail));
+                }
+                if read < UNPACKED_STEP {
+                    break;
+                }
+            }
+            if let Some(share) = share {
+                share.give_back(bytes.len() + taken - plain.len());
             }
             Ok(plain)
         }
@@ -171,7 +191,7 @@ async fn collect_one(cdp: &Cdp, sent: Sent, kind: EventKind) -> Result<HttpRespo
         return Err(Problem::new(kernel_codes::INVALID_REQUEST, "the body is no JSON object"));
     }
     let sender = Sender::new(&sent.actor, Spelling::Segment, Timestamp::clamped(now_ms()), None);
-    let outcomes = cdp.inner.collector.submit(sender, vec![(Some(kind), sent.text)]).await?;
+    let outcomes = cdp.inner.collector.submit(sender, vec![(Some(kind), sent.text)], sent.share).await?;
     if let Some(Status::Rejected(reason, detail)) = outcomes.into_iter().next().map(|outcome| outcome.status) {
         return Err(Problem::new(codes::EVENT_REJECTED, format!("{}: {detail}", reason.as_str())));
     }
@@ -188,7 +208,9 @@ async fn collect_batch(cdp: &Cdp, sent: Sent) -> Result<HttpResponse, Problem> {
             Sender::new(&sent.actor, Spelling::Segment, Timestamp::clamped(now_ms()), sent_time(batch.sent_at)).with_context(batch.context);
         (sender, batch.batch.into_iter().map(|raw| (None, raw.get().to_owned())).collect())
     };
-    cdp.inner.collector.submit(sender, events).await?;
+    // The events are copies: while they wait, the text is not held beside them.
+    drop(sent.text);
+    cdp.inner.collector.submit(sender, events, sent.share).await?;
     Ok(HttpResponse::Ok().json(Success { success: true }))
 }
 
@@ -228,8 +250,9 @@ macro_rules! endpoint {
                     (status = 400, description = "No JSON of this shape, broken gzip, or a single event that is refused", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 403, description = "The key lacks the scope ingest", body = ProblemBody, content_type = "application/problem+json"),
-                    (status = 413, description = "More than 4 MiB, as sent or unpacked", body = ProblemBody, content_type = "application/problem+json"),
-                    (status = 429, description = "Backlog or disk is full; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+                    (status = 408, description = "The body came too slowly", body = ProblemBody, content_type = "application/problem+json"),
+                    (status = 413, description = "More than 4 MiB, or 512 KiB without an Authorization header, as sent or unpacked", body = ProblemBody, content_type = "application/problem+json"),
+                    (status = 429, description = "Backlog or disk is full, or too many bodies are on their way; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 503, description = "The database is away", body = ProblemBody, content_type = "application/problem+json"),
                 ),
                 security(("key" = []))
@@ -287,22 +310,44 @@ pub(super) fn routes(config: &mut ServiceConfig<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heyuan_kernel::bodies::{Bodies, Bounds};
     use std::io::Write;
+    use std::time::Duration;
 
     fn gzip(plain: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         encoder.write_all(plain).and_then(|()| encoder.finish()).unwrap_or_default()
     }
 
-    #[test]
-    fn bodies_are_decoded_within_bounds() {
-        let code = |result: Result<Vec<u8>, Problem>| result.map_err(|problem| problem.code().code);
-        assert_eq!(code(decode("gzip", gzip(b"{}"))), Ok(b"{}".to_vec()));
-        assert_eq!(code(decode("identity", b"{}".to_vec())), Ok(b"{}".to_vec()));
-        assert_eq!(code(decode("gzip", gzip(&vec![0; 50 << 20]))), Err("body_too_large"));
-        assert_eq!(code(decode("gzip", b"no gzip".to_vec())), Err("bad_encoding"));
+    async fn decoded(encoding: &str, bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+        decode(encoding, bytes, BATCH_BYTES_MAX, None).await.map_err(|problem| problem.code().code)
+    }
+
+    #[tokio::test]
+    async fn bodies_are_decoded_within_bounds() {
+        assert_eq!(decoded("gzip", gzip(b"{}")).await, Ok(b"{}".to_vec()));
+        assert_eq!(decoded("identity", b"{}".to_vec()).await, Ok(b"{}".to_vec()));
+        assert_eq!(decoded("gzip", gzip(&vec![0; 50 << 20])).await, Err("body_too_large"));
+        assert_eq!(decoded("gzip", b"no gzip".to_vec()).await, Err("bad_encoding"));
         let whole = gzip(b"{\"batch\":[]}");
-        assert_eq!(code(decode("gzip", whole[..whole.len() - 6].to_vec())), Err("bad_encoding"));
-        assert_eq!(code(decode("br", b"{}".to_vec())), Err("bad_encoding"));
+        assert_eq!(decoded("gzip", whole[..whole.len() - 6].to_vec()).await, Err("bad_encoding"));
+        assert_eq!(decoded("br", b"{}".to_vec()).await, Err("bad_encoding"));
+    }
+
+    #[tokio::test]
+    async fn what_is_unpacked_counts_against_the_budget_while_it_is_unpacked() {
+        let bounds = Bounds { bytes_max: 1 << 20, grace: Duration::from_secs(10), bytes_a_second_min: 1 };
+        let bodies = Bodies::new(bounds);
+        let (share, plain) = (bodies.share(), vec![0; 200_000]);
+        let sent = gzip(&plain);
+        share.take(sent.len()).await.expect("a stranger's part is 256 KiB");
+        assert_eq!(decode("gzip", sent, KEYLESS_BYTES_MAX, Some(&share)).await, Ok(plain));
+        assert_eq!(bodies.taken(), 200_000, "what was sent has gone back");
+        drop(share);
+        let (share, bomb) = (bodies.share(), gzip(&vec![0; 500_000]));
+        share.take(bomb.len()).await.expect("it is small");
+        let refused = decode("gzip", bomb, KEYLESS_BYTES_MAX, Some(&share)).await;
+        assert_eq!(refused.map_err(|problem| problem.code().code), Err("body_too_large"));
+        assert!(bodies.taken() <= 256 << 10);
     }
 }

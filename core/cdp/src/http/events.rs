@@ -116,8 +116,9 @@ struct EventResult {
         (status = 400, description = "No JSON of this shape", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope ingest", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "More than 4 MiB", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "Backlog or disk is full; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 408, description = "The body came too slowly", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "More than 4 MiB, or 512 KiB without an Authorization header", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Backlog or disk is full, or too many bodies are on their way; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The database is away", body = ProblemBody, content_type = "application/problem+json"),
     ),
     security(("key" = []))
@@ -133,7 +134,9 @@ async fn send_events(cdp: web::Data<Cdp>, sent: Sent) -> Result<web::Json<Events
         (sent_at, body.events.into_iter().map(|raw| (None, raw.get().to_owned())).collect())
     };
     let sender = Sender::new(&sent.actor, Spelling::Native, Timestamp::clamped(now_ms()), sent_at);
-    let outcomes = cdp.inner.collector.submit(sender, events).await?;
+    // The events are copies: while they wait, the text is not held beside them.
+    drop(sent.text);
+    let outcomes = cdp.inner.collector.submit(sender, events, sent.share).await?;
     let results = outcomes
         .into_iter()
         .map(|outcome| {

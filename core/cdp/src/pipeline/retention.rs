@@ -1,12 +1,14 @@
-//! Retention: message ids and rejected events go when their days are over, in small steps.
+//! Retention: message ids and rejected events go when their days are over, and the oldest rejected ones when they are too many.
 
+use crate::batch_sql::position;
 use crate::collect::message_ids::MessageIds;
+use crate::collect::rejected::{self, Going};
 use crate::settings::Collect;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task, Waits};
-use heyuan_kernel::{Kernel, Problem, sql};
+use heyuan_kernel::{Error, Kernel, Problem, sql};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -15,8 +17,6 @@ use std::time::Duration;
 const LOOK_EVERY_MS: i64 = 10 * 60_000;
 /// A day.
 const DAY_MS: i64 = 86_400_000;
-/// Rejected events removed in one transaction.
-const REJECTED_MAX: i64 = 1_000;
 
 /// The processor's task that removes what is too old.
 pub(crate) struct Retention {
@@ -38,6 +38,11 @@ impl Task for Retention {
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         async move {
             let now = self.kernel.clock.now().ms();
+            let bytes_max = self.settings.rejected_bytes_max;
+            if position(self.kernel.db.near(), rejected::BYTES).await? > bytes_max {
+                self.remove_rejected(fence, Going::Many { bytes_max }).await?;
+                return Ok(Progress::Busy);
+            }
             if now - self.looked_at.load(Ordering::Relaxed) < LOOK_EVERY_MS {
                 return Ok(Progress::Idle);
             }
@@ -63,20 +68,21 @@ impl Retention {
         if old.is_none() {
             return Ok(false);
         }
+        Ok(self.remove_rejected(fence, Going::Old { before }).await? > 0)
+    }
+
+    async fn remove_rejected(&self, fence: &Fence, going: Going) -> Result<usize, Error> {
         let fence = fence.clone();
-        let text = "DELETE FROM cdp_rejected WHERE id IN (SELECT id FROM cdp_rejected WHERE arrived_at < $1 LIMIT $2)";
-        let removed: u64 = self
-            .kernel
+        self.kernel
             .db
-            .write("remove old rejected events", move |tx| {
+            .write("remove rejected events", move |tx| {
                 let fence = fence.clone();
                 async move {
                     fence.check(tx).await?;
-                    sql::execute(tx.conn(), text, [before.into(), REJECTED_MAX.into()]).await
+                    rejected::remove(tx, going).await
                 }
                 .boxed()
             })
-            .await?;
-        Ok(removed > 0)
+            .await
     }
 }

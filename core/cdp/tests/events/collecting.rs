@@ -12,11 +12,11 @@ fn track(id: &str) -> Value {
     json!({ "type": "track", "event": "Unit Viewed", "messageId": id, "anonymousId": format!("device of {id}"), "properties": { "dwell_ms": 5 } })
 }
 
-fn native(id: &str) -> Value {
+pub(crate) fn native(id: &str) -> Value {
     json!({ "message_id": id, "name": "unit_viewed", "identifiers": [{ "type": "device", "value": id }] })
 }
 
-fn statuses(answer: &Value) -> Vec<&str> {
+pub(crate) fn statuses(answer: &Value) -> Vec<&str> {
     answer["results"].as_array().into_iter().flatten().filter_map(|result| result["status"].as_str()).collect()
 }
 

@@ -27,6 +27,7 @@ pub(crate) struct Ground {
     pub(crate) cdp: Cdp,
     pub(crate) credentials: Credentials,
     pub(crate) fence: Fence,
+    pub(crate) lake: Lake,
     tasks: Vec<Arc<dyn Task>>,
 }
 
@@ -52,11 +53,11 @@ impl Ground {
         let cdp = Cdp::open(kernel.clone(), settings, database.data_dir()).await.expect("the wing opens");
         let config = LakeConfig { dir: database.data_dir().join("lake"), ..LakeConfig::default() };
         let lake = Lake::open(kernel.clone(), config).await.expect("the lake opens").with_tail(cdp.tail());
-        cdp.use_lake(lake);
+        cdp.use_lake(lake.clone());
         let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), keys, kernel.clock.clone());
         let fence = lease::acquire(&kernel.db, "processor", "test").await.expect("the database answers").expect("nobody else is here");
         let tasks = cdp.tasks(knowing);
-        Ground { kernel, cdp, credentials, fence, tasks }
+        Ground { kernel, cdp, credentials, fence, lake, tasks }
     }
 
     /// The group with two malls.

@@ -1,5 +1,6 @@
 //! Collecting, identifying and forgetting, at the wing's door, on both databases.
 
+mod bounds;
 mod collecting;
 mod declaring;
 mod ground;

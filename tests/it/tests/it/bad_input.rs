@@ -43,7 +43,7 @@ async fn bodies() -> Vec<Bad> {
 }
 
 /// The peak of resident memory so far.
-fn peak_kib(tenant: &Tenant) -> u64 {
+pub(crate) fn peak_kib(tenant: &Tenant) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", tenant.process_id())).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel says VmHWM");
     line.trim().trim_end_matches(" kB").parse().expect("VmHWM is a number")

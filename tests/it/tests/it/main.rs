@@ -1,6 +1,7 @@
 //! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
 
 mod bad_input;
+mod bounds;
 mod beside;
 mod contract;
 mod control_characters;
