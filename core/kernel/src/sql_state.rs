@@ -41,7 +41,9 @@ pub(crate) fn fault(error: &DbErr) -> Fault {
 
 /// Whether a row was already there.
 pub(crate) fn is_duplicate(error: &DbErr) -> bool {
-    refusal(error).is_some_and(DatabaseError::is_unique_violation)
+    let code = refusal(error).and_then(DatabaseError::code).unwrap_or_default();
+    // SQLite tells a primary key, a unique index and a rowid apart.
+    matches!(&*code, "23505" | "1555" | "2067" | "2579")
 }
 
 /// Whether a commit that failed so may stand all the same: nobody heard the database's word, or it could not finish writing.
