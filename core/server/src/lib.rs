@@ -9,6 +9,7 @@ mod admin;
 mod books;
 mod cli;
 mod demo;
+mod follow;
 mod gateway;
 #[cfg(test)]
 mod growth;

@@ -1,6 +1,7 @@
 //! `heyuan serve`: the process of a tenant, from its start to its stop.
 
 use crate::admin::{self, Pumps};
+use crate::follow;
 use crate::metrics::Metrics;
 use crate::page;
 use crate::place::{Place, Schema};
@@ -50,6 +51,9 @@ pub(crate) async fn serve(place: &Place, listen: &str) -> anyhow::Result<()> {
     tasks.extend(rooms.tasks());
     let (stop, stopped) = watch::channel(false);
     let holder = format!("{}-{}", std::process::id(), uuid_text());
+    if kernel.db.backend() == DbBackend::Postgres {
+        tokio::spawn(follow::units(kernel.org.clone(), stopped.clone()));
+    }
     let processor = tokio::spawn(Processor::new(kernel.db.clone(), holder, tasks).run(stopped));
     let result = serve_http(&settings, listen, kernel, rooms, web::Data::new(Pumps(pumps)), running.clone()).await;
     let _ = stop.send(true);

@@ -8,7 +8,7 @@ use crate::collect::message::Message;
 use crate::error::codes;
 use crate::event::EventKind;
 use futures::FutureExt;
-use heyuan_kernel::{Actor, Database, Error, Problem, Scope, Tx, audit, sql};
+use heyuan_kernel::{Actor, Database, Error, Problem, Reach, Scope, Tx, audit, sql};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -66,7 +66,8 @@ impl EventTypes {
     /// make the same version at the same time one wins; the others hear of it, or get the winner's answer where they say the same.
     ///
     /// # Errors
-    /// `forbidden`; `invalid_request` with the property's path; `event_type_changed` when another declaration came first.
+    /// `forbidden`, also for a key of one unit; `invalid_request` with the property's path; `event_type_changed` when another
+    /// declaration came first.
     pub async fn put(
         &self,
         actor: &Actor,
@@ -75,6 +76,10 @@ impl EventTypes {
         properties: BTreeMap<String, Property>,
     ) -> Result<Arc<EventType>, Problem> {
         actor.require(Scope::Admin)?;
+        if *actor.reach() != Reach::Everything {
+            let detail = "event types are the whole group's: this needs a key without a unit";
+            return Err(Problem::new(heyuan_kernel::error::codes::FORBIDDEN, detail));
+        }
         EventType::check(name, &properties)?;
         self.refresh().await?;
         let types = self.types();
