@@ -1,10 +1,13 @@
 //! Bodies that no honest client sends: each is refused with a code or kept among the rejected, and memory stays bounded.
 
 use std::fs;
+use std::time::Duration;
 
-use heyuan_harness::{Answer, Caller, Tenant, for_both_databases, python_tool};
+use heyuan_harness::{Answer, Caller, Tenant, for_both_databases, python_tool, until};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::history;
 
 /// What the peak of resident memory may grow by while bombs go off, in KiB.
 const GROWTH_KIB_MAX: u64 = 256 * 1024;
@@ -112,6 +115,74 @@ async fn a_bad_event_does_not_harm_its_batch() {
             assert_eq!(statuses, [Some("ok"), Some("rejected"), Some("ok")], "{answer}");
             assert!(answer["results"][1]["reason"].is_string(), "{answer}");
         }
+    })
+    .await;
+}
+
+/// A text as a broken sender makes it: PostgreSQL holds no U+0000.
+const BROKEN: &str = "a\u{0}b";
+
+/// Events with a broken text in one place each, and whether they are taken all the same.
+fn broken_events() -> Vec<(Value, bool)> {
+    let who = json!([{ "type": "device", "value": "broken" }]);
+    let touched = json!({ "source": BROKEN, "medium": BROKEN, "name": BROKEN, "content": BROKEN, "term": BROKEN, "clickid": BROKEN });
+    vec![
+        (json!({ "message_id": "x-1", "name": "lift_taken", "identifiers": who, "properties": { BROKEN: 1 } }), false),
+        (json!({ "message_id": BROKEN, "name": "unit_viewed", "identifiers": who }), false),
+        (json!({ "message_id": "x-2", "name": BROKEN, "identifiers": who }), false),
+        (json!({ "message_id": "x-3", "name": "a", "identifiers": [{ "type": "openid", "value": "o", "app": BROKEN }] }), false),
+        (json!({ "messageId": "x-4", "event": "a", "userId": BROKEN, "anonymousId": "broken" }), false),
+        (json!({ "messageId": "broken-1", "event": "a", "anonymousId": "broken", "context": { "campaign": touched } }), true),
+        (
+            json!({ "messageId": "broken-2", "type": "page", "name": BROKEN, "anonymousId": "broken",
+                "context": { "page": { "url": "https://a.example/?utm_source=s%00&utm_campaign=%00&gdt_vid=%00" } } }),
+            true,
+        ),
+        (
+            json!({ "message_id": "broken-3", "name": "unit_viewed", "identifiers": who, "app": BROKEN,
+                "touch": { "platform": BROKEN, "source": BROKEN, "click_id": BROKEN } }),
+            true,
+        ),
+        (
+            json!({ "messageId": "broken-4", "type": "identify", "anonymousId": "broken",
+                "traits": { "name": BROKEN, "city": BROKEN, BROKEN: BROKEN },
+                "context": { "device": { "id": BROKEN }, "externalIds": [{ "type": "crm", "id": BROKEN }], "app": { "name": BROKEN } } }),
+            true,
+        ),
+        (
+            json!({ "message_id": "broken-5", "name": "unit_viewed", "identifiers": who, "properties": { "layout": BROKEN, BROKEN: BROKEN } }),
+            true,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_text_that_no_database_holds_stops_nothing() {
+    for_both_databases(async |database| {
+        let tenant = Tenant::start(&database).await;
+        let (app, admin) = (tenant.caller("ingest"), tenant.caller("admin"));
+        let strict = json!({ "mode": "strict", "properties": { "floor": { "type": "integer" } } });
+        admin.put("/v1/event-types/lift_taken", &strict).await.expect(200);
+        let events = broken_events();
+        let sent: Vec<&Value> = events.iter().map(|(event, _)| event).collect();
+        let answer = app.post("/v1/events", &json!({ "events": sent })).await.expect(200);
+        for ((event, taken), result) in events.iter().zip(answer["results"].as_array().expect("results")) {
+            assert_eq!(result["status"], if *taken { "ok" } else { "rejected" }, "{event} {result}");
+        }
+        let segment = json!({ "type": "track", "event": "a", "messageId": "broken-6", "anonymousId": "broken" });
+        let batch = json!({ "context": { "campaign": { "name": BROKEN } }, "batch": [{ "type": "track", "event": BROKEN, "userId": BROKEN }, segment] });
+        app.post("/v1/batch", &batch).await.expect(200);
+        let ids: Vec<String> = (1..=6).map(|number| format!("broken-{number}")).collect();
+        history::holds_once(&admin, "broken-", &ids).await;
+        until("every consumer has passed", Duration::from_secs(60), || async {
+            let metrics = tenant.stranger().get("/metrics").await.text();
+            let mut behind = metrics.lines().filter(|line| line.starts_with("heyuan_consumer_behind_events"));
+            behind.all(|line| line.ends_with(" 0")).then_some(())
+        })
+        .await;
+        let parked = admin.get("/v1/parked-events").await.expect(200);
+        assert_eq!(parked["items"], json!([]), "{parked}");
+        assert_eq!(rejected(&admin).await, 6);
     })
     .await;
 }
