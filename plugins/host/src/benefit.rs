@@ -348,12 +348,18 @@ fn checked_effect(effect: wit::Effect, description: &BenefitRuleDescription) -> 
     if effect.reason.len() > REASON_BYTES_MAX {
         return Err(format!("a reason is longer than {REASON_BYTES_MAX} bytes"));
     }
+    if effect.reason.contains('\0') {
+        return Err("a reason has a NUL character".into());
+    }
     Ok(Effect { change, reason: effect.reason })
 }
 
 fn checked_code(code: String) -> Result<String, String> {
     if code.is_empty() || code.len() > CODE_BYTES_MAX {
         return Err(format!("a code must be 1 to {CODE_BYTES_MAX} bytes"));
+    }
+    if code.contains('\0') {
+        return Err("a code has a NUL character".into());
     }
     Ok(code)
 }

@@ -301,6 +301,9 @@ fn checked_column(column: wit::TagColumn, tag: &Tag, rows: usize) -> Result<TagC
             if column.dictionary.iter().any(|text| text.len() > VALUE_BYTES_MAX) {
                 return Err(format!("a text of tag {name} is longer than {VALUE_BYTES_MAX} bytes"));
             }
+            if column.dictionary.iter().any(|text| text.contains('\0')) {
+                return Err(format!("a text of tag {name} has a NUL character"));
+            }
             if let Some(text) = column.dictionary.iter().find(|text| !tag.values.is_empty() && !tag.values.contains(text)) {
                 return Err(format!("tag {name} never declared the value {text:?}"));
             }

@@ -102,6 +102,7 @@ pub fn tag(wish: &Wish, moment: Moment) -> Result<Answer, String> {
         11 => (0..1_000_u32).for_each(|round| {
             black_box(round);
         }),
+        12 => answer.text = Some("no database keeps \0".to_owned()),
         _ => {}
     }
     Ok(answer)

@@ -111,6 +111,7 @@ fn an_error_of_the_guest_is_told_as_it_is() {
 #[test]
 fn a_number_that_is_none_is_refused() {
     check(7.0, |error| matches!(error, CallError::InvalidAnswer { message, .. } if message.contains("hostile_number")));
+    check(12.0, |error| matches!(error, CallError::InvalidAnswer { message, .. } if message.contains("NUL")));
 }
 
 #[test]
@@ -237,7 +238,7 @@ fn a_rule_that_breaks_its_promise_decides_nothing() {
     let (_dir, host, digest) = host_with("hostile-rule");
     let decide = |amount_fen| decide(&host, &digest, amount_fen).expect_err("the rule breaks a promise");
     assert!(stopped_by(Stop::Fuel)(&decide(1)));
-    for (amount_fen, words) in [(2, "never declared"), (3, "above zero"), (4, "64 are allowed")] {
+    for (amount_fen, words) in [(2, "never declared"), (3, "above zero"), (4, "64 are allowed"), (8, "NUL")] {
         match decide(amount_fen) {
             CallError::InvalidAnswer { message, .. } => assert!(message.contains(words), "{message}"),
             CallError::OutputTooLarge { .. } if amount_fen == 4 => {}
