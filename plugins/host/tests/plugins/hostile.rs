@@ -111,6 +111,10 @@ fn an_error_of_the_guest_is_told_as_it_is() {
 #[test]
 fn a_number_that_is_none_is_refused() {
     check(7.0, |error| matches!(error, CallError::InvalidAnswer { message, .. } if message.contains("hostile_number")));
+}
+
+#[test]
+fn a_text_that_no_database_keeps_is_refused() {
     check(12.0, |error| matches!(error, CallError::InvalidAnswer { message, .. } if message.contains("NUL")));
 }
 
