@@ -37,6 +37,7 @@ const COLLECTING: &[&str] = &[
     "/v1/g",
     "/v1/group",
     "/v1/i",
+    "/v1/import",
     "/v1/identify",
     "/v1/p",
     "/v1/page",
