@@ -15,14 +15,14 @@ impl Cdp {
     /// Erases a customer. Events that arrive later but happened before are dropped; books and history keep references that open nothing.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`; `erased` when it was done before.
+    /// `forbidden`, also when a unit out of reach knows the customer; `not_found`; `erased` when it was done before.
     pub async fn erase(&self, actor: &Actor, customer: &CustomerId) -> Result<CustomerId, Problem> {
         actor.require(Scope::Admin)?;
         self.inner
             .kernel
             .db
             .settle(|| async {
-                let found = self.found(actor, customer).await.map_err(Error::Problem)?;
+                let found = self.found_to_change(actor, customer).await.map_err(Error::Problem)?;
                 let (id, kernel, actor) = (found.customer.clone(), self.inner.kernel.clone(), actor.clone());
                 let found = Arc::new(found);
                 let now = kernel.clock.now();

@@ -172,6 +172,19 @@ impl Cdp {
         Ok(found)
     }
 
+    /// A customer that the actor may change for good: one whose every unit is within reach, since it is theirs as well.
+    pub(crate) async fn found_to_change(&self, actor: &Actor, customer: &CustomerId) -> Result<Found, Problem> {
+        let found = self.found(actor, customer).await?;
+        let units = change::units_of(self.inner.kernel.db.near(), &found.anchors()).await?;
+        if units.iter().all(|unit| actor.reach().covers(unit)) {
+            return Ok(found);
+        }
+        Err(Problem::new(
+            codes::FORBIDDEN,
+            "other units know this customer as well; a key that covers them all, or the whole group, may do this",
+        ))
+    }
+
     /// The units within reach where any of the anchors was seen.
     pub(crate) async fn units_within(&self, actor: &Actor, anchors: &[AnchorId]) -> Result<Vec<OrgUnitId>, Error> {
         let mut units = change::units_of(self.inner.kernel.db.near(), anchors).await?;

@@ -31,7 +31,7 @@ impl Cdp {
     /// of all observations without the evidence.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`; `no_such_evidence` for a pair that is not part of this customer.
+    /// `forbidden`, also when a unit out of reach knows the customer; `not_found`; `no_such_evidence` for a pair that is not part of this customer.
     pub async fn split(&self, actor: &Actor, customer: &CustomerId, evidence: &[EvidenceName]) -> Result<Vec<CustomerId>, Problem> {
         actor.require(Scope::Admin)?;
         if evidence.is_empty() || evidence.len() > PAIRS_MAX {
@@ -55,7 +55,7 @@ impl Cdp {
         pairs: &BTreeSet<(AnchorId, AnchorId)>,
     ) -> Result<Vec<AnchorId>, Error> {
         let reader = self.inner.kernel.db.reader();
-        let found = self.found(actor, customer).await.map_err(Error::Problem)?;
+        let found = self.found_to_change(actor, customer).await.map_err(Error::Problem)?;
         let anchors = found.anchors();
         let list: Vec<(AnchorId, AnchorId)> = pairs.iter().cloned().collect();
         let stored = store::edges_between(reader, &list).await?;

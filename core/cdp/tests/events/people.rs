@@ -141,6 +141,36 @@ async fn a_key_of_a_unit_sees_the_customers_and_events_of_its_unit() {
 }
 
 #[actix_web::test]
+async fn a_customer_of_two_units_is_not_changed_for_good_by_one_of_them() {
+    for_both_databases(|database| async move {
+        let ground = Ground::open(&database).await;
+        let (one, two) = ground.units().await;
+        let (send_one, send_two) = (ground.key(&[Scope::Ingest], Some(&one)).await, ground.key(&[Scope::Ingest], Some(&two)).await);
+        let seen = |id: &str, device: &str| json!({ "events": [{ "message_id": id, "name": "a", "identifiers": [{ "type": "device", "value": device }] }] });
+        ground.post(&send_one, "/v1/events", &seen("1", "both")).await;
+        ground.post(&send_two, "/v1/events", &seen("2", "both")).await;
+        ground.post(&send_one, "/v1/events", &seen("3", "own")).await;
+        ground.settle().await;
+        let admin_one = ground.key(&[Scope::Admin], Some(&one)).await;
+        let admin = ground.key(&[Scope::Admin], None).await;
+        let path = async |device: &str| {
+            let (_, customer) = ground.post(&admin, "/v1/customers:search", &json!({ "type": "device", "value": device })).await;
+            format!("/v1/customers/{}", customer["id"].as_str().expect("it is known"))
+        };
+        let (both, own) = (path("both").await, path("own").await);
+        let (_, customer) = ground.get(&admin, &both).await;
+        let anchor = &customer["identifiers"][0]["anchor"];
+        let evidence = json!({ "evidence": [{ "a": anchor, "b": anchor }] });
+        assert_eq!(ground.post(&admin_one, &format!("{both}/split"), &evidence).await.0, 403);
+        assert_eq!(ground.post(&admin_one, &format!("{both}/erase"), &json!({})).await.0, 403);
+        assert_eq!(ground.get(&admin, &both).await.0, 200, "it is still there");
+        assert_eq!(ground.post(&admin_one, &format!("{own}/erase"), &json!({})).await.0, 200);
+        assert_eq!(ground.post(&admin, &format!("{both}/erase"), &json!({})).await.0, 200);
+    })
+    .await;
+}
+
+#[actix_web::test]
 async fn a_key_of_a_unit_pages_on_past_what_other_units_sent() {
     for_both_databases(|database| async move {
         let ground = Ground::open(&database).await;
