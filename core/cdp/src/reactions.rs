@@ -47,7 +47,7 @@ impl Reaction for Facts {
 impl Facts {
     /// One block of what the facts become.
     fn append(&self, envelopes: &[Envelope]) -> Apply {
-        let own: Arc<Vec<OwnEvent>> = Arc::new(envelopes.iter().filter_map(|envelope| told(&envelope.event)).collect());
+        let own: Arc<Vec<OwnEvent>> = Arc::new(envelopes.iter().filter_map(told).collect());
         if own.is_empty() {
             return nothing();
         }
@@ -78,8 +78,8 @@ fn tell(name: &str, key: &str, unit: Option<&OrgUnitId>, at: Timestamp, identifi
 }
 
 /// The event that a fact becomes.
-fn told(event: &DomainEvent) -> Option<OwnEvent> {
-    Some(match event {
+fn told(envelope: &Envelope) -> Option<OwnEvent> {
+    Some(match &envelope.event {
         DomainEvent::MemberJoined { member, anchor, unit, line, occurred_at } => tell(
             "member_joined",
             member.as_str(),
@@ -137,7 +137,8 @@ fn told(event: &DomainEvent) -> Option<OwnEvent> {
         ),
         DomainEvent::TierChanged { member, anchor, tier, previous, occurred_at } => tell(
             "tier_changed",
-            &format!("{member}:{}", occurred_at.ms()),
+            // A tier may change and change back within a millisecond: the fact's position tells the two apart, and is the same again.
+            &format!("{member}:{}:{}", occurred_at.ms(), envelope.position),
             None,
             *occurred_at,
             vec![of_member(member), of_anchor(anchor)],
@@ -153,4 +154,31 @@ fn told(event: &DomainEvent) -> Option<OwnEvent> {
         ),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn tier_changes_of_one_millisecond_are_told_apart() {
+        let at = Timestamp::clamped(1_793_491_200_000);
+        let change = |position, previous: &str, tier: &str| Envelope {
+            position,
+            key: "mbr_1".into(),
+            event: DomainEvent::TierChanged {
+                member: MemberId::new("mbr_1").expect("an id"),
+                anchor: AnchorId::new("anc_1").expect("an id"),
+                tier: tier.into(),
+                previous: previous.into(),
+                occurred_at: at,
+            },
+            written_at: at,
+        };
+        let changes = [change(1, "silver", "gold"), change(2, "gold", "silver"), change(3, "silver", "gold")];
+        let ids = |changes: &[Envelope]| changes.iter().filter_map(told).map(|event| event.message_id).collect::<Vec<_>>();
+        assert_eq!(ids(&changes).into_iter().collect::<HashSet<_>>().len(), 3, "each is an event of its own");
+        assert_eq!(ids(&changes), ids(&changes), "and the same when it is told again");
+    }
 }
