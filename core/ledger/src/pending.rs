@@ -53,6 +53,9 @@ impl Outcome {
     }
 }
 
+/// The outcome of a hold that has none yet.
+const OPEN: &str = "open";
+
 struct Stored {
     hold: Hold,
     outcome: String,
@@ -90,7 +93,8 @@ impl Ledger {
     /// Posts a hold, wholly or in part, and sets the rest free. The transfer's key is the hold's with `/posted`.
     ///
     /// # Errors
-    /// [`Error::UnknownHold`], [`Error::HoldSettled`] when it ended otherwise or ran out, [`Error::Amount`] for more than is held.
+    /// [`Error::UnknownHold`], [`Error::HoldSettled`] when it ended otherwise or ran out, [`Error::Amount`] for more than is held;
+    /// [`heyuan_kernel::Error::Stale`] when somebody else ends it at this moment, perhaps by the same request: look again.
     pub async fn post_hold(&self, tx: &Tx, key: &str, amount: i64, period: Period) -> Result<Posted, Error> {
         let stored = find(tx, key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
         let repeated = stored.outcome == "posted" && stored.posted == amount;
@@ -98,10 +102,10 @@ impl Ledger {
             if amount <= 0 || amount > stored.hold.amount {
                 return Err(Error::Amount(key.to_owned()));
             }
-            if self.kernel.clock.now() > stored.hold.expires_at {
+            if stored.outcome != OPEN || self.kernel.clock.now() > stored.hold.expires_at {
                 return Err(Error::HoldSettled(key.to_owned()));
             }
-            end(tx, &stored.hold, Outcome::Posted(amount)).await?;
+            end_now(tx, &stored.hold, Outcome::Posted(amount)).await?;
         }
         let Hold { unit, debit, credit, kind, reference, at, .. } = stored.hold;
         let account = account::lock(tx, std::slice::from_ref(&debit)).await?;
@@ -114,13 +118,15 @@ impl Ledger {
     /// Sets the whole hold free. Voiding it again changes nothing.
     ///
     /// # Errors
-    /// [`Error::UnknownHold`], [`Error::HoldSettled`] when it ended otherwise.
+    /// [`Error::UnknownHold`], [`Error::HoldSettled`] when it ended otherwise; [`heyuan_kernel::Error::Stale`] as with
+    /// [`Ledger::post_hold`].
     pub async fn void_hold(&self, tx: &Tx, key: &str) -> Result<(), Error> {
         let stored = find(tx, key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
-        if stored.outcome == "voided" {
-            return Ok(());
+        match stored.outcome.as_str() {
+            OPEN => end_now(tx, &stored.hold, Outcome::Voided).await,
+            "voided" => Ok(()),
+            _ => Err(Error::HoldSettled(key.to_owned())),
         }
-        end(tx, &stored.hold, Outcome::Voided).await
     }
 
     /// Sets free what has run out by an instant, up to `limit` holds; answers their keys.
@@ -135,12 +141,15 @@ impl Ledger {
         )
         .await?;
         let keys = rows.iter().map(|row| sql::get::<String>(row, "key")).collect::<Result<Vec<_>, _>>()?;
+        let mut expired = Vec::with_capacity(keys.len());
         for key in &keys {
-            if let Some(stored) = find(tx, key).await? {
-                end(tx, &stored.hold, Outcome::Expired).await?;
+            if let Some(stored) = find(tx, key).await?
+                && end(tx, &stored.hold, Outcome::Expired).await?
+            {
+                expired.push(key.clone());
             }
         }
-        Ok(keys)
+        Ok(expired)
     }
 }
 
@@ -210,13 +219,18 @@ async fn hold_lots(tx: &Tx, hold: &Hold, accounts: &[Row]) -> Result<(), Error> 
     if wanted == 0 { Ok(()) } else { Err(Error::NotEnough { account: hold.debit.clone(), amount: hold.amount }) }
 }
 
-/// Gives a hold its outcome, the first and only one, and sets everything that it held free.
-async fn end(tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<(), Error> {
+/// As [`end`]; [`heyuan_kernel::Error::Stale`] when somebody else was first, so that the outcome is read again.
+async fn end_now(tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<(), Error> {
+    if end(tx, hold, outcome).await? { Ok(()) } else { Err(heyuan_kernel::Error::Stale("a hold that another unit of work ended").into()) }
+}
+
+/// Gives a hold its outcome, the first and only one, and sets everything that it held free; `false` when it has one.
+async fn end(tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<bool, Error> {
     let posted = if let Outcome::Posted(amount) = outcome { amount } else { 0 };
     let text = "UPDATE ledger_hold SET outcome = $2, posted = $3 WHERE key = $1 AND outcome = 'open'";
     let ended = sql::execute(tx.conn(), text, [hold.key.clone().into(), outcome.as_str().into(), posted.into()]).await?;
     if ended == 0 {
-        return Err(Error::HoldSettled(hold.key.clone()));
+        return Ok(false);
     }
     let accounts = account::lock(tx, std::slice::from_ref(&hold.debit)).await?;
     let account = accounts.first().ok_or_else(|| Error::UnknownAccount(hold.debit.clone()))?;
@@ -225,5 +239,5 @@ async fn end(tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<(), Error> {
                 FROM (SELECT lot, amount FROM ledger_hold_lot WHERE hold = $1) AS p WHERE ledger_lot.no = p.lot";
     sql::execute(tx.conn(), text, [hold.key.clone().into()]).await?;
     sql::execute(tx.conn(), "DELETE FROM ledger_hold_lot WHERE hold = $1", [hold.key.clone().into()]).await?;
-    Ok(())
+    Ok(true)
 }

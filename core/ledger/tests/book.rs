@@ -244,10 +244,66 @@ async fn a_hold_ends_once() {
 struct Dice(u64);
 
 impl Dice {
+        settle("two", 0).await.expect("again it is the same");
+        assert!(matches!(settle("two", 1).await, Err(Error::HoldSettled(_))));
     fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_end_of_a_hold_at_once_is_one_end() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open(&ledger, member_accounts()).await;
+        post(&ledger, vec![transfer("in", "line/mall/issued", "member/1/points", 1_000, lot(30))]).await.expect("a lot opens");
+        for round in 0..10 {
+            let hold = Hold {
+                key: format!("hold/{round}"),
+                unit: "points".into(),
+                debit: "member/1/points".into(),
+                credit: "line/mall/spent".into(),
+                amount: 10,
+                kind: "spend".into(),
+                reference: "order".into(),
+                at: Timestamp::clamped(NOW_MS),
+                expires_at: Timestamp::clamped(NOW_MS + DAY_MS),
+            };
+            let (inner, set_aside) = (ledger.clone(), hold.clone());
+            db(&ledger)
+                .write("hold", move |tx| {
+                    let (ledger, hold) = (inner.clone(), set_aside.clone());
+                    async move { ledger.hold(tx, &hold).await }.boxed()
+                })
+                .await
+                .expect("there is enough");
+            let end = || async {
+                let db = db(&ledger);
+                db.settle(|| {
+                    let (ledger, key) = (ledger.clone(), hold.key.clone());
+                    db.write("end", move |tx| {
+                        let (ledger, key) = (ledger.clone(), key.clone());
+                        async move {
+                            let period = Period::parse("2026-11").expect("a month");
+                            if round % 2 == 0 {
+                                ledger.post_hold(tx, &key, 7, period).await.map(drop)
+                            } else {
+                                ledger.void_hold(tx, &key).await
+                            }
+                        }
+                        .boxed()
+                    })
+                })
+                .await
+            };
+            let ends = join_all((0..6).map(|_| end())).await;
+            assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+        }
+        assert_eq!(holds(&ledger, "member/1/points").await, 1_000 - 5 * 7);
+        sealed_and_sound(&ledger).await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
