@@ -188,3 +188,10 @@ pub(crate) async fn balance<C: sql::Connection>(conn: &C, id: &str) -> Result<Ba
     let row = sql::one(conn, text, [id.into()]).await?.ok_or_else(|| Error::UnknownAccount(id.to_owned()))?;
     Ok(Balance { balance: sql::get(&row, "balance")?, reserved: sql::get(&row, "reserved")?, version: sql::get(&row, "version")? })
 }
+/// The number and the shape of the account with this id.
+pub(crate) async fn named<C: sql::Connection>(conn: &C, id: &str) -> Result<Option<(i64, Shape)>, Error> {
+    let Some(row) = sql::one(conn, "SELECT no, shape FROM ledger_account WHERE id = $1", [id.into()]).await? else { return Ok(None) };
+    let shape: String = sql::get(&row, "shape")?;
+    Ok(Some((sql::get(&row, "no")?, Shape::parse(&shape)?)))
+}
+

@@ -15,6 +15,8 @@ mod migration;
 mod pending;
 mod period;
 mod poster;
+#[cfg(test)]
+mod plans;
 mod seal;
 mod statement;
 mod take_back;

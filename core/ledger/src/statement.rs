@@ -1,5 +1,6 @@
 //! What moved on an account: entry by entry, and as a period's turnover.
 
+use crate::account::{self, Shape};
 use crate::book::Ledger;
 use crate::error::Error;
 use crate::period::Period;
@@ -36,18 +37,39 @@ pub struct Turnover {
     pub credits: i64,
 }
 
+/// The entries of an account that keeps versions, newest first. Its number is looked up before and both arms are spelled out, so that only
+/// its own entries are read; a join with the view would read the whole book on SQLite.
+pub(crate) const ENTRIES: &str = "
+  SELECT debit_version AS version, -amount AS amount, debit_balance AS balance_after, key, kind, reference, occurred_at, period
+  FROM ledger_transfer WHERE debit = $1 AND debit_version < $2
+  UNION ALL
+  SELECT credit_version, amount, credit_balance, key, kind, reference, occurred_at, period
+  FROM ledger_transfer WHERE credit = $1 AND credit_version < $2
+  ORDER BY 1 DESC LIMIT $3";
+
+/// What moved on an account that keeps versions, in a period.
+pub(crate) const TURNOVER: &str = "
+  SELECT CAST(COALESCE(SUM(x.debits), 0) AS BIGINT) AS debits, CAST(COALESCE(SUM(x.credits), 0) AS BIGINT) AS credits FROM (
+    SELECT SUM(amount) AS debits, 0 AS credits FROM ledger_transfer WHERE debit = $1 AND period = $2
+    UNION ALL
+    SELECT 0, SUM(amount) FROM ledger_transfer WHERE credit = $1 AND period = $2
+  ) AS x";
+
+/// The same of a striped account.
+const STRIPED_TURNOVER: &str = "
+  SELECT CAST(COALESCE(SUM(debits), 0) AS BIGINT) AS debits, CAST(COALESCE(SUM(credits), 0) AS BIGINT) AS credits
+  FROM ledger_stripe WHERE account = $1 AND period = $2";
+
 impl Ledger {
     /// The entries of an account that keeps versions, newest first, before a version.
     ///
     /// # Errors
     /// The database's.
     pub async fn statement(&self, account: &str, before: Option<i64>, limit: u64) -> Result<Vec<Leg>, Error> {
-        let text = "
-          SELECT e.version, e.amount, e.balance_after, t.key, t.kind, t.reference, t.occurred_at, t.period
-          FROM ledger_account a JOIN ledger_entry e ON e.account = a.no JOIN ledger_transfer t ON t.no = e.transfer
-          WHERE a.id = $1 AND e.version < $2 ORDER BY e.version DESC LIMIT $3";
-        let values = [account.into(), before.unwrap_or(i64::MAX).into(), limit.into()];
-        sql::all(self.kernel.db.reader(), text, values).await?.iter().map(read).collect()
+        let reader = self.kernel.db.reader();
+        let Some((number, _)) = account::named(reader, account).await? else { return Ok(Vec::new()) };
+        let values = [number.into(), before.unwrap_or(i64::MAX).into(), limit.into()];
+        sql::all(reader, ENTRIES, values).await?.iter().map(read).collect()
     }
 
     /// What moved on an account in a period.
@@ -55,15 +77,9 @@ impl Ledger {
     /// # Errors
     /// The database's.
     pub async fn turnover<C: sql::Connection>(&self, conn: &C, account: &str, period: Period) -> Result<Turnover, Error> {
-        let text = "
-          SELECT CAST(COALESCE(SUM(x.debits), 0) AS BIGINT) AS debits, CAST(COALESCE(SUM(x.credits), 0) AS BIGINT) AS credits FROM (
-            SELECT s.debits, s.credits FROM ledger_stripe s JOIN ledger_account a ON a.no = s.account
-            WHERE a.id = $1 AND a.shape = 'striped' AND s.period = $2
-            UNION ALL
-            SELECT CASE WHEN e.amount < 0 THEN -e.amount ELSE 0 END, CASE WHEN e.amount > 0 THEN e.amount ELSE 0 END
-            FROM ledger_account a JOIN ledger_entry e ON e.account = a.no WHERE a.id = $1 AND a.shape <> 'striped' AND e.period = $2
-          ) AS x";
-        let Some(row) = sql::one(conn, text, [account.into(), period.number().into()]).await? else { return Ok(Turnover::default()) };
+        let Some((number, shape)) = account::named(conn, account).await? else { return Ok(Turnover::default()) };
+        let text = if shape == Shape::Striped { STRIPED_TURNOVER } else { TURNOVER };
+        let Some(row) = sql::one(conn, text, [number.into(), period.number().into()]).await? else { return Ok(Turnover::default()) };
         Ok(Turnover { debits: sql::get(&row, "debits")?, credits: sql::get(&row, "credits")? })
     }
 }

@@ -1,0 +1,29 @@
+//! The plans of statements whose cost must not grow with the book: SQLite walks indexes, sorts nothing and scans no table.
+
+use crate::{Migrator, statement, verify};
+use heyuan_kernel::sql;
+use sea_orm::{ConnectOptions, DbBackend};
+use sea_orm_migration::MigratorTrait;
+
+/// What SQLite says that it would do, line by line.
+async fn plan(text: &str, values: usize) -> Vec<String> {
+    let mut options = ConnectOptions::new("sqlite::memory:");
+    options.max_connections(1).sqlx_logging(false);
+    let connection = sea_orm::Database::connect(options).await.expect("a database in memory opens");
+    Migrator::up(&connection, None).await.expect("the ledger migrates");
+    let values = vec![1i64.into(); values];
+    let rows = sql::all(&connection, &format!("EXPLAIN QUERY PLAN {text}"), values).await.expect("it is explained");
+    rows.iter().map(|row| sql::get(row, "detail").expect("a text")).collect()
+}
+
+#[tokio::test]
+async fn entries_are_read_along_their_indexes() {
+    let walk = verify::entries(DbBackend::Sqlite);
+    for (text, values) in [(walk.as_str(), 3), (statement::ENTRIES, 3), (statement::TURNOVER, 2)] {
+        let plan = plan(text, values).await;
+        assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE") || line.starts_with("SCAN ledger")), "{text}: {plan:#?}");
+        for index in ["ledger_transfer_debit", "ledger_transfer_credit"] {
+            assert!(plan.iter().any(|line| line.starts_with("SEARCH") && line.contains(index)), "{text}: {plan:#?}");
+        }
+    }
+}
