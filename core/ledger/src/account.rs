@@ -2,6 +2,7 @@
 
 use crate::bulk::{self, Column};
 use crate::error::Error;
+use crate::gate;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
 use std::collections::HashMap;
@@ -134,8 +135,10 @@ pub(crate) async fn open(tx: &Tx, accounts: &[Account]) -> Result<(), Error> {
 }
 
 /// Reads accounts for posting: those that keep their balance in one row are locked until the commit, in one order for everybody.
+/// Passes the gate of the books first, in the same statement, so that no posting can go around it.
 pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
     if ids.is_empty() {
+        gate::share(tx).await?;
         return Ok(Vec::new());
     }
     let conn = tx.conn();
@@ -145,7 +148,12 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
         let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of}");
         return sql::all(conn, &text, [value]).await?.iter().map(read).collect();
     }
-    let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape <> 'striped' ORDER BY no FOR UPDATE");
+    // The condition without a column is judged once, before the first row.
+    let text = format!(
+        "WITH gate AS MATERIALIZED (SELECT {shared} AS shared) SELECT {COLUMNS} FROM ledger_account
+         WHERE (SELECT COUNT(shared) FROM gate) = 1 AND id {one_of} AND shape <> 'striped' ORDER BY no FOR UPDATE",
+        shared = gate::SHARED
+    );
     let mut found = sql::all(conn, &text, [value.clone()]).await?.iter().map(read).collect::<Result<Vec<Row>, Error>>()?;
     if found.len() < ids.len() {
         let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
@@ -181,13 +189,6 @@ pub(crate) async fn standing<C: sql::Connection>(conn: &C, ids: &[&str], at: Tim
     ids.iter().map(|id| found.get(*id).copied().ok_or_else(|| Error::UnknownAccount((*id).to_owned()))).collect()
 }
 
-/// What an account holds now.
-pub(crate) async fn balance<C: sql::Connection>(conn: &C, id: &str) -> Result<Balance, Error> {
-    let text = "SELECT a.balance + COALESCE((SELECT CAST(SUM(s.credits - s.debits) AS BIGINT) FROM ledger_stripe s WHERE s.account = a.no), 0) AS balance,
-                  a.reserved AS reserved, a.version AS version FROM ledger_account a WHERE a.id = $1";
-    let row = sql::one(conn, text, [id.into()]).await?.ok_or_else(|| Error::UnknownAccount(id.to_owned()))?;
-    Ok(Balance { balance: sql::get(&row, "balance")?, reserved: sql::get(&row, "reserved")?, version: sql::get(&row, "version")? })
-}
 /// The number and the shape of the account with this id.
 pub(crate) async fn named<C: sql::Connection>(conn: &C, id: &str) -> Result<Option<(i64, Shape)>, Error> {
     let Some(row) = sql::one(conn, "SELECT no, shape FROM ledger_account WHERE id = $1", [id.into()]).await? else { return Ok(None) };
@@ -195,3 +196,10 @@ pub(crate) async fn named<C: sql::Connection>(conn: &C, id: &str) -> Result<Opti
     Ok(Some((sql::get(&row, "no")?, Shape::parse(&shape)?)))
 }
 
+/// What an account holds now.
+pub(crate) async fn balance<C: sql::Connection>(conn: &C, id: &str) -> Result<Balance, Error> {
+    let text = "SELECT a.balance + COALESCE((SELECT CAST(SUM(s.credits - s.debits) AS BIGINT) FROM ledger_stripe s WHERE s.account = a.no), 0) AS balance,
+                  a.reserved AS reserved, a.version AS version FROM ledger_account a WHERE a.id = $1";
+    let row = sql::one(conn, text, [id.into()]).await?.ok_or_else(|| Error::UnknownAccount(id.to_owned()))?;
+    Ok(Balance { balance: sql::get(&row, "balance")?, reserved: sql::get(&row, "reserved")?, version: sql::get(&row, "version")? })
+}

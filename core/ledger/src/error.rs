@@ -1,5 +1,6 @@
 //! What can go wrong in the book, and what a caller hears of it.
 
+use crate::period::Period;
 use heyuan_kernel::{Failure, Problem};
 
 /// The ledger's stable codes.
@@ -55,6 +56,24 @@ pub enum Error {
         /// What does not fit.
         why: &'static str,
     },
+    /// The transfer is dated into a period of its book that is closed; whoever enters the book first never meets it.
+    #[error("transfer {key} is dated into {period}, which is closed")]
+    PeriodClosed {
+        /// The transfer.
+        key: String,
+        /// The period.
+        period: Period,
+    },
+    /// Periods are closed one after the other.
+    #[error("the book of {book} closes {next} next, not {period}")]
+    NotNext {
+        /// The unit.
+        book: String,
+        /// What was asked for.
+        period: Period,
+        /// The first open one.
+        next: Period,
+    },
     /// No such hold.
     #[error("there is no hold {0}")]
     UnknownHold(String),
@@ -83,8 +102,8 @@ impl From<Error> for Problem {
             Error::Amount(_) => Problem::new(codes::AMOUNT_OUT_OF_RANGE, text),
             Error::UnknownAccount(id) => Problem::not_found("account", id),
             Error::UnknownHold(key) => Problem::not_found("hold", key),
-            Error::UnitMismatch(_) | Error::Lots { .. } => {
-                tracing::error!(error = %text, "a wing asked the ledger for a transfer that can't be");
+            Error::UnitMismatch(_) | Error::Lots { .. } | Error::PeriodClosed { .. } | Error::NotNext { .. } => {
+                tracing::error!(error = %text, "a wing asked the ledger for what can't be");
                 Problem::new(heyuan_kernel::error::codes::INTERNAL, "this is our fault; the log has the cause")
             }
         }

@@ -4,6 +4,8 @@ use sea_orm_migration::prelude::*;
 
 #[path = "migration/m20261122_000001_ledger.rs"]
 mod m20261122_000001_ledger;
+#[path = "migration/m20261126_000002_books.rs"]
+mod m20261126_000002_books;
 
 /// The ledger's migrations.
 #[derive(Debug)]
@@ -12,7 +14,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_ledger::MIGRATION)]
+        vec![Box::new(m20261122_000001_ledger::MIGRATION), Box::new(m20261126_000002_books::MIGRATION)]
     }
 
     fn migration_table_name() -> DynIden {

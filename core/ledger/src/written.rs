@@ -3,6 +3,7 @@
 use crate::bulk::{self, Column};
 use crate::draft::{Draft, Drafted, Move};
 use crate::error::Error;
+use crate::gate;
 use crate::lot::LotRow;
 use crate::transfer::Transfer;
 use heyuan_contract::Timestamp;
@@ -27,7 +28,7 @@ pub(crate) async fn write(
     }
     let numbers = insert_transfers(tx, transfers, fresh, now).await?;
     if numbers.len() < fresh.len() {
-        return Err(heyuan_kernel::Error::Stale("a transfer of the same key").into());
+        return Err(gate::refusal(tx, transfers, fresh, &numbers).await?);
     }
     update_accounts(tx, draft).await?;
     let opened = insert_lots(tx, &draft.opened).await?;
@@ -82,7 +83,8 @@ async fn insert_transfers(
     let (from, values) = bulk::source(conn, &names, &columns);
     let list = names.join(", ");
     let insert = format!(
-        "INSERT INTO ledger_transfer ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING no, key"
+        "INSERT INTO ledger_transfer ({list}) SELECT {list} FROM {from} WHERE {open} ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING no, key",
+        open = gate::OPEN
     );
     let rows = if conn.backend() == DbBackend::Postgres {
         let text =

@@ -1,0 +1,205 @@
+//! The gate of a book: which periods of a unit are open, and how one is closed while postings run.
+//!
+//! On PostgreSQL a unit of work that posts holds one advisory lock in its shared form until the commit, and a close takes the exclusive
+//! form. The lock manager serves in turn: a close waits for the postings under way, those that come after it wait for the close, and
+//! neither starves. What a unit reads once it holds the lock stays so until it commits. On SQLite the one writer is the gate.
+
+use crate::book::Ledger;
+use crate::draft::Drafted;
+use crate::error::Error;
+use crate::period::Period;
+use crate::transfer::Transfer;
+use heyuan_kernel::{Tx, sql};
+use sea_orm::DbBackend;
+use std::collections::HashMap;
+
+/// Taken by whoever posts.
+pub(crate) const SHARED: &str = "pg_advisory_xact_lock_shared(hashtextextended('ledger/books', 13))::text";
+/// Taken by whoever opens or closes.
+const EXCLUSIVE: &str = "pg_advisory_xact_lock(hashtextextended('ledger/books', 13))::text";
+
+/// The periods of a unit: it begins with one, and is closed from there on, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Book {
+    opens_at: Period,
+    closed_through: Option<Period>,
+}
+
+impl Book {
+    /// Its first period.
+    pub const fn opens_at(&self) -> Period {
+        self.opens_at
+    }
+
+    /// Its last closed period.
+    pub const fn closed_through(&self) -> Option<Period> {
+        self.closed_through
+    }
+
+    /// The first period that still takes transfers.
+    pub fn first_open(&self) -> Period {
+        self.closed_through.map_or(self.opens_at, |closed| self.opens_at.max(closed.next()))
+    }
+
+    /// Whether nothing can be posted to a period any more, or never could.
+    pub fn is_closed(&self, period: Period) -> bool {
+        period < self.first_open()
+    }
+
+    /// The period in which a fact counts: its own while that is open, else the first open one.
+    pub fn period(&self, own: Period) -> Period {
+        own.max(self.first_open())
+    }
+}
+
+impl Ledger {
+    /// Opens the book of a unit with a period, closed up to another one where it was kept elsewhere before; transfers that are there
+    /// already make it open earlier. A book that is open stays as it is.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_book(&self, tx: &Tx, unit: &str, opens_at: Period, closed_through: Option<Period>) -> Result<Book, Error> {
+        if let Some(book) = read(tx.conn(), unit).await? {
+            return Ok(book);
+        }
+        if tx.conn().backend() == DbBackend::Postgres {
+            sql::one(tx.conn(), &format!("SELECT {EXCLUSIVE} AS locked"), []).await?;
+        }
+        let row = sql::one(tx.conn(), "SELECT MIN(period) AS period FROM ledger_transfer WHERE unit = $1", [unit.into()]).await?;
+        let earliest: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "period"))?;
+        let opens_at = [earliest.map(period).transpose()?, closed_through].into_iter().flatten().fold(opens_at, Period::min);
+        let closed = closed_through.map_or(0, Period::number);
+        let text = "INSERT INTO ledger_book (name, opens_at, closed_through) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
+        sql::execute(tx.conn(), text, [unit.into(), opens_at.number().into(), closed.into()]).await?;
+        self.book(tx.conn(), unit).await
+    }
+
+    /// The book of a unit, as the connection sees it.
+    ///
+    /// # Errors
+    /// [`heyuan_kernel::Error::Corrupt`] when nobody opened it; the database's.
+    pub async fn book<C: sql::Connection>(&self, conn: &C, unit: &str) -> Result<Book, Error> {
+        let missing = || heyuan_kernel::Error::Corrupt { what: "book", why: format!("nobody opened one of {unit}") };
+        Ok(read(conn, unit).await?.ok_or_else(missing)?)
+    }
+
+    /// Whether the book of a unit is open.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn has_book(&self, tx: &Tx, unit: &str) -> Result<bool, Error> {
+        Ok(read(tx.conn(), unit).await?.is_some())
+    }
+
+    /// Enters the book of a unit: what is open in it now stays so until the commit. Before any other lock, so that nobody waits for a
+    /// close with something that a posting under way wants.
+    ///
+    /// # Errors
+    /// [`heyuan_kernel::Error::Corrupt`] when nobody opened it; the database's.
+    pub async fn enter(&self, tx: &Tx, unit: &str) -> Result<Book, Error> {
+        share(tx).await?;
+        self.book(tx.conn(), unit).await
+    }
+
+    /// As [`Ledger::enter`], and lets one unit of work at a time go on that gives this name.
+    ///
+    /// # Errors
+    /// As [`Ledger::enter`].
+    pub async fn enter_alone(&self, tx: &Tx, unit: &str, name: &str) -> Result<Book, Error> {
+        if tx.conn().backend() == DbBackend::Postgres {
+            let text = format!("SELECT {SHARED} AS shared, pg_advisory_xact_lock(hashtextextended($1, 7))::text AS alone");
+            sql::one(tx.conn(), &text, [name.into()]).await?;
+        }
+        self.book(tx.conn(), unit).await
+    }
+
+    /// Closes the first open period of a unit: waits for the postings under way, and nothing can be posted to the period from the
+    /// commit on. One that is closed already stays so. Nothing may have been posted before in the same unit of work.
+    ///
+    /// # Errors
+    /// [`Error::NotNext`] for a later period than the first open one; the database's.
+    pub async fn close_book(&self, tx: &Tx, unit: &str, period: Period) -> Result<Book, Error> {
+        if tx.conn().backend() == DbBackend::Postgres {
+            sql::one(tx.conn(), &format!("SELECT {EXCLUSIVE} AS locked"), []).await?;
+        }
+        let book = self.book(tx.conn(), unit).await?;
+        if book.is_closed(period) {
+            return Ok(book);
+        }
+        if period != book.first_open() {
+            return Err(Error::NotNext { book: unit.to_owned(), period, next: book.first_open() });
+        }
+        let text = "UPDATE ledger_book SET closed_through = $2 WHERE name = $1";
+        sql::execute(tx.conn(), text, [unit.into(), period.number().into()]).await?;
+        Ok(Book { closed_through: Some(period), ..book })
+    }
+}
+
+/// Keeps every close waiting until the commit.
+pub(crate) async fn share(tx: &Tx) -> Result<(), Error> {
+    if tx.conn().backend() == DbBackend::Postgres {
+        sql::one(tx.conn(), &format!("SELECT {SHARED} AS shared"), []).await?;
+    }
+    Ok(())
+}
+
+/// The condition on a row `v` with `unit` and `period` that no book is closed for it.
+pub(crate) const OPEN: &str =
+    "NOT EXISTS (SELECT 1 FROM ledger_book b WHERE b.name = v.unit AND (v.period < b.opens_at OR v.period <= b.closed_through))";
+
+/// Why some of these transfers were not written: a closed period, or a key that somebody else posted meanwhile.
+pub(crate) async fn refusal(
+    tx: &Tx,
+    transfers: &[Transfer],
+    fresh: &[(usize, Drafted)],
+    written: &HashMap<String, i64>,
+) -> Result<Error, Error> {
+    for (index, _) in fresh {
+        let transfer = &transfers[*index];
+        if written.contains_key(&transfer.key) {
+            continue;
+        }
+        if read(tx.conn(), &transfer.unit).await?.is_some_and(|book| book.is_closed(transfer.period)) {
+            return Ok(Error::PeriodClosed { key: transfer.key.clone(), period: transfer.period });
+        }
+    }
+    Ok(heyuan_kernel::Error::Stale("a transfer of the same key").into())
+}
+
+async fn read<C: sql::Connection>(conn: &C, unit: &str) -> Result<Option<Book>, Error> {
+    let text = "SELECT opens_at, closed_through FROM ledger_book WHERE name = $1";
+    let Some(row) = sql::one(conn, text, [unit.into()]).await? else { return Ok(None) };
+    Ok(Some(Book {
+        opens_at: period(sql::get(&row, "opens_at")?)?,
+        closed_through: Period::from_number(sql::get(&row, "closed_through")?),
+    }))
+}
+
+fn period(number: i64) -> Result<Period, Error> {
+    let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: number.to_string() };
+    Ok(Period::from_number(number).ok_or_else(corrupt)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn month(number: i64) -> Period {
+        Period::from_number(number).expect("a month")
+    }
+
+    #[test]
+    fn a_fact_counts_in_its_own_month_or_in_the_first_open_one() {
+        for (opens_at, closed, own, counts_in) in [
+            (202_611, None, 202_611, 202_611),
+            (202_611, None, 202_612, 202_612),
+            (202_611, None, 197_001, 202_611),
+            (202_611, Some(202_612), 202_611, 202_701),
+            (202_611, Some(202_612), 202_702, 202_702),
+        ] {
+            let book = Book { opens_at: month(opens_at), closed_through: closed.map(month) };
+            assert_eq!(book.period(month(own)), month(counts_in), "{book:?} {own}");
+            assert_eq!(book.is_closed(month(own)), own != counts_in, "{book:?} {own}");
+        }
+    }
+}
