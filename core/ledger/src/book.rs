@@ -209,6 +209,15 @@ impl Ledger {
         lot::expired(self.kernel.db.reader(), unit, at, limit).await
     }
 
+    /// Those of the lots, by the transfers that opened them, that are past their expiry at an instant and still hold something. Their
+    /// accounts are locked until the commit, so that nobody else moves them out or takes from them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn lock_expired(&self, tx: &Tx, sources: &[String], at: Timestamp) -> Result<Vec<ExpiredLot>, Error> {
+        lot::lock_expired(tx, sources, at).await
+    }
+
     /// What a period did to the lots of a unit, as the connection sees it: a unit of work's own, or the reader.
     ///
     /// # Errors

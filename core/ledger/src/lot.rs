@@ -1,12 +1,13 @@
 //! Lots: parts of a spendable balance with an issuer, a unit cost and an expiry.
 
-use crate::account::{Row, Shape};
+use crate::account::{self, Row, Shape};
 use crate::bulk;
 use crate::error::Error;
 use crate::period::Period;
 use crate::transfer::{LotUse, Lots, Transfer};
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::{Tx, sql};
+use sea_orm::DbBackend;
 
 /// A lot as a posting sees it.
 #[derive(Debug, Clone)]
@@ -61,6 +62,8 @@ pub struct ExpiredLot {
     pub account: String,
     /// The lot.
     pub lot: OpenLot,
+    /// Since when it is so: its expiry, or later, when something came back into it only then.
+    pub since: Timestamp,
 }
 
 /// What a period did to lots of one issuer, unit cost and kind of transfer, against one account.
@@ -192,14 +195,53 @@ pub(crate) async fn spendable<C: sql::Connection>(conn: &C, account: &str, at: T
     Ok((sql::get(&row, "amount")?, first.map(Timestamp::clamped)))
 }
 
+/// The columns of an [`ExpiredLot`].
+fn expired_columns() -> String {
+    format!(
+        "{COLUMNS}, a.id AS account_id, (SELECT MAX(t.occurred_at) FROM ledger_lot_move m JOIN ledger_transfer t ON t.no = m.transfer
+           WHERE m.lot = l.no AND m.amount > 0) AS restored_at"
+    )
+}
+
+fn expired_lot(row: &sql::Row) -> Result<ExpiredLot, Error> {
+    let lot = open_lot(row)?;
+    let restored_at: Option<i64> = sql::get(row, "restored_at")?;
+    let since = restored_at.map_or(lot.expires_at, |at| lot.expires_at.max(Timestamp::clamped(at)));
+    Ok(ExpiredLot { account: sql::get(row, "account_id")?, lot, since })
+}
+
 /// Lots of a unit that are past their expiry and still hold something.
 pub(crate) async fn expired<C: sql::Connection>(conn: &C, unit: &str, at: Timestamp, limit: u64) -> Result<Vec<ExpiredLot>, Error> {
     let text = format!(
-        "SELECT {COLUMNS}, a.id AS account_id FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
-         WHERE l.remaining > 0 AND l.expires_at <= $1 AND a.unit = $2 ORDER BY l.expires_at, l.no LIMIT $3"
+        "SELECT {} FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
+         WHERE l.remaining > 0 AND l.expires_at <= $1 AND a.unit = $2 ORDER BY l.expires_at, l.no LIMIT $3",
+        expired_columns()
     );
-    let rows = sql::all(conn, &text, [at.ms().into(), unit.into(), limit.into()]).await?;
-    rows.iter().map(|row| Ok(ExpiredLot { account: sql::get(row, "account_id")?, lot: open_lot(row)? })).collect()
+    sql::all(conn, &text, [at.ms().into(), unit.into(), limit.into()]).await?.iter().map(expired_lot).collect()
+}
+
+/// Those of the lots that are past their expiry and still hold something, with their accounts locked.
+pub(crate) async fn lock_expired(tx: &Tx, sources: &[String], at: Timestamp) -> Result<Vec<ExpiredLot>, Error> {
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let conn = tx.conn();
+    let (one_of, list) = bulk::one_of_texts(conn, 1, sources.iter().cloned());
+    if conn.backend() == DbBackend::Postgres {
+        let text = format!(
+            "SELECT DISTINCT a.id FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
+             WHERE l.source {one_of} AND l.remaining > 0 AND l.expires_at <= $2"
+        );
+        let rows = sql::all(conn, &text, [list.clone(), at.ms().into()]).await?;
+        let accounts = rows.iter().map(|row| sql::get(row, "id")).collect::<Result<Vec<String>, _>>()?;
+        account::lock(tx, &accounts).await?;
+    }
+    let text = format!(
+        "SELECT {} FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
+         WHERE l.source {one_of} AND l.remaining > 0 AND l.expires_at <= $2 ORDER BY l.expires_at, l.no",
+        expired_columns()
+    );
+    sql::all(conn, &text, [list, at.ms().into()]).await?.iter().map(expired_lot).collect()
 }
 
 /// What a period did to the lots of a unit: what was opened, and what moved out of lots and back.

@@ -175,7 +175,17 @@ async fn lots_go_first_expiring_first_and_come_back_with_their_own_expiry() {
             assert_eq!(taken, TakenBack { lot: 5, receivable: 25 });
         }
         assert_eq!(holds(&ledger, "member/1/receivable").await, -25);
-        assert_eq!(ledger.expired_lots("points", Timestamp::clamped(NOW_MS), 9).await.expect("lots are listed").len(), 1);
+        let expired = async |days: i64| {
+            let lots = ledger.expired_lots("points", Timestamp::clamped(NOW_MS + days * DAY_MS), 9).await.expect("lots are listed");
+            lots.into_iter().map(|expired| (expired.lot.source, (expired.since.ms() - NOW_MS) / DAY_MS)).collect::<Vec<_>>()
+        };
+        assert_eq!(expired(0).await, [("gone".to_owned(), -1)]);
+        // What comes back into a lot after its expiry is past it since then.
+        let lots = Lots::RestoredFrom("spend".into());
+        let occurred_at = Timestamp::clamped(NOW_MS + 20 * DAY_MS);
+        let late = Transfer { occurred_at, ..transfer("late back", "line/mall/spent", "member/1/points", 7, lots) };
+        post(&ledger, vec![late]).await.expect("it was spent");
+        assert_eq!(expired(30).await, [("gone".to_owned(), -1), ("soon".to_owned(), 20)]);
         sealed_and_sound(&ledger).await;
     })
     .await;
@@ -234,22 +244,12 @@ async fn a_hold_ends_once() {
         assert!(matches!(settle("one", 24).await, Err(Error::HoldSettled(_))));
         assert!(matches!(settle("one", 0).await, Err(Error::HoldSettled(_))));
         settle("two", 0).await.expect("it is voided");
+        settle("two", 0).await.expect("again it is the same");
+        assert!(matches!(settle("two", 1).await, Err(Error::HoldSettled(_))));
         assert_eq!(ledger.spendable("member/1/points", Timestamp::clamped(NOW_MS)).await.expect("it is read").0, 75);
         sealed_and_sound(&ledger).await;
     })
     .await;
-}
-
-/// A small generator of its own: the same histories on every run.
-struct Dice(u64);
-
-impl Dice {
-        settle("two", 0).await.expect("again it is the same");
-        assert!(matches!(settle("two", 1).await, Err(Error::HoldSettled(_))));
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,6 +304,16 @@ async fn the_same_end_of_a_hold_at_once_is_one_end() {
         sealed_and_sound(&ledger).await;
     })
     .await;
+}
+
+/// A small generator of its own: the same histories on every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

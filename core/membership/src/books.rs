@@ -1,9 +1,9 @@
-//! Names of accounts, locks in the order that everybody takes them, and the open period.
+//! Names of accounts and of movements, and locks in the order that everybody takes them.
 
 use crate::error::Error;
 use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, TransactionId};
 use heyuan_kernel::{Tx, sql};
-use heyuan_ledger::{Account, Period};
+use heyuan_ledger::{Account, Book, Ledger};
 use sea_orm::DbBackend;
 
 /// The unit of spendable points.
@@ -14,6 +14,31 @@ pub(crate) const GROWTH: &str = "growth";
 pub(crate) const FEN: &str = "cny_fen";
 /// The points centre's side of the settlement.
 pub(crate) const CENTRE: &str = "centre/settlement";
+
+/// What membership does to points and growth: the kind of a transfer. Each has its place in the clearing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Movement {
+    Earn,
+    Spend,
+    Refund,
+    Expire,
+}
+
+impl Movement {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Movement::Earn => "earn",
+            Movement::Spend => "spend",
+            Movement::Refund => "refund",
+            Movement::Expire => "expire",
+        }
+    }
+
+    /// The movement with this name, if membership makes it.
+    pub(crate) fn parse(text: &str) -> Option<Movement> {
+        [Movement::Earn, Movement::Spend, Movement::Refund, Movement::Expire].into_iter().find(|movement| movement.as_str() == text)
+    }
+}
 
 /// What a line's points were, on the line's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +101,10 @@ pub(crate) fn earn_key(unit: &OrgUnitId, id: &TransactionId) -> String {
     format!("transaction/{unit}/{id}/points")
 }
 
-/// Lets one unit of work at a time deal with a purchase and its refunds, whether or not its row is there yet: a refund that waits
-/// and the purchase that it waits for can't pass each other. The first lock that a unit takes.
-pub(crate) async fn lock_purchase(tx: &Tx, unit: &OrgUnitId, id: &TransactionId) -> Result<(), Error> {
-    if tx.conn().backend() == DbBackend::Postgres {
-        let name = format!("membership/{unit}/{id}");
-        sql::one(tx.conn(), "SELECT pg_advisory_xact_lock(hashtextextended($1, 7))::text AS locked", [name.into()]).await?;
-    }
-    Ok(())
+/// Enters the book of points, and lets one unit of work at a time deal with a purchase and its refunds, whether or not its row is there
+/// yet: a refund that waits and the purchase that it waits for can't pass each other. The first lock that a unit takes.
+pub(crate) async fn enter_purchase(ledger: &Ledger, tx: &Tx, unit: &OrgUnitId, id: &TransactionId) -> Result<Book, Error> {
+    Ok(ledger.enter_alone(tx, POINTS, &format!("membership/{unit}/{id}")).await?)
 }
 
 /// Lets one unit of work at a time make a member of a customer, whichever of the customer's anchors it was told: anchors that two
@@ -97,20 +118,4 @@ pub(crate) async fn lock_anchors(tx: &Tx, anchors: &[AnchorId]) -> Result<(), Er
         sql::all(tx.conn(), text, [list.into()]).await?;
     }
     Ok(())
-}
-
-/// The month in which a fact counts: its own while that is open, else the first open one. Keeps a close waiting until the commit.
-pub(crate) async fn open_period(tx: &Tx, own: Period) -> Result<Period, Error> {
-    let text = match tx.conn().backend() {
-        DbBackend::Postgres => "SELECT closed_through FROM membership_book WHERE name = 'points' FOR SHARE",
-        _ => "SELECT closed_through FROM membership_book WHERE name = 'points'",
-    };
-    let row = sql::one(tx.conn(), text, []).await?;
-    let closed: i64 = row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?;
-    Ok(open_after(own, closed))
-}
-
-/// The same, where the last closed period is known.
-pub(crate) fn open_after(own: Period, closed_through: i64) -> Period {
-    Period::from_number(closed_through).map_or(own, |closed| own.max(closed.next()))
 }

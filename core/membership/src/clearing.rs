@@ -3,7 +3,7 @@
 //! A line owes the cost of the points that it issued, gets back the cost of those that were taken back or expired, and gets the
 //! cost of the points that were spent with it. Costs are summed exactly and rounded to fen once per issuer, spender and period.
 
-use crate::books::{self, LineAccount};
+use crate::books::{self, LineAccount, Movement};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::corrupt;
@@ -11,9 +11,10 @@ use futures::FutureExt;
 use heyuan_contract::{Line, Ratio};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Problem, Reach, Scope, Tx, audit, sql};
-use heyuan_ledger::{Lots, Period, Transfer};
+use heyuan_ledger::{Book, Lots, Period, Transfer};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Whether a period can still change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,55 +139,75 @@ impl Membership {
         if let Some(closed) = stored(reader, period).await? {
             return Ok(closed);
         }
-        let state = if period.number() <= closed_through(reader).await? { ClearingState::Closing } else { ClearingState::Open };
+        let book = self.ledger().book(reader, books::POINTS).await?;
+        let state = match (period < book.opens_at(), book.is_closed(period)) {
+            // What lies before the book counts in its first period.
+            (true, _) => ClearingState::Closed,
+            (false, true) => ClearingState::Closing,
+            (false, false) => ClearingState::Open,
+        };
         self.compute(reader, period, state).await
     }
 
-    /// Closes a period and all before it: from now on later facts count in the first open one. Closing it again answers the same.
+    /// Closes the first open period: from now on later facts count in the next one. Closing a period again answers the same. What a close
+    /// left that was killed, shut and without its statement, is finished first, whoever comes.
     ///
     /// # Errors
-    /// `forbidden`; `invalid_request` for no month; `period_not_over`, also while an earlier one with facts in it is open.
+    /// `forbidden`; `invalid_request` for no month; `period_not_over`, also while an earlier one is open, and for one before the book.
     pub async fn close(&self, actor: &Actor, period: &str) -> Result<Clearing, Error> {
         let period = parse(actor, period)?;
         let reader = self.kernel().db.reader();
         if let Some(closed) = stored(reader, period).await? {
             return Ok(closed);
         }
-        let current = Period::of(&self.kernel().zone, self.kernel().clock.now());
-        if period >= current {
-            return Err(Error::refused(codes::PERIOD_NOT_OVER, format!("{period} is not over; {} can be closed", current.previous())));
-        }
-        let through = closed_through(reader).await?;
-        if through > 0 && period.number() < through {
-            let words = format!("{period} lies before the first closed period and has no statement");
+        let book = self.ledger().book(reader, books::POINTS).await?;
+        if let Some(words) = self.not_over(period, book) {
             return Err(Error::refused(codes::PERIOD_NOT_OVER, words));
         }
-        let next = Period::from_number(through).map(Period::next);
-        if let Some(next) = next.filter(|next| period > *next) {
-            return Err(Error::refused(codes::PERIOD_NOT_OVER, format!("close {next} first")));
+        for shut in shut_without_statement(reader, book).await? {
+            self.write_statement(actor, shut).await?;
         }
-        self.shut(period).await?;
-        // Nothing can be posted to the period any more, so that what is summed outside a transaction stays so.
-        let statement = self.compute(reader, period, ClearingState::Closed).await?;
-        self.write_statement(actor, period, statement).await
+        if !book.is_closed(period) {
+            self.shut(period).await?;
+        }
+        self.write_statement(actor, period).await
+    }
+
+    /// Why a period can't be closed, if it can't.
+    fn not_over(&self, period: Period, book: Book) -> Option<String> {
+        let current = Period::of(&self.kernel().zone, self.kernel().clock.now());
+        if period >= current {
+            return Some(format!("{period} is not over; {} can be closed", current.previous()));
+        }
+        if period < book.opens_at() {
+            return Some(format!("{period} lies before the book and has no statement; it opens with {}", book.opens_at()));
+        }
+        (period > book.first_open()).then(|| format!("close {} first", book.first_open()))
     }
 
     /// Waits for the postings under way, and lets no further one into the period.
     async fn shut(&self, period: Period) -> Result<(), Error> {
-        self.kernel()
+        let ledger = self.ledger().clone();
+        let shut = self
+            .kernel()
             .db
             .write("shut a period", move |tx| {
-                async move {
-                    let text = "UPDATE membership_book SET closed_through = $1 WHERE name = 'points' AND closed_through < $1";
-                    sql::execute(tx.conn(), text, [period.number().into()]).await?;
-                    Ok::<(), Error>(())
-                }
-                .boxed()
+                let ledger = ledger.clone();
+                async move { ledger.close_book(tx, books::POINTS, period).await }.boxed()
             })
-            .await
+            .await;
+        match shut {
+            Ok(_) => Ok(()),
+            Err(error @ heyuan_ledger::Error::NotNext { .. }) => Err(Error::refused(codes::PERIOD_NOT_OVER, error.to_string())),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    async fn write_statement(&self, actor: &Actor, period: Period, statement: Clearing) -> Result<Clearing, Error> {
+    /// Writes the statement of a period that is shut, with the settlement. Nothing can be posted to it any more, so that what is summed
+    /// outside a transaction stays so, whoever sums it and however often.
+    async fn write_statement(&self, actor: &Actor, period: Period) -> Result<Clearing, Error> {
+        let reader = self.kernel().db.reader();
+        let statement = Arc::new(self.compute(reader, period, ClearingState::Closed).await?);
         let entry = audit::Entry::new(actor, "close period", &period.to_string());
         let name = actor.name().to_owned();
         let (membership, written) = (self.clone(), statement.clone());
@@ -195,7 +216,7 @@ impl Membership {
             .write("close a period", move |tx| {
                 let (membership, statement, entry, name) = (membership.clone(), written.clone(), entry.clone(), name.clone());
                 async move {
-                    let body = serde_json::to_string(&statement).map_err(|e| corrupt("clearing", e))?;
+                    let body = serde_json::to_string(&*statement).map_err(|e| corrupt("clearing", e))?;
                     let inserted = sql::execute(
                         tx.conn(),
                         "INSERT INTO membership_clearing (period, closed_at, closed_by, statement) VALUES ($1, $2, $3, $4)
@@ -212,7 +233,8 @@ impl Membership {
                 .boxed()
             })
             .await?;
-        Ok(statement)
+        // Whoever closed it at the same time wrote the same.
+        Ok(stored(reader, period).await?.unwrap_or_else(|| Clearing::clone(&statement)))
     }
 
     /// Moves what the statement says between the lines' settlement accounts and the centre's.
@@ -250,16 +272,17 @@ impl Membership {
         let mut sums = Sums::default();
         for movement in self.ledger().lot_movements(conn, books::POINTS, period).await? {
             let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
-            match movement.kind.as_str() {
-                "earn" => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                "expire" => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
-                "spend" => {
+            let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
+            match Movement::parse(&movement.kind).ok_or_else(unknown)? {
+                Movement::Earn => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+                Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+                Movement::Spend => {
                     let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
                     let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
                     sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
                 }
                 // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
-                _ => {}
+                Movement::Refund => {}
             }
         }
         let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
@@ -320,9 +343,12 @@ async fn stored<C: sql::Connection>(conn: &C, period: Period) -> Result<Option<C
     Ok(Some(serde_json::from_str(&body).map_err(|e| corrupt("clearing", e))?))
 }
 
-async fn closed_through<C: sql::Connection>(conn: &C) -> Result<i64, Error> {
-    let row = sql::one(conn, "SELECT closed_through FROM membership_book WHERE name = 'points'", []).await?;
-    Ok(row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?)
+/// The periods that are shut and have no statement, earliest first: a close was killed, or a release before this one closed several at once.
+async fn shut_without_statement<C: sql::Connection>(conn: &C, book: Book) -> Result<Vec<Period>, Error> {
+    let rows = sql::all(conn, "SELECT period FROM membership_clearing WHERE period >= $1", [book.opens_at().number().into()]).await?;
+    let written = rows.iter().map(|row| sql::get::<i64>(row, "period")).collect::<Result<BTreeSet<_>, _>>()?;
+    let months = std::iter::successors(Some(book.opens_at()), |period| Some(period.next()));
+    Ok(months.take_while(|period| book.is_closed(*period)).filter(|period| !written.contains(&period.number())).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What turns because time passes: points expire, and tiers above the lowest are looked at once a day.
 
-use crate::books::{self, LineAccount};
+use crate::books::{self, LineAccount, Movement};
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member;
@@ -10,7 +10,7 @@ use heyuan_contract::{EntryId, Line, MemberId};
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Kernel, Problem, Tx, sql};
-use heyuan_ledger::{ExpiredLot, Lots, Period, Transfer};
+use heyuan_ledger::{Book, ExpiredLot, Lots, Period, Transfer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,50 +60,47 @@ impl Membership {
         if lots.is_empty() {
             return Ok(0);
         }
-        let count = lots.len();
-        let named: Vec<(String, ExpiredLot)> =
-            lots.into_iter().map(|lot| (format!("expire/{}", Kernel::new_id::<EntryId>("exp")), lot)).collect();
-        let (membership, fence, named) = (self.clone(), fence.cloned(), Arc::new(named));
+        let sources: Vec<String> = lots.into_iter().map(|expired| expired.lot.source).collect();
+        let (membership, fence, sources) = (self.clone(), fence.cloned(), Arc::new(sources));
         self.kernel()
             .db
             .write("expire points", move |tx| {
-                let (membership, fence, named) = (membership.clone(), fence.clone(), named.clone());
+                let (membership, fence, sources) = (membership.clone(), fence.clone(), sources.clone());
                 async move {
                     if let Some(fence) = &fence {
                         fence.check(tx).await?;
                     }
-                    membership.write_expired(tx, &named).await
+                    let book = membership.ledger().enter(tx, books::POINTS).await?;
+                    membership.move_out(tx, &sources, book).await
                 }
                 .boxed()
             })
-            .await?;
-        Ok(count)
+            .await
     }
 
-    async fn write_expired(&self, tx: &Tx, named: &[(String, ExpiredLot)]) -> Result<(), Error> {
-        let now = self.kernel().clock.now();
-        let period = books::open_period(tx, Period::of(&self.kernel().zone, now)).await?;
-        let transfers = named
-            .iter()
-            .map(|(key, expired)| {
-                let issuer = &expired.lot.issuer;
-                let line = Line::parse(issuer).ok_or_else(|| member::corrupt("issuer line", issuer))?;
-                Ok(Transfer {
-                    key: key.clone(),
-                    unit: books::POINTS.to_owned(),
-                    debit: expired.account.clone(),
-                    credit: books::line_account(line, LineAccount::Expired),
-                    amount: expired.lot.remaining,
-                    occurred_at: now,
-                    period,
-                    kind: "expire".to_owned(),
-                    reference: expired.lot.source.clone(),
-                    lots: Lots::From(expired.lot.source.clone()),
-                })
-            })
-            .collect::<Result<Vec<Transfer>, Error>>()?;
-        self.ledger().post(tx, &transfers).await?;
-        Ok(())
+    /// Moves out what of these lots is past its expiry, at the moment that it expired: when the clockwork comes by changes no month's
+    /// figures. The book is entered.
+    pub(crate) async fn move_out(&self, tx: &Tx, sources: &[String], book: Book) -> Result<usize, Error> {
+        let lots = self.ledger().lock_expired(tx, sources, self.kernel().clock.now()).await?;
+        let transfers = lots.into_iter().map(|expired| self.expiry(expired, book)).collect::<Result<Vec<Transfer>, Error>>()?;
+        Ok(self.ledger().post(tx, &transfers).await?.len())
+    }
+
+    fn expiry(&self, expired: ExpiredLot, book: Book) -> Result<Transfer, Error> {
+        let ExpiredLot { account, lot, since } = expired;
+        let line = Line::parse(&lot.issuer).ok_or_else(|| member::corrupt("issuer line", &lot.issuer))?;
+        Ok(Transfer {
+            key: format!("expire/{}", Kernel::new_id::<EntryId>("exp")),
+            unit: books::POINTS.to_owned(),
+            debit: account,
+            credit: books::line_account(line, LineAccount::Expired),
+            amount: lot.remaining,
+            occurred_at: since,
+            period: book.period(Period::of(&self.kernel().zone, since)),
+            kind: Movement::Expire.as_str().to_owned(),
+            reference: lot.source.clone(),
+            lots: Lots::From(lot.source),
+        })
     }
 
     /// Looks at a batch of members whose tier may have been lost by time; answers how many.

@@ -16,7 +16,7 @@ use heyuan_kernel::plugin::Plugins;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::{Kernel, Tx, sql};
-use heyuan_ledger::Ledger;
+use heyuan_ledger::{Ledger, Period};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -50,8 +50,8 @@ impl Membership {
         Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, remembered: Remembered::default() }) }
     }
 
-    /// Opens the lines' accounts and writes the first earn rules and the first tier policy, where they are missing. Called at start,
-    /// before the first request.
+    /// Opens the book of points with this month, and the lines' accounts, and writes the first earn rules and the first tier policy, where
+    /// they are missing. Called at start, before the first request.
     ///
     /// # Errors
     /// The database's.
@@ -62,6 +62,7 @@ impl Membership {
             .write("prepare membership", move |tx| {
                 let membership = membership.clone();
                 async move {
+                    membership.open_book(tx).await?;
                     membership.ledger().open(tx, &books::standing_accounts()).await?;
                     membership.write_version(tx, "membership_earn_rules", 1, &EarnRules::first()).await?;
                     membership.write_version(tx, "membership_tier_policy", 1, &TierPolicy::first()).await
@@ -71,6 +72,19 @@ impl Membership {
             .await?;
         let striped: Vec<String> = books::standing_accounts().iter().map(|account| account.id().to_owned()).collect();
         Ok(self.ledger().remember_striped(&striped).await?)
+    }
+
+    /// Opens the book of points. A release before this one kept what is closed in a table of its own; that is taken over once and read no
+    /// more.
+    async fn open_book(&self, tx: &Tx) -> Result<(), Error> {
+        if self.ledger().has_book(tx, books::POINTS).await? {
+            return Ok(());
+        }
+        let row = sql::one(tx.conn(), "SELECT closed_through FROM membership_book WHERE name = 'points'", []).await?;
+        let closed: i64 = row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?;
+        let month = Period::of(&self.kernel().zone, self.kernel().clock.now());
+        self.ledger().open_book(tx, books::POINTS, month, Period::from_number(closed)).await?;
+        Ok(())
     }
 
     async fn write_version(&self, tx: &Tx, table: &str, version: i64, body: &impl Serialize) -> Result<(), Error> {

@@ -94,8 +94,6 @@ pub(crate) async fn lock(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
 /// A member locked for posting a purchase, with what else the purchase depends on.
 pub(crate) struct Poised {
     pub(crate) member: MemberRow,
-    /// The last closed period, by its number; zero for none.
-    pub(crate) closed_through: i64,
     /// The newest earn rules.
     pub(crate) earn_version: i64,
     /// The newest tier policy.
@@ -104,15 +102,15 @@ pub(crate) struct Poised {
     pub(crate) refunds_wait: bool,
 }
 
-/// As [`lock`], and in the same statement everything else that the purchase depends on in membership's tables. Keeps a close of the
-/// period waiting until the commit. The purchase's own lock is held already, so that no refund of it comes between.
+/// As [`lock`], and in the same statement everything else that the purchase depends on in membership's tables. The purchase's own lock is
+/// held already, so that no refund of it comes between.
 pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, purchase: &TransactionId) -> Result<Poised, Error> {
-    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m FOR SHARE OF b" } else { "" };
+    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m" } else { "" };
     let text = format!(
-        "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, b.closed_through,
+        "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due,
            (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,
            (SELECT COUNT(*) FROM membership_transaction t WHERE t.unit = $2 AND t.refund_of = $3 AND t.state = 'waiting') AS refunds_wait
-         FROM membership_member m CROSS JOIN membership_book b WHERE m.id = $1 AND b.name = 'points'{lock}"
+         FROM membership_member m WHERE m.id = $1{lock}"
     );
     let row = sql::one(tx.conn(), &text, [id.as_str().into(), unit.as_str().into(), purchase.as_str().into()]).await?;
     let row = row.ok_or_else(|| unknown(id))?;
@@ -122,7 +120,6 @@ pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, 
     }
     Ok(Poised {
         member,
-        closed_through: sql::get(&row, "closed_through")?,
         earn_version: sql::get(&row, "earn_version")?,
         tier_version: sql::get(&row, "tier_version")?,
         refunds_wait: sql::get::<i64>(&row, "refunds_wait")? > 0,

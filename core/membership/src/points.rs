@@ -1,6 +1,6 @@
 //! Points in use: spending first-expiring-first, and the statement.
 
-use crate::books::{self, LineAccount};
+use crate::books::{self, LineAccount, Movement};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member;
@@ -103,9 +103,10 @@ impl Membership {
     }
 
     async fn write_spend(&self, tx: &Tx, key: &IdempotencyKey, member: MemberId, spend: Spend, line: Line) -> Result<SpendView, Error> {
+        let book = self.ledger().enter(tx, books::POINTS).await?;
         member::lock(tx, &member).await?;
         let now = self.kernel().clock.now();
-        let period = books::open_period(tx, Period::of(&self.kernel().zone, now)).await?;
+        let period = book.period(Period::of(&self.kernel().zone, now));
         let id = Kernel::new_id::<EntryId>("spd").to_string();
         let account = books::points_account(&member);
         let transfer = Transfer {
@@ -116,7 +117,7 @@ impl Membership {
             amount: spend.amount,
             occurred_at: now,
             period,
-            kind: "spend".to_owned(),
+            kind: Movement::Spend.as_str().to_owned(),
             reference: format!("{}/{id}", spend.unit),
             lots: Lots::FirstExpiring,
         };

@@ -1,6 +1,6 @@
 //! Posting a purchase: everything that it earned, its decision and its events in one transaction.
 
-use crate::books::{self, LineAccount};
+use crate::books::{self, LineAccount, Movement};
 use crate::decide::{BUDGET_POINTS_DEFAULT, Decided};
 use crate::decision;
 use crate::error::Error;
@@ -13,8 +13,8 @@ use crate::transaction::{self, Row, State};
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, ProductId, Timestamp};
 use heyuan_kernel::plugin::{PluginKind, Plugins};
-use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
-use heyuan_ledger::{Lots, NewLot, Period, Transfer};
+use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
+use heyuan_ledger::{Book, Lots, NewLot, Period, Transfer};
 
 /// Largest budget of a rule and month.
 const BUDGET_POINTS_MAX: i64 = 1_000_000_000_000;
@@ -23,11 +23,11 @@ impl Membership {
     /// Posts a decided purchase, and the refunds that waited for it.
     pub(crate) async fn post_purchase(&self, tx: &Tx, accepted: &Accepted, decided: &Decided) -> Result<Row, Error> {
         let report = &accepted.report;
-        books::lock_purchase(tx, &report.unit, &report.id).await?;
+        let book = books::enter_purchase(self.ledger(), tx, &report.unit, &report.id).await?;
         let poised = member::lock_for_purchase(tx, &decided.snapshot.member.id, &report.unit, &report.id).await?;
         let locked = &poised.member;
         check_policy(tx, &poised, decided).await?;
-        let period = books::open_after(decided.month, poised.closed_through);
+        let period = book.period(decided.month);
         let mut row = self.purchase_row(accepted, decided, period)?;
         row.points_balance = self.post_transfers(tx, &row, decided, period).await?;
         row.no = transaction::insert(tx, &row).await?;
@@ -47,7 +47,7 @@ impl Membership {
         if !poised.refunds_wait {
             return Ok(row);
         }
-        self.apply_waiting(tx, &row).await?;
+        self.apply_waiting(tx, &row, book).await?;
         let whole = transaction::find(tx.conn(), &row.unit, &row.id).await?;
         Ok(whole.unwrap_or(row))
     }
@@ -135,13 +135,13 @@ impl Membership {
     }
 
     /// Applies the refunds that came before their purchase, in the order of their arrival.
-    async fn apply_waiting(&self, tx: &Tx, purchase: &Row) -> Result<(), Error> {
+    async fn apply_waiting(&self, tx: &Tx, purchase: &Row, book: Book) -> Result<(), Error> {
         let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no";
         let rows = sql::all(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
         for row in &rows {
             let mut waiting = transaction::read(row)?;
             match refund::misfit(purchase, &waiting, self.refunded_so_far(tx, purchase).await?) {
-                None => self.apply_refund(tx, &mut waiting).await?,
+                None => self.apply_refund(tx, &mut waiting, book).await?,
                 Some(why) => {
                     waiting.state = State::Refused;
                     waiting.why = why.detail().to_owned();
@@ -177,7 +177,7 @@ fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Result<Ve
         amount,
         occurred_at: row.occurred_at,
         period,
-        kind: "earn".to_owned(),
+        kind: Movement::Earn.as_str().to_owned(),
         reference: reference.clone(),
         lots,
     };

@@ -1,6 +1,6 @@
 //! Refunds: what of a purchase's growth and points is no longer kept goes back, under the version that it was earned with.
 
-use crate::books::{self, LineAccount};
+use crate::books::{self, LineAccount, Movement};
 use crate::decision;
 use crate::earn::kept;
 use crate::error::{Error, codes};
@@ -11,7 +11,7 @@ use crate::report::Accepted;
 use crate::transaction::{self, Kind, Row, State};
 use heyuan_contract::Ratio;
 use heyuan_kernel::{Problem, Tx, sql};
-use heyuan_ledger::{Lots, Period, TakeBack, TakenBack, Transfer};
+use heyuan_ledger::{Book, Lots, Period, TakeBack, TakenBack, Transfer};
 
 /// Why a refund does not fit its purchase, if it does not.
 pub(crate) fn misfit(purchase: &Row, refund: &Row, refunded: i64) -> Option<Problem> {
@@ -34,7 +34,7 @@ impl Membership {
     pub(crate) async fn post_refund(&self, tx: &Tx, accepted: &Accepted) -> Result<Row, Error> {
         let report = &accepted.report;
         let of = report.refund_of.clone().ok_or_else(|| member::corrupt("refund", "it names no purchase"))?;
-        books::lock_purchase(tx, &report.unit, &of).await?;
+        let book = books::enter_purchase(self.ledger(), tx, &report.unit, &of).await?;
         let purchase = transaction::find(tx.conn(), &report.unit, &of).await?;
         let now = self.kernel().clock.now();
         let month = Period::of(&self.kernel().zone, report.occurred_at);
@@ -74,25 +74,29 @@ impl Membership {
         }
         row.no = transaction::insert(tx, &row).await?;
         if purchase.is_some() {
-            self.apply_refund(tx, &mut row).await?;
+            self.apply_refund(tx, &mut row, book).await?;
         }
         Ok(row)
     }
 
-    /// Takes back what a refund that fits leaves no longer kept; the purchase's name is locked.
-    pub(crate) async fn apply_refund(&self, tx: &Tx, refund: &mut Row) -> Result<(), Error> {
+    /// Takes back what a refund that fits leaves no longer kept; the book is entered and the purchase's name locked.
+    pub(crate) async fn apply_refund(&self, tx: &Tx, refund: &mut Row, book: Book) -> Result<(), Error> {
         let lost = || member::corrupt("refund", "its purchase is gone");
         let of = refund.refund_of.clone().ok_or_else(lost)?;
         let mut purchase = transaction::find(tx.conn(), &refund.unit, &of).await?.ok_or_else(lost)?;
         let owner = purchase.member.clone().ok_or_else(lost)?;
         let locked = member::lock_any(tx, &owner).await?;
         let month = Period::of(&self.kernel().zone, refund.occurred_at);
-        let period = books::open_period(tx, month).await?;
+        let period = book.period(month);
         let before = purchase.refunded;
         let after = before + refund.amount;
         let growth = kept(purchase.growth, purchase.amount, before) - kept(purchase.growth, purchase.amount, after);
         let points = kept(purchase.points, purchase.amount, before) - kept(purchase.points, purchase.amount, after);
 
+        if points > 0 {
+            // What is past its expiry expires first, whether or not the clockwork has been there: the figures never depend on it.
+            self.move_out(tx, &[books::earn_key(&purchase.unit, &purchase.id)], book).await?;
+        }
         let taken = self.take_points(tx, refund, &purchase, points, period).await?;
         self.take_growth(tx, refund, &purchase, growth, period).await?;
         // Dated as the purchase's, so that the two leave the window of the tier together.
@@ -128,7 +132,11 @@ impl Membership {
         let lot = books::earn_key(&purchase.unit, &purchase.id);
         // What expired was not used and is owed by nobody; what was spent is owed once.
         let moves = self.ledger().lot_moves(tx, &lot).await?;
-        let used: i64 = moves.iter().filter(|(kind, _)| kind != "expire" && kind != "refund").map(|(_, amount)| -amount).sum();
+        let used: i64 = moves
+            .iter()
+            .filter(|(kind, _)| !matches!(Movement::parse(kind), Some(Movement::Expire | Movement::Refund)))
+            .map(|(_, amount)| -amount)
+            .sum();
         let owed_max = used - owed_so_far(tx, purchase).await?;
         let taking = TakeBack {
             key: books::earn_key(&refund.unit, &refund.id),
@@ -141,7 +149,7 @@ impl Membership {
             owed_max,
             occurred_at: refund.occurred_at,
             period,
-            kind: "refund".to_owned(),
+            kind: Movement::Refund.as_str().to_owned(),
             reference: format!("{}/{}", refund.unit, refund.id),
         };
         Ok(self.ledger().take_back(tx, &taking).await?)
@@ -158,7 +166,7 @@ impl Membership {
             amount: growth,
             occurred_at: refund.occurred_at,
             period,
-            kind: "refund".to_owned(),
+            kind: Movement::Refund.as_str().to_owned(),
             reference,
             lots: Lots::None,
         };

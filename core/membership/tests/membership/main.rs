@@ -2,6 +2,7 @@
 
 mod clearing;
 mod joining;
+mod months;
 mod refunds;
 mod rules;
 mod walk;
