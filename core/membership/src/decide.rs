@@ -34,6 +34,8 @@ pub(crate) struct Snapshot {
     pub(crate) growth: Balance,
     pub(crate) points: Balance,
     spendable: i64,
+    /// The tier at the moment of the decision; where no rule reads it, as it is stored.
+    pub(crate) tier: String,
 }
 
 /// One rule's part in a decision.
@@ -90,7 +92,7 @@ impl Membership {
     async fn decide_under(&self, report: &Report, line: Line, member: MemberRow, policy: Policy) -> Result<Decided, Error> {
         let kernel = self.kernel();
         let now = kernel.clock.now();
-        let snapshot = self.snapshot(member, now).await?;
+        let snapshot = self.snapshot(member, &policy, now).await?;
         let base = policy.earn.earn(line, report.amount.0).map_err(out_of_range)?;
         let month = Period::of(&kernel.zone, report.occurred_at);
         let active = policy.rules.clone();
@@ -117,10 +119,17 @@ impl Membership {
         Ok(decided)
     }
 
-    async fn snapshot(&self, member: MemberRow, now: Timestamp) -> Result<Snapshot, Error> {
+    async fn snapshot(&self, member: MemberRow, policy: &Policy, now: Timestamp) -> Result<Snapshot, Error> {
         let (growth, points) = (books::growth_account(&member.id), books::points_account(&member.id));
+        let tier = if policy.rules.is_empty() {
+            member.tier.clone()
+        } else {
+            // The stored one may be overdue: time takes tiers away, and the clockwork comes by only now and then.
+            let from = policy.tiers.window_start_ms(now.ms());
+            policy.tiers.tier_for(member::growth_since(self.kernel().db.near(), &member.id, from).await?).to_owned()
+        };
         match self.ledger().standing(&[&growth, &points], now).await?.as_slice() {
-            [(growth, _), (points, spendable)] => Ok(Snapshot { growth: *growth, points: *points, spendable: *spendable, member }),
+            [(growth, _), (points, spendable)] => Ok(Snapshot { growth: *growth, points: *points, spendable: *spendable, tier, member }),
             _ => Err(member::corrupt("member", "it has no accounts").into()),
         }
     }
@@ -222,7 +231,7 @@ fn rule_input(
             },
         },
         member: RuleMember {
-            tier: snapshot.member.tier.clone(),
+            tier: snapshot.tier.clone(),
             joined_at_ms: snapshot.member.joined_at.ms(),
             growth: snapshot.growth.balance,
             points: snapshot.spendable,

@@ -183,13 +183,20 @@ impl Membership {
     /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier.
     pub(crate) async fn settle_tier(&self, tx: &Tx, member: &MemberRow) -> Result<String, Error> {
         let policy = self.tier_policy(tx.conn()).await?;
-        self.settle_tier_under(tx, member, &policy).await
-    }
-
-    /// The same under a policy that the unit of work knows to be the one that counts.
-    pub(crate) async fn settle_tier_under(&self, tx: &Tx, member: &MemberRow, policy: &TierPolicy) -> Result<String, Error> {
         let now = self.kernel().clock.now();
         let growth = growth_since(tx.conn(), &member.id, policy.window_start_ms(now.ms())).await?;
+        self.settle_tier_at(tx, member, &policy, growth, now).await
+    }
+
+    /// The same for the growth that the unit of work found within the policy's window.
+    pub(crate) async fn settle_tier_at(
+        &self,
+        tx: &Tx,
+        member: &MemberRow,
+        policy: &TierPolicy,
+        growth: i64,
+        now: Timestamp,
+    ) -> Result<String, Error> {
         let tier = policy.tier_for(growth).to_owned();
         // A tier above the lowest can be lost by time alone, which is looked at once a day.
         let due = if tier == policy.lowest() { i64::MAX } else { self.kernel().zone.day_start_after(now, 1).ms() };
@@ -216,7 +223,7 @@ impl Membership {
 }
 
 /// Growth with an own time after an instant.
-async fn growth_since<C: sql::Connection>(conn: &C, member: &MemberId, after_ms: i64) -> Result<i64, Error> {
+pub(crate) async fn growth_since<C: sql::Connection>(conn: &C, member: &MemberId, after_ms: i64) -> Result<i64, Error> {
     let text = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS growth FROM membership_growth WHERE member = $1 AND occurred_at > $2";
     let row = sql::one(conn, text, [member.as_str().into(), after_ms.into()]).await?;
     Ok(row.map_or(Ok(0), |row| sql::get(&row, "growth"))?)

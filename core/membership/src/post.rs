@@ -5,13 +5,14 @@ use crate::decide::{BUDGET_POINTS_DEFAULT, Decided};
 use crate::decision;
 use crate::error::Error;
 use crate::facade::Membership;
-use crate::member::{self, Poised, corrupt};
+use crate::member::{self, MemberRow, Poised, corrupt};
 use crate::refund;
 use crate::report::Accepted;
 use crate::rule::Change;
 use crate::transaction::{self, Row, State};
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, ProductId, Timestamp};
+use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::plugin::{PluginKind, Plugins};
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::{Book, Lots, NewLot, Period, Transfer};
@@ -32,7 +33,7 @@ impl Membership {
         row.points_balance = self.post_transfers(tx, &row, decided, period).await?;
         row.no = transaction::insert(tx, &row).await?;
         add_growth(tx, &locked.id, row.no, row.growth, row.occurred_at).await?;
-        let tier = self.settle_tier_under(tx, locked, &decided.policy.tiers).await?;
+        let tier = self.settle_tier_after(tx, locked, decided, &row).await?;
         if tier != row.tier {
             row.tier = tier;
             transaction::update(tx, &row).await?;
@@ -50,6 +51,19 @@ impl Membership {
         self.apply_waiting(tx, &row, book).await?;
         let whole = transaction::find(tx.conn(), &row.unit, &row.id).await?;
         Ok(whole.unwrap_or(row))
+    }
+
+    /// Brings the tier up to date with what the purchase gave. Fails the unit of work when the tier that rules were shown is no longer the
+    /// one before the purchase.
+    async fn settle_tier_after(&self, tx: &Tx, locked: &MemberRow, decided: &Decided, row: &Row) -> Result<String, Error> {
+        let (tiers, now) = (&decided.policy.tiers, self.kernel().clock.now());
+        let from = tiers.window_start_ms(now.ms());
+        let growth = member::growth_since(tx.conn(), &locked.id, from).await?;
+        let own = if row.occurred_at.ms() > from { row.growth } else { 0 };
+        if !decided.calls.is_empty() && tiers.tier_for(growth - own) != decided.snapshot.tier {
+            return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
+        }
+        self.settle_tier_at(tx, locked, tiers, growth, now).await
     }
 
     /// Moves what was earned and answers the points after it. Fails the unit of work when the growth or points that rules were shown
@@ -90,7 +104,7 @@ impl Membership {
             points: decided.points,
             receivable: 0,
             points_balance: 0,
-            tier: decided.snapshot.member.tier.clone(),
+            tier: decided.snapshot.tier.clone(),
             cost: decided.policy.earn.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
             refunded: 0,
             growth_kept: decided.growth,
@@ -102,9 +116,12 @@ impl Membership {
     /// Sets what a rule may grant to all members together in a month; what it granted already stays.
     ///
     /// # Errors
-    /// `forbidden`, `invalid_request`.
+    /// `forbidden`, also for a key of one unit, since a budget is the whole group's; `invalid_request`.
     pub async fn set_budget(&self, actor: &Actor, rule: &str, period: &str, points_max: i64) -> Result<(), Error> {
         actor.require(Scope::Admin)?;
+        if *actor.reach() != Reach::Everything {
+            return Err(Error::refused(kernel_codes::FORBIDDEN, "a rule's budget needs a key of the whole group"));
+        }
         let period = Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?;
         let named = !rule.is_empty() && rule.len() <= 63 && rule.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !named {
@@ -237,7 +254,7 @@ pub(crate) async fn add_growth(tx: &Tx, member: &MemberId, transaction: i64, gro
 }
 
 /// Tells others; of a member that was erased there is nobody to tell about.
-pub(crate) async fn announce(tx: &Tx, row: &Row, member: &member::MemberRow) -> Result<(), Error> {
+pub(crate) async fn announce(tx: &Tx, row: &Row, member: &MemberRow) -> Result<(), Error> {
     let Some(anchor) = member.anchor.clone() else { return Ok(()) };
     let event = DomainEvent::TransactionPosted {
         transaction: row.id.clone(),

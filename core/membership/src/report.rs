@@ -104,7 +104,7 @@ impl Membership {
             points: decided.points,
             points_owed: 0,
             points_balance: decided.snapshot.points.balance + decided.points,
-            tier: decided.snapshot.member.tier.clone(),
+            tier: decided.snapshot.tier.clone(),
             refunded: Fen(0),
             effects: effects_of(&decided),
             decision: None,

@@ -1,9 +1,11 @@
 //! Benefit rules: pointers, stops, budgets, vouchers.
 
-use crate::world::{code, purchase, world};
+use crate::world::{at, code, purchase, unit, world};
 use futures::FutureExt;
 use futures::future::join_all;
 use heyuan_harness::for_both_databases;
+use heyuan_kernel::{Actor, Reach, Scope};
+use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pointer_that_moves_makes_it_decide_again() {
@@ -21,6 +23,59 @@ async fn a_pointer_that_moves_makes_it_decide_again() {
         let decision = world.membership.decision(&world.admin, &posted.decision.expect("it is kept")).await.expect("it is read");
         assert_eq!((decision.calls[0].points, decision.calls[0].generation), (20, 2));
         world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_is_shown_the_tier_of_the_moment_that_posts() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let gold = world.report(&purchase("t0", "mall-1", 600_000, &member)).await.expect("it is posted");
+        assert_eq!(gold.tier, "gold");
+        world.activate("bonus", "points 10").await;
+        let shown = async |id: &str, day: i64| {
+            let mut report = purchase(id, "mall-1", 10_000, &member);
+            report.occurred_at = at(day);
+            let decision = world.report(&report).await.expect("it is posted").decision.expect("it was decided");
+            let call = world.membership.decision(&world.admin, &decision).await.expect("it is kept").calls.remove(0);
+            let input: serde_json::Value = serde_json::from_slice(&call.input).expect("it is JSON here");
+            input["member"]["tier"].as_str().expect("a tier").to_owned()
+        };
+        assert_eq!(shown("t1", 0).await, "gold");
+        // Time takes the tier away between the decision and its commit.
+        let mover = world.clone();
+        *world.sandbox.during.lock().expect("nobody panics with it") = Some(Box::new(move || {
+            let world = mover.clone();
+            async move { world.kernel.clock.set(at(366)) }.boxed()
+        }));
+        assert_eq!(shown("t2", 0).await, "silver");
+        // And the clockwork, which would write it down, has not been there.
+        let other = world.join("139").await;
+        world.kernel.clock.set(at(400));
+        let mut report = purchase("t3", "mall-1", 600_000, &other);
+        report.occurred_at = at(400);
+        world.report(&report).await.expect("it is posted");
+        world.kernel.clock.set(at(800));
+        report = purchase("t4", "mall-1", 10_000, &other);
+        report.occurred_at = at(800);
+        let quoted = world.membership.quote(&world.app, &report).await.expect("it is quoted");
+        assert_eq!(quoted.tier, "silver", "what is stored still says gold");
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_the_whole_groups() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let units = Reach::Units(Arc::new([unit("mall-1")].into()));
+        let mall = Actor::key("key:mall".into(), vec![Scope::App, Scope::Admin], Some(unit("mall-1")), units);
+        assert_eq!(world.membership.set_budget(&mall, "bonus", "2026-11", 1).await.map_err(code).err(), Some("forbidden"));
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_budget").await, 0);
+        world.membership.set_budget(&world.admin, "bonus", "2026-11", 1).await.expect("it is set");
     })
     .await;
 }
