@@ -180,24 +180,22 @@ impl Cdp {
     /// # Errors
     /// `invalid_request` for an unknown type or a value that can't be one of it; the database's.
     pub async fn observe(&self, actor: &Actor, unit: Option<&OrgUnitId>, identifiers: &[(&str, &str)]) -> Result<AnchorId, Problem> {
-        let mut list = Vec::with_capacity(identifiers.len());
-        for (place, (kind, value)) in identifiers.iter().enumerate() {
-            let field = format!("identifiers[{place}]");
-            let identifier = Identifier::read(kind, value, None).ok_or_else(|| {
-                Problem::invalid(&field, format!("expected a type of identifier that we know and a value of it, not {kind}"))
-            })?;
-            list.push(identifier);
-        }
-        if list.is_empty() || list.len() > crate::identity::identifier::MAX {
-            return Err(Problem::invalid(
-                "identifiers",
-                format!("1 to {} identifiers are seen together", crate::identity::identifier::MAX),
-            ));
-        }
         let at = self.inner.kernel.clock.now().ms();
-        let sighting = Sighting { identifiers: list, at, unit: unit.cloned(), source: actor.name().to_owned() };
+        let sighting = Sighting { identifiers: read(identifiers)?, at, unit: unit.cloned(), source: actor.name().to_owned() };
         let anchor = self.inner.kernel.db.settle(|| self.observe_once(&sighting)).await?;
         anchor.ok_or_else(|| Problem::new(heyuan_kernel::error::codes::ERASED, "the person was erased just now"))
+    }
+
+    /// The anchors of those of these identifiers that are known, strongest first. Nothing is recorded: the look-up of other wings.
+    ///
+    /// # Errors
+    /// As [`Cdp::observe`].
+    pub async fn find_anchors(&self, identifiers: &[(&str, &str)]) -> Result<Vec<AnchorId>, Problem> {
+        let kernel = &self.inner.kernel;
+        let at = kernel.clock.now().ms();
+        let sighting = Sighting { identifiers: read(identifiers)?, at, unit: None, source: String::new() };
+        let plan = Plan::look_up(kernel.db.near(), kernel, std::slice::from_ref(&sighting)).await?;
+        Ok(plan.seen.into_iter().next().unwrap_or_default())
     }
 
     async fn observe_once(&self, sighting: &Sighting) -> Result<Option<AnchorId>, Error> {
@@ -265,4 +263,17 @@ impl Cdp {
     pub fn kernel(&self) -> &Kernel {
         &self.inner.kernel
     }
+}
+
+/// Identifiers that other wings name, each in its one spelling.
+fn read(identifiers: &[(&str, &str)]) -> Result<Vec<Identifier>, Problem> {
+    let max = crate::identity::identifier::MAX;
+    if identifiers.is_empty() || identifiers.len() > max {
+        return Err(Problem::invalid("identifiers", format!("1 to {max} identifiers are seen together")));
+    }
+    let one = |(place, (kind, value)): (usize, &(&str, &str))| {
+        let words = format!("expected a type of identifier that we know and a value of it, not {kind}");
+        Identifier::read(kind, value, None).ok_or_else(|| Problem::invalid(&format!("identifiers[{place}]"), words))
+    };
+    identifiers.iter().enumerate().map(one).collect()
 }

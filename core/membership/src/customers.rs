@@ -42,6 +42,9 @@ pub trait Customers: Send + Sync {
         identifiers: &'a [Identifier],
     ) -> BoxFuture<'a, Result<AnchorId, Problem>>;
 
+    /// The anchors of those of the identifiers that are known, strongest first. Nothing is recorded.
+    fn find_anchors<'a>(&'a self, identifiers: &'a [Identifier]) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>>;
+
     /// The customer behind an anchor.
     fn customer_of<'a>(&'a self, anchor: &'a AnchorId) -> BoxFuture<'a, Result<CustomerId, Problem>>;
 

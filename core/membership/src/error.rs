@@ -7,8 +7,12 @@ pub mod codes {
     use heyuan_kernel::{Code, Kind};
 
     /// An identifier that the app has not verified.
-    pub const UNVERIFIED_IDENTIFIER: Code =
-        Code::new(Kind::Invalid, "unverified_identifier", "Only verified identifiers make a member", "标识未经验证，无法入会");
+    pub const UNVERIFIED_IDENTIFIER: Code = Code::new(
+        Kind::Invalid,
+        "unverified_identifier",
+        "Only verified identifiers make or name a member",
+        "标识未经验证，不能用于入会或指认会员",
+    );
     /// No member behind what was given.
     pub const UNKNOWN_MEMBER: Code = Code::new(Kind::NotFound, "unknown_member", "There is no such member", "会员不存在");
     /// The member left or was erased.

@@ -51,7 +51,7 @@ impl Membership {
     pub async fn join(&self, actor: &Actor, join: &Join) -> Result<Joined, Error> {
         actor.require(Scope::App)?;
         let line = self.line_of(actor, &join.unit)?;
-        let identifiers = verified(join)?;
+        let identifiers = verified(&join.identifiers)?;
         let anchor = self.customers().anchor_for(actor, &join.unit, &identifiers).await?;
         let db = &self.kernel().db;
         let (row, new) = db
@@ -157,18 +157,19 @@ impl Membership {
     }
 }
 
-fn verified(join: &Join) -> Result<Vec<Identifier>, Error> {
-    if let Some(index) = join.identifiers.iter().position(|(_, verified)| !verified) {
+/// Identifiers that the app has verified, all of them: others name nobody, and would tie strangers together.
+pub(crate) fn verified(list: &[(Identifier, bool)]) -> Result<Vec<Identifier>, Error> {
+    if let Some(index) = list.iter().position(|(_, verified)| !verified) {
         let problem = Problem::new(codes::UNVERIFIED_IDENTIFIER, "verify the identifier first, then send it with verified: true");
         return Err(problem.field(format!("identifiers[{index}].verified")).into());
     }
-    let identifiers: Vec<Identifier> = join.identifiers.iter().map(|(identifier, _)| identifier.clone()).collect();
+    let identifiers: Vec<Identifier> = list.iter().map(|(identifier, _)| identifier.clone()).collect();
     check_identifiers(&identifiers)?;
     Ok(identifiers)
 }
 
 /// Refuses what can't be an identifier; never says the value.
-pub(crate) fn check_identifiers(identifiers: &[Identifier]) -> Result<(), Problem> {
+fn check_identifiers(identifiers: &[Identifier]) -> Result<(), Problem> {
     if identifiers.is_empty() || identifiers.len() > IDENTIFIERS_MAX {
         return Err(Problem::invalid("identifiers", format!("expected 1 to {IDENTIFIERS_MAX} identifiers")));
     }

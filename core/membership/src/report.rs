@@ -4,6 +4,7 @@ use crate::decide::{Decided, Drafted};
 use crate::decision;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
+use crate::join::verified;
 use crate::member::{self, MemberRow};
 use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
 use futures::FutureExt;
@@ -35,7 +36,7 @@ impl Membership {
     /// same id with the same content, are answered again.
     ///
     /// # Errors
-    /// `forbidden`, `invalid_request`, `unknown_currency`, `amount_out_of_range`, `time_out_of_range`, `unknown_member`,
+    /// `forbidden`, `invalid_request`, `unknown_currency`, `amount_out_of_range`, `time_out_of_range`, `unverified_identifier`, `unknown_member`,
     /// `member_closed`, `transaction_id_reused`, `idempotency_key_reused`, `refund_too_large`, `refund_mismatch`; `rule_stopped` and
     /// `rule_failed` when a benefit rule gave no answer: nothing is posted then.
     pub async fn report(&self, actor: &Actor, report: &Report, header: Option<&str>) -> Result<TransactionView, Error> {
@@ -81,7 +82,7 @@ impl Membership {
         if report.kind != Kind::Purchase {
             return Err(Problem::invalid("kind", "only a purchase can be quoted").into());
         }
-        let member = self.whose(actor, report).await?.ok_or_else(|| Problem::invalid("member", "name the member"))?;
+        let member = self.whose_quote(report).await?;
         // A quote is checked by nothing later on: it is made with what counts now.
         self.read_policy().await?;
         let decided = self.decide(report, line, member).await?;
@@ -154,10 +155,24 @@ impl Membership {
                 found.map(Some).ok_or_else(|| member::unknown(id))
             }
             Some(Who::Identifiers(list)) => {
-                let anchor = self.customers().anchor_for(actor, &report.unit, list).await?;
-                let found = self.member_behind(&anchor).await?;
-                let words = "nobody with these identifiers has joined";
-                found.map(Some).ok_or_else(|| Error::refused(codes::UNKNOWN_MEMBER, words))
+                let anchor = self.customers().anchor_for(actor, &report.unit, &verified(list)?).await?;
+                self.member_behind(&anchor).await?.map(Some).ok_or_else(nobody)
+            }
+        }
+    }
+
+    /// Whose a quote would be: looked up, where a report also records that the identifiers were seen together.
+    async fn whose_quote(&self, report: &Report) -> Result<MemberRow, Error> {
+        match &report.who {
+            None => Err(Problem::invalid("member", "name the member").into()),
+            Some(Who::Member(id)) => member::find(self.kernel().db.near(), id).await?.ok_or_else(|| member::unknown(id)),
+            Some(Who::Identifiers(list)) => {
+                for anchor in self.customers().find_anchors(&verified(list)?).await? {
+                    if let Some(found) = self.member_behind(&anchor).await? {
+                        return Ok(found);
+                    }
+                }
+                Err(nobody())
             }
         }
     }
@@ -193,6 +208,10 @@ impl Membership {
         };
         Ok(TransactionView::of(row, effects))
     }
+}
+
+fn nobody() -> Error {
+    Error::refused(codes::UNKNOWN_MEMBER, "nobody with these identifiers has joined")
 }
 
 fn effects_of(decided: &Decided) -> Vec<RuleEffect> {

@@ -2,7 +2,7 @@
 
 use crate::customers::Identifier;
 use crate::error::{Error, codes};
-use crate::join::check_identifiers;
+use crate::join::verified;
 use crate::member::corrupt;
 use crate::rule::Effect;
 use heyuan_contract::{Fen, Line, MemberId, OrderLine, OrgUnitId, Ratio, Timestamp, TransactionId};
@@ -75,8 +75,8 @@ impl State {
 pub enum Who {
     /// A member by its id.
     Member(MemberId),
-    /// The member behind identifiers.
-    Identifiers(Vec<Identifier>),
+    /// The member behind identifiers, each with the word of the app that it has verified it.
+    Identifiers(Vec<(Identifier, bool)>),
 }
 
 /// A transaction as a line reports it.
@@ -134,7 +134,7 @@ impl Report {
             who: match &self.who {
                 None => Vec::new(),
                 Some(Who::Member(member)) => vec![member.to_string()],
-                Some(Who::Identifiers(list)) => list.iter().map(hashed).collect(),
+                Some(Who::Identifiers(list)) => list.iter().map(|(identifier, _)| hashed(identifier)).collect(),
             },
             lines: &self.lines,
         }
@@ -164,7 +164,7 @@ impl Report {
         }
         match &self.who {
             None if self.kind == Kind::Purchase => return invalid("member", "name the member, or identifiers of it"),
-            Some(Who::Identifiers(list)) => check_identifiers(list)?,
+            Some(Who::Identifiers(list)) => drop(verified(list)?),
             _ => {}
         }
         self.check_lines()

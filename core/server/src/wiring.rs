@@ -325,15 +325,14 @@ impl heyuan_membership::Customers for Identities {
         unit: &'a OrgUnitId,
         identifiers: &'a [heyuan_membership::Identifier],
     ) -> BoxFuture<'a, Result<AnchorId, Problem>> {
+        async move { self.observe(actor, unit, &spelled(identifiers)).await }.boxed()
+    }
+
+    fn find_anchors<'a>(&'a self, identifiers: &'a [heyuan_membership::Identifier]) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>> {
         async move {
-            let spelled = identifiers.iter().map(|identifier| {
-                let kind = match &identifier.app {
-                    Some(app) => format!("{}@{app}", identifier.kind),
-                    None => identifier.kind.clone(),
-                };
-                (kind, identifier.value.clone())
-            });
-            self.observe(actor, unit, &spelled.collect::<Vec<_>>()).await
+            let list = spelled(identifiers);
+            let list: Vec<(&str, &str)> = list.iter().map(|(kind, value)| (kind.as_str(), value.as_str())).collect();
+            self.cdp.find_anchors(&list).await
         }
         .boxed()
     }
@@ -354,6 +353,18 @@ impl heyuan_membership::Customers for Identities {
         }
         .boxed()
     }
+}
+
+/// Membership's identifiers as cdp spells them: type and value, an openid with its app.
+fn spelled(identifiers: &[heyuan_membership::Identifier]) -> Vec<(String, String)> {
+    let spell = |identifier: &heyuan_membership::Identifier| {
+        let kind = match &identifier.app {
+            Some(app) => format!("{}@{app}", identifier.kind),
+            None => identifier.kind.clone(),
+        };
+        (kind, identifier.value.clone())
+    };
+    identifiers.iter().map(spell).collect()
 }
 
 /// A feature as a money rule may read it: whole numbers, exact ratios and text.

@@ -251,3 +251,26 @@ async fn a_split_lasts_and_old_ids_resolve() {
     })
     .await;
 }
+
+#[actix_web::test]
+async fn looking_somebody_up_records_nothing() {
+    for_both_databases(|database| async move {
+        let ground = Ground::open(&database).await;
+        let actor = Actor::system("test");
+        let observe = async |pairs: &[(&str, &str)]| ground.cdp.observe(&actor, None, pairs).await.expect("an observation");
+        let (phone, device) = (observe(&[("phone", "13800000001")]).await, observe(&[("device", "d1")]).await);
+        let text = "SELECT (SELECT COUNT(*) FROM cdp_node) + (SELECT COUNT(*) FROM cdp_edge) + (SELECT COUNT(*) FROM kernel_outbox) AS n";
+        let before = ground.count(text).await;
+        for (pairs, expected) in [
+            (vec![("device", "d1"), ("email", "nobody@example.com"), ("phone", "+86 138 0000 0001")], vec![phone, device]),
+            (vec![("email", "nobody@example.com")], vec![]),
+        ] {
+            assert_eq!(ground.cdp.find_anchors(&pairs).await.expect("an answer"), expected, "{pairs:?}");
+        }
+        for wrong in [vec![], vec![("shoe", "42")], vec![("phone", "call me")]] {
+            assert!(ground.cdp.find_anchors(&wrong).await.is_err(), "{wrong:?}");
+        }
+        assert_eq!(ground.count(text).await, before);
+    })
+    .await;
+}

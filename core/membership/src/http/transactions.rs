@@ -98,7 +98,7 @@ impl TransactionRequest {
         let who = match (self.member, self.identifiers) {
             (Some(_), Some(_)) => return Err(Problem::invalid("identifiers", "send either member or identifiers")),
             (Some(member), None) => Some(Who::Member(member)),
-            (None, Some(list)) => Some(Who::Identifiers(list.into_iter().map(|identifier| identifier.parsed().0).collect())),
+            (None, Some(list)) => Some(Who::Identifiers(list.into_iter().map(MemberIdentifier::parsed).collect())),
             (None, None) => None,
         };
         let line = |line: TransactionLineBody| OrderLine {

@@ -8,6 +8,7 @@ use heyuan_kernel::{Actor, Reach, Scope};
 use heyuan_membership::{Change, Join, TransactionState, Who};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_customer_joins_once_from_any_line() {
@@ -82,6 +83,30 @@ async fn a_transaction_earns_once_and_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quote_looks_a_member_up_and_records_nothing() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let seen = || world.people.seen.load(Ordering::Relaxed);
+        let before = seen();
+        let mut report = purchase("t1", "mall-1", 10_000, &member);
+        // The first one is known to nobody here; the second one is the member's.
+        report.who = Some(Who::Identifiers(vec![phone("137"), phone("138")]));
+        assert_eq!(world.membership.quote(&world.app, &report).await.expect("it is quoted").member, Some(member.clone()));
+        report.who = Some(Who::Identifiers(vec![phone("137")]));
+        assert_eq!(world.membership.quote(&world.app, &report).await.map_err(code).err(), Some("unknown_member"));
+        report.who = Some(Who::Identifiers(vec![(phone("138").0, false)]));
+        assert_eq!(world.membership.quote(&world.app, &report).await.map_err(code).err(), Some("unverified_identifier"));
+        assert_eq!(world.report(&report).await.map_err(code).err(), Some("unverified_identifier"));
+        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom");
+        report.who = Some(Who::Identifiers(vec![phone("138")]));
+        assert_eq!(world.report(&report).await.expect("it is posted").member, Some(member));
+        assert_eq!(seen(), before + 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn racing_reports_and_spends_win_once() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
@@ -112,7 +137,8 @@ async fn bad_input_has_its_answer_and_no_trace() {
         let world = world(&database).await;
         let member = world.join("138").await;
         let good = purchase("t1", "mall-1", 10_000, &member);
-        let stranger = Who::Identifiers(vec![phone("999").0]);
+        let stranger = Who::Identifiers(vec![phone("999")]);
+        let unverified = Who::Identifiers(vec![phone("138"), (phone("139").0, false)]);
         let nobody = Who::Member("mbr_none".parse().expect("an id"));
         let mut cases = Vec::new();
         for fen in [0, -1, i64::MAX, i64::MIN] {
@@ -132,6 +158,7 @@ async fn bad_input_has_its_answer_and_no_trace() {
         with(&|report| report.unit = unit("group"), "invalid_request");
         with(&|report| report.who = Some(stranger.clone()), "unknown_member");
         with(&|report| report.who = Some(nobody.clone()), "unknown_member");
+        with(&|report| report.who = Some(unverified.clone()), "unverified_identifier");
         with(&|report| report.who = None, "invalid_request");
         with(&|report| report.refund_of = Some(report.id.clone()), "invalid_request");
         with(&|report| report.lines[0].quantity = 0, "invalid_request");
