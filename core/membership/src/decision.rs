@@ -7,9 +7,13 @@ use crate::member::corrupt;
 use crate::rule::{Effect, RuleError};
 use crate::transaction::RuleEffect;
 use heyuan_contract::{MemberId, OrgUnitId, Timestamp, TransactionId};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
+
+/// Calls of decisions whose words one statement empties.
+const EMPTIED_MAX: i64 = 500;
 
 /// A decision as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +172,35 @@ pub(crate) async fn rule_effects<C: sql::Connection>(conn: &C, decision: &str) -
         list.extend(effects(&row, "effects")?.into_iter().map(|effect| RuleEffect { rule: rule.clone(), effect }));
     }
     Ok(list)
+}
+
+/// Empties the words of what a member's decisions had for effect, when the person is erased: a rule may have put anything there. What the
+/// effects were stays, since the books name it.
+pub(crate) async fn empty_reasons(tx: &Tx, member: &MemberId) -> Result<(), Error> {
+    let conn = tx.conn();
+    let text = "SELECT c.decision, c.place, c.effects FROM membership_decision d JOIN membership_decision_call c ON c.decision = d.id
+                WHERE d.member = $1 AND c.effects <> '[]' AND (c.decision > $2 OR (c.decision = $2 AND c.place > $3))
+                ORDER BY c.decision, c.place LIMIT $4";
+    let (mut decision, mut place) = (String::new(), -1i64);
+    loop {
+        let rows = sql::all(conn, text, [member.as_str().into(), decision.clone().into(), place.into(), EMPTIED_MAX.into()]).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        (decision, place) = (sql::get(last, "decision")?, sql::get(last, "place")?);
+        let texts = |column: &str| rows.iter().map(|row| sql::get::<String>(row, column)).collect::<Result<Vec<_>, _>>();
+        let places = rows.iter().map(|row| sql::get::<i64>(row, "place")).collect::<Result<Vec<_>, _>>()?;
+        let wordless = |row: &sql::Row| {
+            let effects = effects(row, "effects")?;
+            json(&effects.into_iter().map(|effect| Effect { reason: String::new(), ..effect }).collect::<Vec<_>>())
+        };
+        let emptied = rows.iter().map(wordless).collect::<Result<Vec<String>, Error>>()?;
+        let columns = [Column::texts(texts("decision")?), Column::numbers(places), Column::texts(emptied)];
+        let (from, values) = bulk::source(conn, &["decision", "place_no", "effects"], &columns);
+        let text = format!(
+            "UPDATE membership_decision_call SET effects = v.effects FROM {from}
+             WHERE membership_decision_call.decision = v.decision AND membership_decision_call.place = v.place_no"
+        );
+        sql::execute(conn, &text, values).await?;
+    }
 }
 
 impl Membership {

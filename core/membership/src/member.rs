@@ -5,6 +5,7 @@ use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::tier::TierPolicy;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
+use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Scope, Tx, sql};
 use sea_orm::DbBackend;
 
@@ -142,7 +143,7 @@ impl Membership {
     /// A member, for a key that reaches the unit where it joined, or for the member itself.
     ///
     /// # Errors
-    /// `forbidden`, `unknown_member`.
+    /// `forbidden`, also for the token of a member that has left; `unknown_member`.
     pub async fn member(&self, actor: &Actor, id: &MemberId) -> Result<MemberView, Error> {
         let row = self.visible_member(actor, id).await?;
         let now = self.kernel().clock.now();
@@ -169,6 +170,10 @@ impl Membership {
     pub(crate) async fn visible_member(&self, actor: &Actor, id: &MemberId) -> Result<MemberRow, Error> {
         actor.require_for_member(Scope::App, id)?;
         let row = find(self.kernel().db.near(), id).await?.ok_or_else(|| unknown(id))?;
+        // A token can't be called back; the membership that it speaks for can be over.
+        if actor.as_member().is_some() && !row.open {
+            return Err(Error::refused(kernel_codes::FORBIDDEN, "the membership that this token speaks for has ended"));
+        }
         if actor.reach().covers(&row.unit) { Ok(row) } else { Err(unknown(id)) }
     }
 

@@ -83,6 +83,10 @@ impl Membership {
             return Err(Problem::invalid("reference", format!("expected 1 to {REFERENCE_BYTES_MAX} bytes of text")).into());
         }
         let line = self.line_of(actor, &spend.unit)?;
+        if actor.as_member().is_some() {
+            // Also a retry is no longer answered to a token whose membership has ended.
+            self.visible_member(actor, id).await?;
+        }
         self.kernel()
             .db
             .settle(|| async {

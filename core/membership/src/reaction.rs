@@ -1,5 +1,6 @@
 //! What membership does about the facts of others: paid and refunded orders earn and take back, an erased person leaves.
 
+use crate::decision;
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member;
@@ -133,11 +134,12 @@ impl Membership {
             let empty: Vec<u8> = Vec::new();
             sql::execute(
                 tx.conn(),
-                "UPDATE membership_decision_call SET input = $2, output = $3
+                "UPDATE membership_decision_call SET input = $2, output = $3, effects_raw = '[]'
                  WHERE decision IN (SELECT id FROM membership_decision WHERE member = $1)",
                 [id.into(), empty.clone().into(), empty.into()],
             )
             .await?;
+            decision::empty_reasons(tx, &found.id).await?;
             sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
             sql::execute(tx.conn(), "UPDATE membership_spend SET reference = 'erased' WHERE member = $1", [id.into()]).await?;
         }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MerchantId, OrderId, TransactionId};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Change, Join, TransactionState, Who};
+use heyuan_membership::{Change, Join, Spend, TransactionState, Who};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -209,12 +209,28 @@ async fn orders_earn_and_an_erased_person_leaves() {
             world.tell(event).await;
         }
         assert_eq!(world.holds(&member).await, (50, 100, 0));
+        let own = Actor::member(member.clone());
+        let spend = Spend { amount: 1, unit: unit("mall-1"), reference: "parking".into() };
+        world.membership.spend(&own, &member, &spend, Some("own")).await.expect("it is enough");
+        world.membership.member(&own, &member).await.expect("it reads its own");
         let id = TransactionId::new("ord_1").expect("an id");
         let decision = world.membership.transaction(&world.app, &id, None).await.expect("it is seen").decision.expect("it was decided");
         let anchors = vec![AnchorId::new("anc_138").expect("an id")];
         let customer = CustomerId::new("cus_138").expect("an id");
         world.tell(DomainEvent::CustomerErased { customer, anchors, occurred_at: at(0) }).await;
         assert_eq!(world.membership.decision(&world.admin, &decision).await.map_err(code).err(), Some("erased"));
+        let seen = world.membership.transaction(&world.app, &id, None).await.expect("the books name it");
+        assert_eq!(
+            seen.effects.iter().map(|one| (&one.effect.change, one.effect.reason.as_str())).collect::<Vec<_>>(),
+            [(&Change::Points(100), "")]
+        );
+        let words = "SELECT COUNT(*) AS n FROM membership_decision_call WHERE effects LIKE '%because%' OR effects_raw LIKE '%because%'";
+        assert_eq!(world.count(words).await, 0, "a rule's words go with the person");
+        assert_eq!(world.membership.member(&own, &member).await.map_err(code).err(), Some("forbidden"), "its token opens nothing");
+        assert_eq!(world.membership.statement(&own, &member, None, 9).await.map_err(code).err(), Some("forbidden"));
+        let again = world.membership.spend(&own, &member, &spend, Some("own")).await;
+        assert_eq!(again.map_err(code).err(), Some("forbidden"));
+        assert!(world.membership.member(&world.app, &member).await.is_ok_and(|view| !view.open), "the counter still sees the account");
         assert_eq!(world.report(&purchase("t2", "mall-1", 100, &member)).await.map_err(code).err(), Some("member_closed"));
         assert_eq!(world.spend(&member, 1, "s").await.map_err(code).err(), Some("member_closed"));
         let late = world.report(&refund("r2", "ord_1", "mall-1", 5_000)).await.expect("money still goes back");
