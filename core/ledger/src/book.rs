@@ -72,7 +72,8 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::NotEnough`], [`Error::KeyReused`], [`Error::Amount`], [`Error::UnknownAccount`]; [`Error::PeriodClosed`] for a period
-    /// that the unit's book is closed for; [`heyuan_kernel::Error::Stale`] when another unit of work posted the same key meanwhile. The unit of work must be given up on any of them.
+    /// that the unit's book is closed for; [`heyuan_kernel::Error::Stale`] when another unit of work posted the same key meanwhile. The
+    /// unit of work must be given up on any of them.
     pub async fn post(&self, tx: &Tx, transfers: &[Transfer]) -> Result<Vec<Posted>, Error> {
         self.post_each(tx, transfers).await?.into_iter().collect()
     }
