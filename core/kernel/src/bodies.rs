@@ -2,21 +2,24 @@
 //!
 //! A request takes its share as its body arrives, and more for what it unpacks; the share goes back when nobody holds it any more:
 //! once the request is answered, or its events are on disk. Who is known by a key and who is not draw from separate parts, so that
-//! strangers can't keep senders with a key from being read.
+//! strangers can't keep senders with a key from being read. While bodies wait for room, no large one begins: otherwise so many would
+//! be begun that none can be ended.
 
 use crate::error::{Problem, codes};
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
 use futures::{StreamExt, stream};
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a request waits in all for others to give back, in milliseconds: a full queue of events is on disk sooner.
-const WAIT_MS_MAX: u64 = 2_000;
+/// How long a body waits for room before it is refused, and so makes room for others.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// A body up to this size may begin while others wait: one turn is enough for it.
+const SMALL_BYTES_MAX: usize = 64 << 10;
 /// When a refused sender may come back.
 const RETRY_AFTER_S: u32 = 2;
 /// Of four bytes, one is for bodies of callers without a key.
@@ -37,11 +40,28 @@ pub struct Bounds {
 struct Part {
     free: Semaphore,
     bytes_max: usize,
+    waiting: AtomicUsize,
 }
 
 impl Part {
     fn new(bytes_max: usize) -> Arc<Part> {
-        Arc::new(Part { free: Semaphore::new(bytes_max), bytes_max })
+        Arc::new(Part { free: Semaphore::new(bytes_max), bytes_max, waiting: AtomicUsize::new(0) })
+    }
+}
+
+/// Counted among those who wait, also when the request is given up.
+struct Waiting<'a>(&'a Part);
+
+impl<'a> Waiting<'a> {
+    fn on(part: &'a Part) -> Waiting<'a> {
+        part.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(part)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -60,10 +80,10 @@ impl Bodies {
         Bodies { bounds, keyed: Part::new(bounds.bytes_max - keyless), keyless: Part::new(keyless) }
     }
 
-    /// The share of a request, still empty.
-    pub fn share(&self) -> Share {
-        let (bytes, waited_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Share(Arc::new(Held { bodies: self.clone(), part: OnceLock::new(), bytes, waited_ms }))
+    /// The share of a request, still empty; `length` is its body's, where the request states it.
+    pub fn share(&self, length: Option<usize>) -> Share {
+        let small = length.is_some_and(|length| length <= SMALL_BYTES_MAX);
+        Share(Arc::new(Held { bodies: self.clone(), part: OnceLock::new(), bytes: AtomicUsize::new(0), small }))
     }
 
     /// Bytes that are taken now.
@@ -77,7 +97,7 @@ struct Held {
     bodies: Bodies,
     part: OnceLock<Arc<Part>>,
     bytes: AtomicUsize,
-    waited_ms: AtomicU64,
+    small: bool,
 }
 
 impl Held {
@@ -113,21 +133,22 @@ impl Share {
         let part = self.0.part();
         let too_large = || Problem::new(codes::BODY_TOO_LARGE, "http.bodies_bytes_max has no room for a body of this size");
         let count = u32::try_from(bytes).map_err(|_| too_large())?;
-        if self.0.bytes.load(Ordering::Relaxed).saturating_add(bytes) > part.bytes_max {
+        let held = self.0.bytes.load(Ordering::Relaxed);
+        if held.saturating_add(bytes) > part.bytes_max {
             return Err(too_large());
+        }
+        let full = || {
+            let detail = "as many bytes of bodies are in memory as http.bodies_bytes_max allows; send it again later";
+            Problem::new(codes::BODIES_FULL, detail).retry_after_s(RETRY_AFTER_S)
+        };
+        if held == 0 && !self.0.small && part.waiting.load(Ordering::Relaxed) > 0 {
+            return Err(full());
         }
         let permit = if let Ok(permit) = part.free.try_acquire_many(count) {
             permit
         } else {
-            let began = Instant::now();
-            let left = WAIT_MS_MAX.saturating_sub(self.0.waited_ms.load(Ordering::Relaxed));
-            let waited = timeout(Duration::from_millis(left), part.free.acquire_many(count)).await;
-            let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.0.waited_ms.fetch_add(took, Ordering::Relaxed);
-            let Ok(Ok(permit)) = waited else {
-                let detail = "as many bytes of bodies are in memory as http.bodies_bytes_max allows; send it again later";
-                return Err(Problem::new(codes::BODIES_FULL, detail).retry_after_s(RETRY_AFTER_S));
-            };
+            let _waiting = Waiting::on(part);
+            let Ok(Ok(permit)) = timeout(WAIT_MAX, part.free.acquire_many(count)).await else { return Err(full()) };
             permit
         };
         permit.forget();
@@ -220,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_taken_goes_back_with_its_last_holder() {
         let bodies = bodies(400);
-        let share = bodies.share();
+        let share = bodies.share(None);
         share.keyed();
         share.take(200).await.expect("300 are for the keyed");
         share.give_back(50);
@@ -234,15 +255,15 @@ mod tests {
     #[tokio::test]
     async fn a_full_budget_refuses_and_strangers_leave_room_for_the_keyed() {
         let bodies = bodies(400);
-        let stranger = bodies.share();
+        let stranger = bodies.share(None);
         stranger.take(100).await.expect("100 are for strangers");
-        let next = bodies.share();
+        let next = bodies.share(None);
         let refused = next.take(1).await.expect_err("no more");
         assert_eq!((refused.code().code, refused.body().status), ("bodies_full", 429));
-        let keyed = bodies.share();
+        let keyed = bodies.share(None);
         keyed.keyed();
         keyed.take(300).await.expect("they have their own part");
-        let monstrous = bodies.share();
+        let monstrous = bodies.share(None);
         assert_eq!(monstrous.take(101).await.expect_err("it never fits").code().code, "body_too_large");
         assert_eq!(bodies.taken(), 400);
     }
@@ -250,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_goes_on_when_others_give_back() {
         let bodies = bodies(400);
-        let (first, second) = (bodies.share(), bodies.share());
+        let (first, second) = (bodies.share(None), bodies.share(None));
         first.take(100).await.expect("it is free");
         let (taken, ()) = futures::join!(second.take(60), async { drop(first) });
         taken.expect("the first gave back");
@@ -258,13 +279,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn while_bodies_wait_no_large_one_begins() {
+        let bodies = bodies(400);
+        let (first, second, large, small) = (bodies.share(None), bodies.share(None), bodies.share(None), bodies.share(Some(5)));
+        first.take(90).await.expect("it is free");
+        second.take(10).await.expect("it is free");
+        let others = async {
+            assert_eq!(large.take(5).await.expect_err("the second waits").code().code, "bodies_full");
+            let (taken, ()) = futures::join!(small.take(5), async { drop(first) });
+            taken.expect("a small one has its turn");
+        };
+        let (taken, ()) = futures::join!(second.take(60), others);
+        taken.expect("what began goes on");
+        assert_eq!(bodies.taken(), 75);
+        large.take(5).await.expect("nobody waits any more");
+    }
+
+    #[tokio::test]
     async fn a_body_is_counted_as_it_arrives_and_has_its_deadline() {
         let bodies = bodies(400);
-        let share = bodies.share();
+        let share = bodies.share(None);
         let whole = read_body(share.metered(body(&[b"to", b"gether"], false)), 100).await;
         assert_eq!(whole, Ok(b"together".to_vec()));
         assert_eq!(bodies.taken(), 8);
-        let slow = read_body(bodies.share().metered(body(&[b"half"], true)), 100).await.expect_err("the rest never comes");
+        let slow = read_body(bodies.share(None).metered(body(&[b"half"], true)), 100).await.expect_err("the rest never comes");
         assert_eq!((slow.code().code, slow.body().status), ("body_too_slow", 408));
         assert_eq!(bodies.taken(), 8);
     }

@@ -56,11 +56,11 @@ pub mod codes {
     pub const INVALID_REQUEST: Code = Code::new(Kind::Invalid, "invalid_request", "The request is not valid", "请求无效");
     /// A body over the documented size.
     pub const BODY_TOO_LARGE: Code = Code::new(Kind::Invalid, "body_too_large", "The body is too large", "请求体过大");
-    /// No key, an unknown or a revoked one.
     /// A body that trickles.
     pub const BODY_TOO_SLOW: Code = Code::new(Kind::Invalid, "body_too_slow", "The body came too slowly", "请求体传输过慢");
     /// The bodies of all requests together are at their bound.
     pub const BODIES_FULL: Code = Code::new(Kind::Limited, "bodies_full", "Too many bodies at once", "同时传输的请求体过多");
+    /// No key, an unknown or a revoked one.
     pub const UNAUTHENTICATED: Code = Code::new(Kind::Unauthenticated, "unauthenticated", "A valid key is needed", "需要有效的密钥");
     /// The key lacks a scope or the unit.
     pub const FORBIDDEN: Code = Code::new(Kind::Forbidden, "forbidden", "The key may not do this", "该密钥无权执行此操作");
@@ -197,11 +197,11 @@ impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
         match (self.code.kind, self.code.code) {
             (_, "body_too_large") => StatusCode::PAYLOAD_TOO_LARGE,
+            (_, "body_too_slow") => StatusCode::REQUEST_TIMEOUT,
             (_, "method_not_allowed") => StatusCode::METHOD_NOT_ALLOWED,
             (_, "erased") => StatusCode::GONE,
             (Kind::Invalid, _) => StatusCode::BAD_REQUEST,
             (Kind::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
-            (_, "body_too_slow") => StatusCode::REQUEST_TIMEOUT,
             (Kind::Forbidden, _) => StatusCode::FORBIDDEN,
             (Kind::NotFound, _) => StatusCode::NOT_FOUND,
             (Kind::Conflict, _) => StatusCode::CONFLICT,

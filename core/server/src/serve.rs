@@ -11,11 +11,12 @@ use crate::settings::Settings;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::error::{PathError, QueryPayloadError};
+use actix_web::http::header;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, FromRequest, HttpMessage, HttpRequest, HttpServer, web};
 use anyhow::Context;
-use heyuan_kernel::http::Authenticated;
 use heyuan_kernel::bodies::Bodies;
+use heyuan_kernel::http::{Authenticated, header_text};
 use heyuan_kernel::processor::{Processor, Task};
 use heyuan_kernel::pump::{Pump, Sequencer};
 use heyuan_kernel::stopping::Stopping;
@@ -79,20 +80,20 @@ async fn serve_http(
     let metrics = web::Data::new(Metrics::new());
     let (stop, stopped) = watch::channel(false);
     let stopping = web::Data::new(Stopping::new(stopped));
+    let bodies = web::Data::new(Bodies::new(settings.http.bounds()?));
+    // Actix counts by worker.
+    let connections_max = (settings.http.connections_max / settings.http.workers).max(1);
     let server = HttpServer::new(move || {
         let (app, _) = App::new()
             .app_data(kernel.clone())
             .app_data(pumps.clone())
-    let bodies = web::Data::new(Bodies::new(settings.http.bounds()?));
-    // Actix counts by worker.
-    let connections_max = (settings.http.connections_max / settings.http.workers).max(1);
             .app_data(running.clone())
             .app_data(metrics.clone())
+            .app_data(bodies.clone())
             .app_data(document.clone())
             .app_data(stopping.clone())
             .app_data(web::PathConfig::default().error_handler(path_problem))
             .app_data(web::QueryConfig::default().error_handler(query_problem))
-            .app_data(bodies.clone())
             .into_utoipa_app()
             .configure(|config| routes(config, Some(&rooms)))
             .split_for_parts();
@@ -102,11 +103,11 @@ async fn serve_http(
     .workers(settings.http.workers)
     .max_connections(connections_max)
     .keep_alive(KEEP_ALIVE)
+    .client_disconnect_timeout(LINGER)
     .shutdown_timeout(settings.http.stop_seconds_max)
     .bind(listen)
     .with_context(|| format!("could not listen on {listen}"))?;
     for address in server.addrs() {
-    .client_disconnect_timeout(LINGER)
         announce(&format!("listening on http://{address}"));
     }
     let server = server.disable_signals().run();
@@ -141,13 +142,13 @@ fn announce(line: &str) {
 /// request meets a closing connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
+/// How long what a refused sender still sends is read and thrown away, so that it sees the answer and not a broken connection.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// Every route, once: for serving with the rooms' data, and for the document without.
 fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {
     admin::health_routes(config);
     admin::routes(config);
-/// How long what a refused sender still sends is read and thrown away, so that it sees the answer and not a broken connection.
-const LINGER: Duration = Duration::from_secs(5);
-
     plugins::routes(config);
     Rooms::routes(config);
     if let Some(rooms) = rooms {
@@ -221,17 +222,14 @@ async fn strangers_first(
     next.call(request).await
 }
 
-fn path_problem(error: PathError, _: &HttpRequest) -> actix_web::Error {
-    Problem::invalid("path", error.to_string()).into()
-}
-
 /// Lets the body take from the budget as it arrives, and holds what it took until the request is answered.
 async fn bodies_bounded(
     mut request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let Some(bodies) = request.app_data::<web::Data<Bodies>>() else { return next.call(request).await };
-    let share = bodies.share();
+    let length = header_text(request.headers(), header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    let share = bodies.share(length);
     if request.extensions().contains::<Actor>() {
         share.keyed();
     }
@@ -241,6 +239,10 @@ async fn bodies_bounded(
     let answer = next.call(request).await;
     drop(share);
     answer
+}
+
+fn path_problem(error: PathError, _: &HttpRequest) -> actix_web::Error {
+    Problem::invalid("path", error.to_string()).into()
 }
 
 fn query_problem(error: QueryPayloadError, _: &HttpRequest) -> actix_web::Error {

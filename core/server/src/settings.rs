@@ -47,7 +47,7 @@ pub(crate) struct HttpSettings {
     /// Connections that may be open at once; more wait in the kernel's queue.
     pub(crate) connections_max: usize,
     /// Bytes of all bodies that are in memory at once, as sent and as unpacked: a quarter of it for callers whose key is not known
-    /// yet. Beyond it a request waits up to two seconds and is then answered 429. The largest body of all has 32 MiB.
+    /// yet. Beyond it a body waits up to a second for room and is then answered 429. The largest body of all has 32 MiB.
     pub(crate) bodies_bytes_max: usize,
     /// Seconds that a body may take however small it is: a phone in a lift.
     pub(crate) body_seconds: u64,

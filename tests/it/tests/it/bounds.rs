@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use heyuan_harness::{Answer, Caller, Tenant, TenantOptions, TestDatabase, concurrently, for_both_databases, until};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::interval_at;
 
 use crate::bad_input::peak_kib;
 use crate::crash::{EVENTS_A_REQUEST, batch, statuses};
 use crate::history::holds_once;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Generous: other tests run beside these.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The budget of bodies in these tests, the smallest that is allowed.
 const BUDGET_BYTES: u64 = 64 << 20;
@@ -21,9 +23,9 @@ const BUDGET_BYTES: u64 = 64 << 20;
 const SENDERS: usize = 100;
 /// Bodies that stop on their way, half of them by callers who show no key.
 const TRICKLERS: usize = 100;
-/// What the peak of resident memory may grow by, in KiB: twice the budget, 160 KiB for each connection, and the groups that are sealed.
-/// All bodies together have more than 400 MiB.
-const GROWTH_KIB_MAX: u64 = 256 * 1024;
+/// What the peak of resident memory may grow by, in KiB: twice the budget, and 192 MiB for groups that are sealed, buffers of connections
+/// and what the allocator keeps. All bodies together have more than 500 MiB, and would be held twice.
+const GROWTH_KIB_MAX: u64 = (2 * BUDGET_BYTES + (192 << 20)) / 1024;
 
 fn environment(settings: &[(&str, &str)]) -> TenantOptions {
     let environment = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -56,19 +58,23 @@ fn trickle(tenant: &Tenant, key: Option<&str>, sent: usize) -> thread::JoinHandl
     })
 }
 
-/// Sends a body until it is taken; what is refused meanwhile says when to come again.
+/// Sends a body until it is taken; what is refused meanwhile comes again when it is told to.
 async fn sent_until_taken(app: &Caller, body: &'static str) {
-    until("the body is taken", PATIENCE, || async {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         // A server that refuses in the middle of a body may close the connection before the answer is read.
-        let answer = Answer::try_of(app.request(Method::POST, "/v1/events").body(body)).await.ok()?;
-        if answer.status == 200 {
-            return Some(());
+        let answer = Answer::try_of(app.request(Method::POST, "/v1/events").body(body)).await.ok();
+        if answer.as_ref().is_some_and(|answer| answer.status == 200) {
+            return;
         }
-        assert_eq!(answer.problem(429), "bodies_full", "{}", answer.text());
-        assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u32>().is_ok()), "{:?}", answer.headers);
-        None
-    })
-    .await;
+        assert!(Instant::now() < deadline, "the body is never taken");
+        let seconds = answer.map_or(2, |answer| {
+            assert_eq!(answer.problem(429), "bodies_full", "{}", answer.text());
+            answer.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("the answer says when to come again")
+        });
+        let wait = Duration::from_secs(seconds);
+        interval_at(tokio::time::Instant::now() + wait, wait).tick().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
