@@ -155,10 +155,10 @@ async fn a_book_opens_with_what_is_there_and_once() {
     .await;
 }
 
-/// Keeps the unit of work open for a while, as a busy posting does.
-async fn dawdle(tx: &heyuan_kernel::Tx) -> Result<(), Error> {
+/// Has more to do in the unit of work, so that postings overlap at every moment.
+async fn work_on(tx: &heyuan_kernel::Tx) -> Result<(), Error> {
     if tx.conn().backend() == DbBackend::Postgres {
-        sql::one(tx.conn(), "SELECT pg_sleep(0.02)::text AS slept", []).await?;
+        sql::one(tx.conn(), "SELECT COUNT(*) AS n FROM generate_series(1, 100000)", []).await?;
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn a_close_gets_its_turn_among_postings_and_misses_none() {
                                 own.period = ledger.enter(tx, "points").await?.period(own.period);
                             }
                             ledger.post(tx, &[own]).await?;
-                            dawdle(tx).await
+                            work_on(tx).await
                         }
                         .boxed()
                     });
