@@ -12,7 +12,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::error::{PathError, QueryPayloadError};
 use actix_web::http::header;
-use actix_web::middleware::{Next, from_fn};
+use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, FromRequest, HttpMessage, HttpRequest, HttpServer, web};
 use anyhow::Context;
 use heyuan_kernel::bodies::Bodies;
@@ -98,6 +98,8 @@ async fn serve_http(
             .configure(|config| routes(config, Some(&rooms)))
             .split_for_parts();
         let app = app.wrap(from_fn(bodies_bounded)).wrap(from_fn(strangers_first)).wrap(from_fn(observed));
+        // Outermost, for the others look at the path: some clients end theirs with a slash.
+        let app = app.wrap(NormalizePath::trim());
         app.service(page::docs).service(page::document).default_service(web::to(admin::no_such_path))
     })
     .workers(settings.http.workers)

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use heyuan_harness::{Tenant, for_both_databases, node, python};
-use serde_json::Value;
+use heyuan_harness::{Tenant, TestDatabase, for_both_databases, node, python};
+use serde_json::{Value, json};
 
 use crate::history::holds_once;
 
@@ -11,7 +11,7 @@ const TRACKS: &str = "120";
 
 /// The ids a client script says it sent; panics when its SDK reported an error.
 fn sent(report: &Value) -> BTreeSet<String> {
-    assert_eq!(report["errors"], serde_json::json!([]), "the SDK saw errors");
+    assert_eq!(report["errors"], json!([]), "the SDK saw errors");
     let ids = report["sent"].as_array().expect("the script lists what it sent").iter();
     ids.map(|id| id.as_str().expect("an id is text").to_owned()).collect()
 }
@@ -62,4 +62,15 @@ async fn a_wrong_write_key_is_refused_to_an_sdk_as_an_error() {
         assert!(!report["errors"].as_array().expect("the script lists errors").is_empty(), "{report}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_slash_at_the_end_of_an_address_changes_nothing() {
+    let tenant = Tenant::start(&TestDatabase::sqlite()).await;
+    let (app, admin) = (tenant.caller("ingest"), tenant.caller("admin"));
+    let event = json!({ "type": "track", "event": "Viewed", "anonymousId": "a", "messageId": "slash-1", "timestamp": "2026-11-20T00:00:00Z" });
+    app.post("/v1/import/", &json!({ "batch": [event] })).await.expect(200);
+    holds_once(&admin, "slash-", &BTreeSet::from(["slash-1".to_owned()])).await;
+    tenant.stranger().get("/v1/keys/").await.problem(401);
+    admin.get("/v1/nothing/").await.problem(404);
 }
