@@ -191,7 +191,7 @@ impl Mall {
     /// # Errors
     /// `not_found`, `forbidden`.
     pub async fn merchant(&self, actor: &Actor, id: &MerchantId) -> Result<Merchant, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let row = sql::one(self.kernel.db.near(), &format!("{MERCHANT} WHERE id = $1"), [id.as_str().into()]).await?;
         let merchant = row.map(|row| read_merchant(&row)).transpose()?;
         merchant.filter(|merchant| actor.reach().covers(&merchant.unit)).ok_or_else(|| Problem::not_found("merchant", id).into())
@@ -202,7 +202,7 @@ impl Mall {
     /// # Errors
     /// `forbidden`.
     pub async fn merchants(&self, actor: &Actor, after: Option<String>, limit: u64) -> Result<Vec<Merchant>, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let filter = Filter::everything().and_if("id", ">", after).within("unit", actor.reach());
         let (text, values) = filter.page(MERCHANT, "id", limit);
         sql::all(self.kernel.db.reader(), &text, values).await?.iter().map(read_merchant).collect()
@@ -257,7 +257,7 @@ impl Mall {
     /// # Errors
     /// `not_found`, `forbidden`.
     pub async fn product(&self, actor: &Actor, id: &ProductId) -> Result<Product, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let row = sql::one(self.kernel.db.near(), &format!("{PRODUCT} WHERE id = $1"), [id.as_str().into()]).await?;
         let product = row.map(|row| read_product(&row)).transpose()?;
         product.filter(|product| actor.reach().covers(&product.unit)).ok_or_else(|| Problem::not_found("product", id).into())
@@ -274,7 +274,7 @@ impl Mall {
         after: Option<String>,
         limit: u64,
     ) -> Result<Vec<Product>, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let filter = Filter::everything().and_if("merchant", "=", merchant.map(String::from)).and_if("id", ">", after);
         let (text, values) = filter.within("unit", actor.reach()).page(PRODUCT, "id", limit);
         sql::all(self.kernel.db.reader(), &text, values).await?.iter().map(read_product).collect()

@@ -7,6 +7,7 @@ use crate::reaction::Grants;
 use crate::tasks::{Expiry, Gateway, Inbox};
 use futures::future::BoxFuture;
 use heyuan_contract::MemberId;
+use heyuan_kernel::error::codes;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::secret::Key;
@@ -53,11 +54,15 @@ impl Mall {
     }
 
     /// Members see what is sold; so do keys of apps and administrators.
-    pub(crate) fn require_shopper(actor: &Actor) -> Result<(), Error> {
-        if actor.as_member().is_none() {
-            actor.require_any(&[Scope::App, Scope::Admin])?;
+    pub(crate) async fn require_shopper(&self, actor: &Actor) -> Result<(), Error> {
+        match actor.as_member() {
+            // A token can't be called back; the membership that it speaks for can be over.
+            Some(member) if !self.members.exists(member).await? => {
+                Err(Problem::new(codes::FORBIDDEN, "the membership that this token speaks for has ended").into())
+            }
+            Some(_) => Ok(()),
+            None => Ok(actor.require_any(&[Scope::App, Scope::Admin])?),
         }
-        Ok(())
     }
 }
 

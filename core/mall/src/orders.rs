@@ -101,6 +101,7 @@ impl Mall {
     /// `sold_out` (nothing is reserved then), `invalid_request`, `forbidden`, the ones of idempotency keys.
     pub async fn place(&self, actor: &Actor, header: Option<&str>, cart: PlaceOrder) -> Result<Checkout, Error> {
         actor.require_for_member(Scope::App, &cart.member)?;
+        self.require_shopper(actor).await?;
         let key = IdempotencyKey::new(actor, "mall.order", header, &cart)?;
         if let Some(placed) = self.placed(&key).await? {
             return Ok(placed);
@@ -243,7 +244,7 @@ impl Mall {
     /// # Errors
     /// `not_found`, `forbidden`.
     pub async fn order(&self, actor: &Actor, id: &OrderId) -> Result<Order, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let order = records::order(self.kernel.db.near(), id, "").await?;
         let seen = order.filter(|order| match actor.as_member() {
             Some(member) => member == &order.member,
@@ -257,7 +258,7 @@ impl Mall {
     /// # Errors
     /// `forbidden`.
     pub async fn orders(&self, actor: &Actor, list: OrderList, after: Option<String>, limit: u64) -> Result<Vec<Order>, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let member = match (actor.as_member(), list.member) {
             (Some(own), None) => Some(own.clone()),
             (Some(_), Some(named)) => {

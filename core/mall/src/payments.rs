@@ -44,7 +44,7 @@ impl Mall {
     /// # Errors
     /// `not_found`, `forbidden`.
     pub async fn payment(&self, actor: &Actor, id: &str) -> Result<Payment, Error> {
-        Mall::require_shopper(actor)?;
+        self.require_shopper(actor).await?;
         let conn = self.kernel.db.near();
         let missing = || Error::from(Problem::not_found("payment", id));
         let payment = records::payment(conn, "id", id, "").await?.ok_or_else(missing)?;

@@ -74,6 +74,7 @@ impl Mall {
         if !actor.has(Scope::Admin) {
             actor.require_for_member(Scope::App, member)?;
         }
+        self.require_shopper(actor).await?;
         let filter = Filter::everything().and("member", "=", member.as_str()).and_if("id", ">", after).within("unit", actor.reach());
         let (text, values) = filter.page(VOUCHER, "id", limit);
         let whole = actor.as_member().is_some() || actor.has(Scope::App);

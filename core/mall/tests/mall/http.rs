@@ -57,7 +57,12 @@ async fn a_walk_from_a_product_to_a_refund() {
     assert_eq!((&answer["state"], &answer["refunded"]), (&json!("partly_refunded"), &money(990)));
     let (_, answer) = call("GET", "/v1/merchants/books/statement?period=2026-11", Some(&admin), Value::Null).await;
     assert_eq!((&answer["payable"], &answer["commission"]), (&money(911), &money(79)));
+    let (left, _) = credentials.member_token(&MemberId::new("left_1").expect("a valid id"));
     for (method, path, key, body, expected) in [
+        ("POST", "/v1/orders", Some(&left), json!({ "member": "left_1", "lines": cart["lines"] }), "forbidden"),
+        ("GET", "/v1/orders", Some(&left), Value::Null, "forbidden"),
+        ("GET", "/v1/vouchers?member=left_1", Some(&left), Value::Null, "forbidden"),
+        ("GET", "/v1/products", Some(&left), Value::Null, "forbidden"),
         ("POST", "/v1/orders", None, cart.clone(), "unauthenticated"),
         ("PUT", "/v1/products/mug", Some(&token), product.clone(), "forbidden"),
         ("POST", "/v1/products/mug/stock", Some(&token), json!({ "change": 1, "reason": "r" }), "forbidden"),
