@@ -1,8 +1,8 @@
 //! Heyuan from outside: one file a capability, each against real processes on both databases, and the rules of the tree.
 
 mod bad_input;
-mod bounds;
 mod beside;
+mod bounds;
 mod contract;
 mod control_characters;
 mod crash;

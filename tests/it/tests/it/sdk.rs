@@ -68,7 +68,8 @@ async fn a_wrong_write_key_is_refused_to_an_sdk_as_an_error() {
 async fn a_slash_at_the_end_of_an_address_changes_nothing() {
     let tenant = Tenant::start(&TestDatabase::sqlite()).await;
     let (app, admin) = (tenant.caller("ingest"), tenant.caller("admin"));
-    let event = json!({ "type": "track", "event": "Viewed", "anonymousId": "a", "messageId": "slash-1", "timestamp": "2026-11-20T00:00:00Z" });
+    let event =
+        json!({ "type": "track", "event": "Viewed", "anonymousId": "a", "messageId": "slash-1", "timestamp": "2026-11-20T00:00:00Z" });
     app.post("/v1/import/", &json!({ "batch": [event] })).await.expect(200);
     holds_once(&admin, "slash-", &BTreeSet::from(["slash-1".to_owned()])).await;
     tenant.stranger().get("/v1/keys/").await.problem(401);
