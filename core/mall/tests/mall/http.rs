@@ -18,6 +18,7 @@ async fn a_walk_from_a_product_to_a_refund() {
     let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), world.clock.clone());
     let admin = keys::create(&kernel.db, &kernel.org, &[Scope::Admin, Scope::App], None).await.expect("a key");
     let (token, _) = credentials.member_token(&MemberId::new("mbr_1").expect("a valid id"));
+    let (left, _) = credentials.member_token(&MemberId::new("left_1").expect("a valid id"));
     let (app, document) = App::new()
         .app_data(web::Data::new(world.mall.clone()))
         .app_data(web::Data::new(credentials))
@@ -57,7 +58,6 @@ async fn a_walk_from_a_product_to_a_refund() {
     assert_eq!((&answer["state"], &answer["refunded"]), (&json!("partly_refunded"), &money(990)));
     let (_, answer) = call("GET", "/v1/merchants/books/statement?period=2026-11", Some(&admin), Value::Null).await;
     assert_eq!((&answer["payable"], &answer["commission"]), (&money(911), &money(79)));
-    let (left, _) = credentials.member_token(&MemberId::new("left_1").expect("a valid id"));
     for (method, path, key, body, expected) in [
         ("POST", "/v1/orders", Some(&left), json!({ "member": "left_1", "lines": cart["lines"] }), "forbidden"),
         ("GET", "/v1/orders", Some(&left), Value::Null, "forbidden"),
