@@ -82,8 +82,8 @@ async fn killed_under_load_everything_acknowledged_is_there_once() {
             let (sales, orders, redemptions) = (shop.clone(), shop.clone(), shop.clone());
             let sales = (0..).map(move |number| sales.sale(format!("crash-sale-{round}-{number}")));
             let orders = (0..).map(move |number| orders.order(format!("crash-order-{round}-{number}")));
-            let redemptions =
-                codes[round * VOUCHERS_A_ROUND..][..VOUCHERS_A_ROUND].to_vec().into_iter().map(move |code| redemptions.redemption(&code));
+            let vouchers = codes[round * VOUCHERS_A_ROUND..][..VOUCHERS_A_ROUND].to_vec();
+            let redemptions = vouchers.into_iter().map(move |code| redemptions.redemption(&code));
             counters.spawn(shop.clone().work_until_the_end(sales, answered_shop.clone()));
             counters.spawn(shop.clone().work_until_the_end(orders, answered_shop.clone()));
             counters.spawn(shop.clone().work_until_the_end(redemptions, answered_shop.clone()));
