@@ -53,8 +53,8 @@ impl Book {
 }
 
 impl Ledger {
-    /// Opens the book of a unit with a period, closed up to another one where it was kept elsewhere before; transfers that are there
-    /// already make it open earlier. A book that is open stays as it is.
+    /// Opens the book of a unit with a period; transfers that are there already make it open earlier. Where it was kept elsewhere before
+    /// it is closed up to a period, and opens with what is there. A book that is open stays as it is.
     ///
     /// # Errors
     /// The database's.
@@ -65,9 +65,8 @@ impl Ledger {
         if tx.conn().backend() == DbBackend::Postgres {
             sql::one(tx.conn(), &format!("SELECT {EXCLUSIVE} AS locked"), []).await?;
         }
-        let row = sql::one(tx.conn(), "SELECT MIN(period) AS period FROM ledger_transfer WHERE unit = $1", [unit.into()]).await?;
-        let earliest: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "period"))?;
-        let opens_at = [earliest.map(period).transpose()?, closed_through].into_iter().flatten().fold(opens_at, Period::min);
+        let opens_at = closed_through.unwrap_or(opens_at);
+        let opens_at = earliest(tx.conn(), unit).await?.map_or(opens_at, |earliest| earliest.min(opens_at));
         let closed = closed_through.map_or(0, Period::number);
         let text = "INSERT INTO ledger_book (name, opens_at, closed_through) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
         sql::execute(tx.conn(), text, [unit.into(), opens_at.number().into(), closed.into()]).await?;
@@ -113,11 +112,24 @@ impl Ledger {
         self.book(tx.conn(), unit).await
     }
 
-    /// Closes the first open period of a unit: waits for the postings under way, and nothing can be posted to the period from the
+    /// The period that has to be closed before any later one: the one after the last closed one, or else the first in which anything was
+    /// posted. `None`: nothing was.
+    ///
+    /// # Errors
+    /// [`heyuan_kernel::Error::Corrupt`] when nobody opened the book; the database's.
+    pub async fn next_to_close<C: sql::Connection>(&self, conn: &C, unit: &str) -> Result<Option<Period>, Error> {
+        match self.book(conn, unit).await?.closed_through {
+            Some(closed) => Ok(Some(closed.next())),
+            None => earliest(conn, unit).await,
+        }
+    }
+
+    /// Closes the next period of a unit, which for the first time may be any before that nothing was posted: the book begins with it
+    /// then. It waits for the postings under way, and nothing can be posted to the period from the
     /// commit on. One that is closed already stays so. Nothing may have been posted before in the same unit of work.
     ///
     /// # Errors
-    /// [`Error::NotNext`] for a later period than the first open one; the database's.
+    /// [`Error::NotNext`] for a later period than [`Ledger::next_to_close`]; the database's.
     pub async fn close_book(&self, tx: &Tx, unit: &str, period: Period) -> Result<Book, Error> {
         if tx.conn().backend() == DbBackend::Postgres {
             sql::one(tx.conn(), &format!("SELECT {EXCLUSIVE} AS locked"), []).await?;
@@ -126,12 +138,13 @@ impl Ledger {
         if book.is_closed(period) {
             return Ok(book);
         }
-        if period != book.first_open() {
-            return Err(Error::NotNext { book: unit.to_owned(), period, next: book.first_open() });
+        if let Some(next) = self.next_to_close(tx.conn(), unit).await?.filter(|next| period > *next) {
+            return Err(Error::NotNext { book: unit.to_owned(), period, next });
         }
-        let text = "UPDATE ledger_book SET closed_through = $2 WHERE name = $1";
-        sql::execute(tx.conn(), text, [unit.into(), period.number().into()]).await?;
-        Ok(Book { closed_through: Some(period), ..book })
+        let opens_at = if book.closed_through.is_none() { period } else { book.opens_at };
+        let text = "UPDATE ledger_book SET opens_at = $2, closed_through = $3 WHERE name = $1";
+        sql::execute(tx.conn(), text, [unit.into(), opens_at.number().into(), period.number().into()]).await?;
+        Ok(Book { opens_at, closed_through: Some(period) })
     }
 }
 
@@ -173,6 +186,13 @@ async fn read<C: sql::Connection>(conn: &C, unit: &str) -> Result<Option<Book>, 
         opens_at: period(sql::get(&row, "opens_at")?)?,
         closed_through: Period::from_number(sql::get(&row, "closed_through")?),
     }))
+}
+
+/// The first period in which anything of the unit was posted. Read a few times in the life of a book: when it opens, and until its first close.
+async fn earliest<C: sql::Connection>(conn: &C, unit: &str) -> Result<Option<Period>, Error> {
+    let row = sql::one(conn, "SELECT MIN(period) AS period FROM ledger_transfer WHERE unit = $1", [unit.into()]).await?;
+    let earliest: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "period"))?;
+    earliest.map(period).transpose()
 }
 
 fn period(number: i64) -> Result<Period, Error> {

@@ -155,6 +155,24 @@ async fn a_book_opens_with_what_is_there_and_once() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_book_begins_with_the_period_that_closes_first() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open_book(&ledger, "2021-11", None).await;
+        for period in ["2026-11", "2026-09"] {
+            post(&ledger, transfer(period, "points", period, 1)).await.expect("it is open");
+        }
+        assert!(matches!(close(&ledger, "2026-11").await, Err(Error::NotNext { next, .. }) if next == month("2026-09")));
+        let book = close(&ledger, "2026-08").await.expect("nothing was posted before it");
+        assert_eq!((book.opens_at(), book.closed_through()), (month("2026-08"), Some(month("2026-08"))));
+        assert!(matches!(close(&ledger, "2026-10").await, Err(Error::NotNext { next, .. }) if next == month("2026-09")));
+        let early = post(&ledger, transfer("early", "points", "2026-07", 1)).await;
+        assert!(matches!(early, Err(Error::PeriodClosed { .. })), "nothing lies before it any more");
+    })
+    .await;
+}
+
 /// Has more to do in the unit of work, so that postings overlap at every moment.
 async fn work_on(tx: &heyuan_kernel::Tx) -> Result<(), Error> {
     if tx.conn().backend() == DbBackend::Postgres {

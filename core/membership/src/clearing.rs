@@ -149,7 +149,7 @@ impl Membership {
         self.compute(reader, period, state).await
     }
 
-    /// Closes the first open period: from now on later facts count in the next one. Closing a period again answers the same. What a close
+    /// Closes the next period, for the first time the first one with points: from now on later facts count in the next one. Closing a period again answers the same. What a close
     /// left that was killed, shut and without its statement, is finished first, whoever comes.
     ///
     /// # Errors
@@ -161,7 +161,8 @@ impl Membership {
             return Ok(closed);
         }
         let book = self.ledger().book(reader, books::POINTS).await?;
-        if let Some(words) = self.not_over(period, book) {
+        let next = self.ledger().next_to_close(reader, books::POINTS).await?;
+        if let Some(words) = self.not_over(period, book, next) {
             return Err(Error::refused(codes::PERIOD_NOT_OVER, words));
         }
         for shut in shut_without_statement(reader, book).await? {
@@ -174,7 +175,7 @@ impl Membership {
     }
 
     /// Why a period can't be closed, if it can't.
-    fn not_over(&self, period: Period, book: Book) -> Option<String> {
+    fn not_over(&self, period: Period, book: Book, next: Option<Period>) -> Option<String> {
         let current = Period::of(&self.kernel().zone, self.kernel().clock.now());
         if period >= current {
             return Some(format!("{period} is not over; {} can be closed", current.previous()));
@@ -182,7 +183,7 @@ impl Membership {
         if period < book.opens_at() {
             return Some(format!("{period} lies before the book and has no statement; it opens with {}", book.opens_at()));
         }
-        (period > book.first_open()).then(|| format!("close {} first", book.first_open()))
+        next.filter(|next| period > *next).map(|next| format!("close {next} first"))
     }
 
     /// Waits for the postings under way, and lets no further one into the period.

@@ -21,6 +21,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
+/// Months before the first start in which facts may still count: as far back as their own time may lie. Older ones count in the first.
+const HISTORY_MONTHS: u32 = 60;
+
 /// One membership for all lines. Cheap to clone.
 #[derive(Clone)]
 pub struct Membership {
@@ -50,8 +53,8 @@ impl Membership {
         Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, remembered: Remembered::default() }) }
     }
 
-    /// Opens the book of points with this month, and the lines' accounts, and writes the first earn rules and the first tier policy, where
-    /// they are missing. Called at start, before the first request.
+    /// Opens the book of points, for history as well, and the lines' accounts, and writes the first earn rules and the first tier policy,
+    /// where they are missing. Called at start, before the first request.
     ///
     /// # Errors
     /// The database's.
@@ -83,7 +86,8 @@ impl Membership {
         let row = sql::one(tx.conn(), "SELECT closed_through FROM membership_book WHERE name = 'points'", []).await?;
         let closed: i64 = row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?;
         let month = Period::of(&self.kernel().zone, self.kernel().clock.now());
-        self.ledger().open_book(tx, books::POINTS, month, Period::from_number(closed)).await?;
+        let opens_at = (0..HISTORY_MONTHS).fold(month, |month, _| month.previous());
+        self.ledger().open_book(tx, books::POINTS, opens_at, Period::from_number(closed)).await?;
         Ok(())
     }
 

@@ -40,35 +40,72 @@ fn points(clearing: &Clearing) -> (i64, i64, i64) {
     (sum(|line| line.issued_points), sum(|line| line.refunded_points), sum(|line| line.expired_points))
 }
 
+fn import() -> Actor {
+    Actor::key("key:import".into(), vec![Scope::App, Scope::Import], None, Reach::Everything)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn months_close_one_after_the_other_and_add_up() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         let member = world.join("138").await;
-        assert_eq!(world.report(&purchase("t1", "mall-1", 10_000, &member)).await.expect("it is posted").period, Some(month("2026-11")));
-        // What lies before the book counts in its first month.
-        let import = Actor::key("key:import".into(), vec![Scope::App, Scope::Import], None, Reach::Everything);
-        let mut old = purchase("old", "mall-1", 700, &member);
-        old.occurred_at = Timestamp::clamped(0);
-        let old = world.membership.report(&import, &old, Some("old")).await.expect("it is posted");
-        assert_eq!(old.period, Some(month("2026-11")));
-
+        // History from before the first start counts in its own months.
+        for (id, day, period) in [("old", -60, "2026-09"), ("t1", 0, "2026-11")] {
+            let mut report = purchase(id, "mall-1", 700, &member);
+            report.occurred_at = at(day);
+            assert_eq!(world.report(&report).await.expect("it is posted").period, Some(month(period)), "{id}");
+        }
         world.kernel.clock.set(at(60));
         for (id, day, period) in [("t2", 0, "2026-11"), ("t3", 30, "2026-12"), ("t4", 60, "2027-01")] {
             let mut report = purchase(id, "mall-1", 10_000, &member);
             report.occurred_at = at(day);
             assert_eq!(world.report(&report).await.expect("it is posted").period, Some(month(period)), "{id}");
         }
-        for (period, why) in [("2026-12", "an earlier one is open"), ("2027-01", "it is not over"), ("2026-10", "it lies before the book")]
+        for (period, why) in
+            [("2026-11", "an earlier one has points"), ("2027-01", "it is not over"), ("2001-01", "it lies before the book")]
         {
             assert_eq!(close(&world, period).await.err(), Some("period_not_over"), "{why}");
         }
         assert_eq!(book(&world).await.closed_through(), None, "what is refused closes nothing");
-        assert_eq!(points(&close(&world, "2026-11").await.expect("it is the first")), (207, 0, 0));
-        assert_eq!(points(&close(&world, "2026-12").await.expect("it is the next")), (100, 0, 0));
-        let before = world.membership.clearing(&world.admin, "2026-10").await.expect("it is read");
+        assert_eq!(points(&close(&world, "2026-09").await.expect("it is the first with points")), (7, 0, 0));
+        assert_eq!(close(&world, "2026-11").await.err(), Some("period_not_over"), "from now on each has its turn");
+        for (period, issued) in [("2026-10", 0), ("2026-11", 107), ("2026-12", 100)] {
+            assert_eq!(points(&close(&world, period).await.expect("it is the next")), (issued, 0, 0), "{period}");
+        }
+        let before = world.membership.clearing(&world.admin, "2026-08").await.expect("it is read");
         assert_eq!((before.state, points(&before)), (ClearingState::Closed, (0, 0, 0)));
+        let mut late = purchase("late", "mall-1", 10_000, &member);
+        late.occurred_at = at(-90);
+        assert_eq!(world.report(&late).await.expect("it is posted").period, Some(month("2027-01")), "the book begins with its first close");
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_clearing").await, 4, "no month before it got a statement");
         world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_without_points_may_be_the_first_to_close() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        assert_eq!(points(&close(&world, "2026-10").await.expect("nothing was before it")), (0, 0, 0));
+        let member = world.join("138").await;
+        let mut report = purchase("t1", "mall-1", 10_000, &member);
+        report.occurred_at = at(-60);
+        assert_eq!(world.report(&report).await.expect("it is posted").period, Some(month("2026-11")));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_of_1970_count_in_the_first_month_of_the_book() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let mut old = purchase("old", "mall-1", 700, &member);
+        old.occurred_at = Timestamp::clamped(0);
+        let old = world.membership.report(&import(), &old, Some("old")).await.expect("it is posted");
+        assert_eq!(old.period, Some(month("2021-11")));
+        assert_eq!(book(&world).await.opens_at(), month("2021-11"));
     })
     .await;
 }

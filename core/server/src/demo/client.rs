@@ -117,6 +117,18 @@ impl Client {
         Ok(answer.body)
     }
 
+    /// A gauge without labels of its own, as the server's metrics tell it.
+    ///
+    /// # Errors
+    /// No answer, or none with this gauge.
+    pub(crate) async fn gauge(&self, name: &str) -> anyhow::Result<u64> {
+        let url = format!("{}/metrics", self.url);
+        let text = self.http.get(&url).send().await.with_context(|| format!("{url} gave no answer"))?.text().await?;
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let value = line.and_then(|line| line.rsplit(' ').next()).and_then(|value| value.parse().ok());
+        value.with_context(|| format!("{url} has no {name}"))
+    }
+
     /// One try; with an answer that asks to come back later, for how long.
     async fn try_once(&self, call: &Call) -> Result<(Answer, Option<Duration>), reqwest::Error> {
         let mut request = self.http.request(call.method.clone(), format!("{}{}", self.url, call.path));

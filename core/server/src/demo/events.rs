@@ -1,7 +1,7 @@
 //! Events on their way: a unit's in the order of the file under the unit's own key, several units at once.
 
 use super::client::{Call, Client};
-use super::progress::Lane;
+use super::progress::{Lane, Progress};
 use super::records::each_line;
 use anyhow::{Context, anyhow};
 use reqwest::Method;
@@ -23,18 +23,14 @@ const BATCH_MESSAGES: u64 = 4_000;
 const AT_ONCE: usize = 8;
 /// How long the processor may take for what was acknowledged.
 const SETTLING: Duration = Duration::from_secs(1800);
+/// What the server says of the events that it has not processed yet.
+const WAITING: &str = "heyuan_inbox_events";
 
 #[derive(Deserialize)]
 struct Row<'a> {
     unit: &'a str,
     #[serde(borrow)]
     message: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Named {
-    message_id: String,
 }
 
 /// Messages of one unit, in the file's order.
@@ -57,11 +53,11 @@ impl Batch {
     }
 }
 
-/// Sends every event of the file; answers the last message of each unit.
+/// Sends every event of the file.
 ///
 /// # Errors
 /// A file that can't be read, a unit without a key, a batch that was not taken.
-pub(crate) async fn send(client: &Client, path: PathBuf, keys: &BTreeMap<String, String>, lane: Arc<Lane>) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn send(client: &Client, path: PathBuf, keys: &BTreeMap<String, String>, lane: Arc<Lane>) -> anyhow::Result<()> {
     let wire = Arc::new(Semaphore::new(AT_ONCE));
     let (mut senders, mut workers) = (HashMap::new(), JoinSet::new());
     for (unit, key) in keys {
@@ -76,10 +72,9 @@ pub(crate) async fn send(client: &Client, path: PathBuf, keys: &BTreeMap<String,
         let worked = worked.map_err(|error| anyhow!("sending events broke off: {error}")).and_then(|result| result);
         sent = sent.and(worked);
     }
-    let last = reader.await.map_err(|error| anyhow!("reading the events broke off: {error}"))?;
+    let read = reader.await.map_err(|error| anyhow!("reading the events broke off: {error}"))?;
     // A worker that failed is the cause when the reader finds its channel closed.
-    sent?;
-    last
+    sent.and(read)
 }
 
 async fn work(
@@ -98,8 +93,8 @@ async fn work(
     Ok(())
 }
 
-fn read(path: &std::path::Path, senders: &HashMap<String, mpsc::Sender<Batch>>) -> anyhow::Result<Vec<String>> {
-    let mut open: HashMap<String, (Batch, String)> = HashMap::new();
+fn read(path: &std::path::Path, senders: &HashMap<String, mpsc::Sender<Batch>>) -> anyhow::Result<()> {
+    let mut open: HashMap<String, Batch> = HashMap::new();
     let give = |unit: &str, batch: Batch| -> anyhow::Result<()> {
         let sender = senders.get(unit).with_context(|| format!("there is no key for the unit {unit}"))?;
         sender.blocking_send(batch).map_err(|_| anyhow!("events of {unit} were not taken"))
@@ -109,43 +104,38 @@ fn read(path: &std::path::Path, senders: &HashMap<String, mpsc::Sender<Batch>>) 
         if !open.contains_key(row.unit) {
             open.insert(row.unit.to_owned(), Default::default());
         }
-        let Some((batch, last)) = open.get_mut(row.unit) else { return Ok(ControlFlow::Continue(())) };
+        let Some(batch) = open.get_mut(row.unit) else { return Ok(ControlFlow::Continue(())) };
         let message = row.message.get();
         if batch.messages > 0 && (batch.body.len() + message.len() + 3 > BATCH_BYTES || batch.messages >= BATCH_MESSAGES) {
             give(row.unit, batch.close())?;
         }
         batch.add(message);
-        last.clear();
-        last.push_str(message);
         Ok(ControlFlow::Continue(()))
     })?;
-    let mut last_of_units = Vec::with_capacity(open.len());
-    for (unit, (mut batch, last)) in open {
-        last_of_units.push(serde_json::from_str::<Named>(&last).context("an event has no message id")?.message_id);
+    for (unit, mut batch) in open {
         give(&unit, batch.close())?;
     }
-    Ok(last_of_units)
+    Ok(())
 }
 
-/// Waits until the processor has made customers of all that was sent.
+/// Waits until the processor has made customers of all that was acknowledged, and of what the wings told of it.
 ///
 /// # Errors
-/// A server that stays behind for half an hour.
-pub(crate) async fn settle(client: &Client, admin: &str, last: &[String], lane: &Lane) -> anyhow::Result<()> {
+/// A server that stays behind for half an hour, or does not tell how far it is.
+pub(crate) async fn settle(client: &Client, progress: &Progress) -> anyhow::Result<()> {
     let begun = Instant::now();
-    for message_id in last {
-        let call = Call::get(format!("/v1/events?message_id={message_id}"), admin);
-        loop {
-            let fate = client.expect(&call).await?;
-            if fate["status"] != "accepted" {
-                break;
-            }
-            if begun.elapsed() > SETTLING {
-                anyhow::bail!("the server is still behind after {} minutes; the events are safe with it", SETTLING.as_secs() / 60);
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut least = client.gauge(WAITING).await?;
+    let lane = progress.lane("events processed of those that waited", least);
+    loop {
+        let waiting = client.gauge(WAITING).await?;
+        lane.add(least.saturating_sub(waiting));
+        least = least.min(waiting);
+        if waiting == 0 {
+            return Ok(());
         }
-        lane.add(1);
+        if begun.elapsed() > SETTLING {
+            anyhow::bail!("the server is still behind after {} minutes; the events are safe with it", SETTLING.as_secs() / 60);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Ok(())
 }

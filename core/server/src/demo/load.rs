@@ -77,14 +77,13 @@ pub(crate) async fn load(place: &Place, url: &str, from: &Path, plugins: &Path) 
         let rows = sales::send_spend(&client, from, &keys.admin, &tree.root, &tree.by_name).await?;
         sales::send_leads(&client, from.join("leads.ndjson"), &keys.app, desk).await.map(|taken| (rows, taken))
     };
-    let (last, money, (spend_rows, leads)) = tokio::try_join!(
+    let ((), money, (spend_rows, leads)) = tokio::try_join!(
         events::send(&client, events_file, &keys.import, sent),
         money::send(&client, from.join("transactions.ndjson"), &keys.app, &users, &tills),
         spend_and_leads,
     )?;
     say("  everything is with the server; it makes customers, features and tags of the rest");
-    let settling = progress.lane("units processed", u64::try_from(last.len()).unwrap_or(u64::MAX));
-    events::settle(&client, &keys.admin, &last, &settling).await?;
+    events::settle(&client, &progress).await?;
     let loaded = Loaded {
         from: from.to_owned(),
         events: manifest.rows("events.ndjson"),
