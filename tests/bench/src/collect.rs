@@ -26,8 +26,8 @@ const GENERATION_IDS: u64 = 524_288;
 /// Ids in a row of an open generation: a group commit's.
 const ROW_IDS: u64 = 4_096;
 const CLOSE_LIMIT: Duration = Duration::from_secs(600);
-/// Waiting events beyond which senders get 429 where a flat backlog is measured: about two seconds of work.
-const FLAT_BACKLOG: &str = "20000";
+/// Waiting events beyond which senders get 429 where a flat backlog is measured: those that wait for the lake's next flush are among them.
+const FLAT_BACKLOG: &str = "100000";
 
 /// A request with places for message ids and devices, so that a new request is a copy and a few digits.
 #[derive(Clone, Debug)]
