@@ -8,6 +8,7 @@ use crate::proration::given_back;
 use crate::records::{self, Order, OrderPart, id, time};
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Fen, OrderId, OrderLine, ProductId, Timestamp};
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
 use serde::Serialize;
@@ -79,7 +80,7 @@ impl Mall {
     pub async fn refunds(&self, actor: &Actor, order: &OrderId, after: Option<String>, limit: u64) -> Result<Vec<Refund>, Error> {
         self.order(actor, order).await?;
         let conn = self.kernel.db.near();
-        let filter = heyuan_kernel::filter::Filter::everything().and("order_id", "=", order.as_str()).and_if("id", ">", after);
+        let filter = Filter::everything().and("order_id", "=", order.as_str()).and_if("id", ">", after);
         let (text, values) = filter.page("SELECT id, digest FROM mall_refund", "id", limit);
         let mut refunds = Vec::new();
         for row in sql::all(conn, &text, values).await? {

@@ -1,47 +1,16 @@
 //! The book's promises on both databases: floors, keys, lots, holds, chains, under concurrent writers beside a plain model.
 
+use crate::ground::{NOW_MS, db, ledger, open};
 use futures::FutureExt;
 use futures::future::join_all;
 use heyuan_contract::{Ratio, Timestamp};
-use heyuan_harness::{TestDatabase, for_both_databases};
+use heyuan_harness::for_both_databases;
 use heyuan_kernel::secret::{Key, TenantKeys};
-use heyuan_kernel::{Clock, Database, Kernel, Location, Zone, sql};
+use heyuan_kernel::sql;
 use heyuan_ledger::{Account, Error, Hold, Ledger, Lots, NewLot, Period, Poster, TakeBack, TakenBack, Transfer};
-use sea_orm_migration::MigratorTrait;
 use std::collections::HashMap;
 
 const DAY_MS: i64 = 86_400_000;
-const NOW_MS: i64 = 1_793_491_200_000;
-
-async fn ledger(database: &TestDatabase) -> Ledger {
-    let location = match database.database_url() {
-        Some(url) => Location::Postgres(url.to_owned()),
-        None => Location::Sqlite(database.data_dir().join("test.sqlite")),
-    };
-    let db = Database::open(&location).await.expect("an empty database opens");
-    let connection = sea_orm::Database::connect(database.connection_url()).await.expect("the same place opens");
-    heyuan_kernel::migration::Migrator::up(&connection, None).await.expect("the kernel migrates");
-    heyuan_ledger::Migrator::up(&connection, None).await.expect("the ledger migrates");
-    let keys = TenantKeys::new(&Key::from_bytes([7; 32]));
-    let clock = Clock::standing(Timestamp::clamped(NOW_MS));
-    let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
-    Ledger::new(Kernel::open(db, keys, clock, zone).await.expect("the kernel opens"))
-}
-
-fn db(ledger: &Ledger) -> Database {
-    ledger.database().clone()
-}
-
-async fn open(ledger: &Ledger, accounts: Vec<Account>) {
-    let inner = ledger.clone();
-    db(ledger)
-        .write("open", move |tx| {
-            let (ledger, accounts) = (inner.clone(), accounts.clone());
-            async move { ledger.open(tx, &accounts).await }.boxed()
-        })
-        .await
-        .expect("accounts open");
-}
 
 async fn post(ledger: &Ledger, transfers: Vec<Transfer>) -> Result<Vec<heyuan_ledger::Posted>, Error> {
     let db = db(ledger);

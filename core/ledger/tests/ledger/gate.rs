@@ -1,19 +1,16 @@
 //! Periods of a book on both databases: closed in order, never posted to again, and closed while postings run.
 
+use crate::ground::{self, NOW_MS, open};
 use futures::FutureExt;
 use futures::future::join_all;
 use heyuan_contract::Timestamp;
 use heyuan_harness::{TestDatabase, for_both_databases};
-use heyuan_kernel::secret::{Key, TenantKeys};
-use heyuan_kernel::{Clock, Database, Kernel, Location, Zone, sql};
+use heyuan_kernel::sql;
 use heyuan_ledger::{Account, Book, Error, Ledger, Lots, Period, Poster, Transfer, Turnover};
 use sea_orm::DbBackend;
-use sea_orm_migration::MigratorTrait;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
-
-const NOW_MS: i64 = 1_793_491_200_000;
 
 fn month(text: &str) -> Period {
     Period::parse(text).expect("a month")
@@ -21,30 +18,11 @@ fn month(text: &str) -> Period {
 
 /// A book with a hot account and one with a floor, in two units.
 async fn ledger(database: &TestDatabase) -> Ledger {
-    let location = match database.database_url() {
-        Some(url) => Location::Postgres(url.to_owned()),
-        None => Location::Sqlite(database.data_dir().join("test.sqlite")),
-    };
-    let db = Database::open(&location).await.expect("an empty database opens");
-    let connection = sea_orm::Database::connect(database.connection_url()).await.expect("the same place opens");
-    heyuan_kernel::migration::Migrator::up(&connection, None).await.expect("the kernel migrates");
-    heyuan_ledger::Migrator::up(&connection, None).await.expect("the ledger migrates");
-    let keys = TenantKeys::new(&Key::from_bytes([7; 32]));
-    let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
-    let kernel = Kernel::open(db, keys, Clock::standing(Timestamp::clamped(NOW_MS)), zone).await.expect("the kernel opens");
-    let ledger = Ledger::new(kernel);
+    let ledger = ground::ledger(database).await;
     let accounts = ["points", "growth"]
         .into_iter()
         .flat_map(|unit| [Account::striped(format!("{unit}/hot"), "x", unit), Account::plain(format!("{unit}/a"), "x", unit, Some(0))]);
-    let (inner, accounts) = (ledger.clone(), Arc::new(accounts.collect::<Vec<_>>()));
-    ledger
-        .database()
-        .write("open", move |tx| {
-            let (ledger, accounts) = (inner.clone(), accounts.clone());
-            async move { ledger.open(tx, &accounts).await }.boxed()
-        })
-        .await
-        .expect("accounts open");
+    open(&ledger, accounts.collect()).await;
     ledger
 }
 
