@@ -254,8 +254,7 @@ impl Cdp {
     pub async fn anchors_of(&self, customer: &CustomerId) -> Result<Vec<AnchorId>, Error> {
         let Some(root) = root_of_customer(customer) else { return Ok(Vec::new()) };
         let reader = self.inner.kernel.db.near();
-        let Some(row) = store::nodes_by_id(reader, [&root]).await?.pop() else { return Ok(Vec::new()) };
-        let rows = store::nodes_of_clusters(reader, &[row.cluster]).await?;
+        let rows = store::nodes_of_customer(reader, &root).await?;
         Ok(rows.into_iter().map(|row| row.node.id).collect())
     }
 

@@ -160,13 +160,14 @@ impl Cdp {
         let missing = || Problem::not_found("customer", customer);
         let reader = self.inner.kernel.db.near();
         let root = root_of_customer(customer).ok_or_else(missing)?;
-        let row = store::nodes_by_id(reader, [&root]).await?.pop().ok_or_else(missing)?;
-        let rows = store::nodes_of_clusters(reader, std::slice::from_ref(&row.cluster)).await?;
-        let found = Found { customer: customer_of_root(&row.cluster), rows };
+        let rows = store::nodes_of_customer(reader, &root).await?;
+        let row = rows.iter().find(|row| row.node.id == root).ok_or_else(missing)?;
+        let (current, erased) = (customer_of_root(&row.cluster), row.erased);
+        let found = Found { customer: current, rows };
         if *actor.reach() != Reach::Everything && self.units_within(actor, &found.anchors()).await?.is_empty() {
             return Err(missing());
         }
-        if row.erased {
+        if erased {
             return Err(Problem::new(codes::ERASED, format!("customer {customer} was erased")));
         }
         Ok(found)

@@ -93,14 +93,12 @@ pub(crate) async fn nodes_by_id<C: sql::Connection>(conn: &C, ids: impl IntoIter
     sql::all(conn, &text, [list(backend, ids)]).await?.iter().map(read_node).collect()
 }
 
-/// The identifiers of customers, by their earliest nodes.
-pub(crate) async fn nodes_of_clusters<C: sql::Connection>(conn: &C, roots: &[AnchorId]) -> Result<Vec<Row>, Error> {
-    if roots.is_empty() {
-        return Ok(Vec::new());
-    }
-    let backend = conn.backend();
-    let text = format!("SELECT {COLUMNS} FROM cdp_node WHERE cluster {} ORDER BY first_seen, id", in_texts(backend, 1));
-    sql::all(conn, &text, [list(backend, roots.iter().map(AnchorId::as_str))]).await?.iter().map(read_node).collect()
+/// The identifiers of the customer that an id stands for today, in one statement: between two, another customer could take it in.
+pub(crate) async fn nodes_of_customer<C: sql::Connection>(conn: &C, root: &AnchorId) -> Result<Vec<Row>, Error> {
+    let text = format!(
+        "SELECT {COLUMNS} FROM cdp_node WHERE cluster = (SELECT cluster FROM cdp_node WHERE id = $1) ORDER BY first_seen, id"
+    );
+    sql::all(conn, &text, [root.as_str().into()]).await?.iter().map(read_node).collect()
 }
 
 fn read_edge(row: &sql::Row) -> Result<StoredEdge, Error> {

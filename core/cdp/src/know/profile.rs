@@ -13,6 +13,9 @@ use heyuan_kernel::{Actor, Problem, Reach, Rfc3339, Scope, sql};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// How often an id is resolved anew when what it stands for changes between two reads.
+const RESOLVE_TRIES_MAX: usize = 3;
+
 /// What is known of a customer.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct ProfileView {
@@ -81,13 +84,7 @@ impl Know {
         let missing = || Problem::not_found("customer", customer);
         let found = match self.standing_row(customer).await? {
             Some(found) => found,
-            None => {
-                let current = self.resolve(customer).await?.ok_or_else(missing)?;
-                match self.standing_row(&current).await? {
-                    Some(found) => found,
-                    None => (current.clone(), self.newcomer(&current).await?.ok_or_else(missing)?),
-                }
-            }
+            None => self.current(customer).await?.ok_or_else(missing)?,
         };
         let seen = match actor.reach() {
             Reach::Everything => true,
@@ -104,12 +101,24 @@ impl Know {
         Ok(found.filter(|(_, standing)| !standing.gone))
     }
 
-    /// Somebody who is identified and whose first events are on their way to here: nothing is known yet. `None` for nobody.
+    /// Who an id stands for today, with what is known; `None` for nobody.
+    async fn current(&self, customer: &CustomerId) -> Result<Option<(CustomerId, Standing)>, Problem> {
+        // Between two reads its first events may arrive, or another customer may take it in: then the id resolves anew.
+        for _ in 0..RESOLVE_TRIES_MAX {
+            let Some(current) = self.resolve(customer).await? else { return Ok(None) };
+            if let Some(found) = self.standing_row(&current).await? {
+                return Ok(Some(found));
+            }
+            if let Some(newcomer) = self.newcomer(&current).await? {
+                return Ok(Some((current, newcomer)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Somebody who is identified and whose first events are on their way to here: nothing is known yet. `None` for who was erased.
     async fn newcomer(&self, customer: &CustomerId) -> Result<Option<Standing>, Problem> {
         let conn = self.db().near();
-        if !read_standings(conn, &[customer]).await?.is_empty() {
-            return Ok(None);
-        }
         let Some(anchors) = anchors_of(conn, std::slice::from_ref(customer)).await?.remove(customer) else { return Ok(None) };
         let units = change::units_of(conn, &anchors).await?;
         Ok(Some(Standing { units, as_of_ms: self.now_ms(), ..Standing::default() }))
