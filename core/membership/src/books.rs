@@ -18,25 +18,60 @@ pub(crate) const CENTRE: &str = "centre/settlement";
 /// What membership does to points and growth: the kind of a transfer. Each has its place in the clearing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Movement {
+    /// A transaction's: its line issues them and owes their cost.
     Earn,
+    /// The line where they are spent gets their cost.
     Spend,
+    /// A spend is given back, into the lots that it took: that line gives the cost back.
+    Return,
+    /// A refund takes back: the issuer gets the cost.
     Refund,
+    /// Past their expiry: the issuer gets the cost.
     Expire,
+    /// A member left: the issuer gets the cost.
+    Forfeit,
+    /// People corrected a balance: upwards the line that they name owes the cost, downwards the issuer gets it.
+    Adjust,
+    /// From member to member, lot by lot with the same issuer, cost and expiry: no line is concerned.
+    Transfer,
+    /// Points pay what the member owes for points that were taken back after they were spent: the centre, which stood for them, keeps the cost.
+    Recover,
+    /// A balance from before the book: the line that issued it owes the cost.
+    Open,
 }
 
 impl Movement {
+    const ALL: [Movement; 10] = [
+        Movement::Earn,
+        Movement::Spend,
+        Movement::Return,
+        Movement::Refund,
+        Movement::Expire,
+        Movement::Forfeit,
+        Movement::Adjust,
+        Movement::Transfer,
+        Movement::Recover,
+        Movement::Open,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Movement::Earn => "earn",
             Movement::Spend => "spend",
+            Movement::Return => "return",
             Movement::Refund => "refund",
             Movement::Expire => "expire",
+            Movement::Forfeit => "forfeit",
+            Movement::Adjust => "adjust",
+            Movement::Transfer => "transfer",
+            Movement::Recover => "recover",
+            Movement::Open => "open",
         }
     }
 
     /// The movement with this name, if membership makes it.
     pub(crate) fn parse(text: &str) -> Option<Movement> {
-        [Movement::Earn, Movement::Spend, Movement::Refund, Movement::Expire].into_iter().find(|movement| movement.as_str() == text)
+        Movement::ALL.into_iter().find(|movement| movement.as_str() == text)
     }
 }
 
@@ -46,6 +81,9 @@ pub(crate) enum LineAccount {
     Issued,
     Refunded,
     Expired,
+    Forfeited,
+    Adjusted,
+    Opened,
     Spent,
     Growth,
     Settlement,
@@ -56,6 +94,9 @@ pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
         LineAccount::Issued => "points_issued",
         LineAccount::Refunded => "points_refunded",
         LineAccount::Expired => "points_expired",
+        LineAccount::Forfeited => "points_forfeited",
+        LineAccount::Adjusted => "points_adjusted",
+        LineAccount::Opened => "points_opened",
         LineAccount::Spent => "points_spent",
         LineAccount::Growth => "growth_issued",
         LineAccount::Settlement => "settlement",
@@ -65,7 +106,15 @@ pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
 
 /// Every account of the lines and the centre.
 pub(crate) fn standing_accounts() -> Vec<Account> {
-    let points = [LineAccount::Issued, LineAccount::Refunded, LineAccount::Expired, LineAccount::Spent];
+    let points = [
+        LineAccount::Issued,
+        LineAccount::Refunded,
+        LineAccount::Expired,
+        LineAccount::Forfeited,
+        LineAccount::Adjusted,
+        LineAccount::Opened,
+        LineAccount::Spent,
+    ];
     let mut accounts = vec![Account::striped(CENTRE, "centre", FEN)];
     for line in Line::ALL {
         accounts.extend(points.iter().map(|account| Account::striped(line_account(line, *account), line.as_str(), POINTS)));

@@ -284,6 +284,7 @@ impl Membership {
                 }
                 // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
                 Movement::Refund => {}
+                other => return Err(corrupt("clearing", format!("{} has no place in it", other.as_str())).into()),
             }
         }
         let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
