@@ -1,7 +1,12 @@
 //! A look into a tenant's database, beside the running process: for seeding, and for what no route tells.
 
+use futures::FutureExt;
 use heyuan_harness::TestDatabase;
+use heyuan_kernel::secret::{Key, TenantKeys};
+use heyuan_kernel::{Clock, Kernel, Location, Zone};
+use heyuan_ledger::{Account, Ledger, Transfer};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement, TryGetable, Value};
+use sea_orm_migration::MigratorTrait;
 
 /// Opens the database that the tenant itself has, on one connection.
 pub(crate) async fn open(database: &TestDatabase) -> DatabaseConnection {
@@ -44,4 +49,38 @@ pub(crate) async fn durability(connection: &DatabaseConnection) -> String {
         column(connection, "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') ORDER BY name")
             .await;
     format!("PostgreSQL {}", settings.join(", "))
+}
+
+/// The ledger's own door to a database, with its tables made where they are missing; keys of its own, since it seals nothing.
+pub(crate) async fn ledger(database: &TestDatabase) -> Ledger {
+    let location = Location::new(database.data_dir(), database.database_url());
+    let db = heyuan_kernel::Database::open(&location).await.expect("the database opens");
+    heyuan_kernel::migration::Migrator::up(db.reader(), None).await.expect("the kernel migrates");
+    heyuan_ledger::Migrator::up(db.reader(), None).await.expect("the ledger migrates");
+    let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
+    let kernel = Kernel::open(db, TenantKeys::new(&Key::from_bytes([7; 32])), Clock::system(), zone).await.expect("the kernel opens");
+    Ledger::new(kernel)
+}
+
+/// Opens accounts in a unit of work of their own.
+pub(crate) async fn open_accounts(ledger: &Ledger, accounts: &[Account]) {
+    let (inner, accounts) = (ledger.clone(), accounts.to_vec());
+    let opened = ledger.database().write("open accounts", move |tx| {
+        let (ledger, accounts) = (inner.clone(), accounts.clone());
+        async move { ledger.open(tx, &accounts).await }.boxed()
+    });
+    opened.await.expect("the accounts open");
+}
+
+/// Posts transfers in a unit of work of their own.
+pub(crate) async fn post(ledger: &Ledger, transfers: Vec<Transfer>) {
+    let db = ledger.database();
+    let posted = db.settle(|| {
+        let (ledger, transfers) = (ledger.clone(), transfers.clone());
+        db.write("post", move |tx| {
+            let (ledger, transfers) = (ledger.clone(), transfers.clone());
+            async move { ledger.post(tx, &transfers).await }.boxed()
+        })
+    });
+    posted.await.expect("the transfers are posted");
 }

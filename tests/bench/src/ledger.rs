@@ -4,13 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use futures::FutureExt;
 use heyuan_contract::Timestamp;
 use heyuan_harness::TestDatabase;
-use heyuan_kernel::secret::{Key, TenantKeys};
-use heyuan_kernel::{Clock, Database, Kernel, Location, Zone};
 use heyuan_ledger::{Account, Ledger, Lots, Period, Poster, Transfer};
-use sea_orm_migration::MigratorTrait;
 use tokio::task::JoinSet;
 
 use crate::inside;
@@ -46,7 +42,7 @@ pub(crate) async fn measure(report: &mut Report, size: Size) {
                         let transfer = transfer(caller, numbers.fetch_add(1, Ordering::Relaxed));
                         match &poster {
                             Some(poster) => drop(poster.post(transfer).await.expect("the transfer is posted")),
-                            None => post(&ledger, transfer).await,
+                            None => inside::post(&ledger, vec![transfer]).await,
                         }
                         posted += 1;
                     }
@@ -88,31 +84,9 @@ fn transfer(caller: u64, number: u64) -> Transfer {
     }
 }
 
-async fn post(ledger: &Ledger, transfer: Transfer) {
-    let db = ledger.database();
-    let posted = db.settle(|| {
-        let (ledger, transfer) = (ledger.clone(), transfer.clone());
-        db.write("post", move |tx| {
-            let (ledger, transfer) = (ledger.clone(), transfer.clone());
-            async move { ledger.post(tx, &[transfer]).await }.boxed()
-        })
-    });
-    posted.await.expect("the transfer is posted");
-}
-
 async fn open(database: &TestDatabase) -> Ledger {
-    let db = Database::open(&Location::new(database.data_dir(), database.database_url())).await.expect("an empty database opens");
-    heyuan_kernel::migration::Migrator::up(db.reader(), None).await.expect("the kernel migrates");
-    heyuan_ledger::Migrator::up(db.reader(), None).await.expect("the ledger migrates");
-    let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
-    let kernel = Kernel::open(db, TenantKeys::new(&Key::from_bytes([7; 32])), Clock::system(), zone).await.expect("the kernel opens");
-    let ledger = Ledger::new(kernel);
+    let ledger = inside::ledger(database).await;
     let accounts: Vec<Account> = (0..ACCOUNTS).map(|n| Account::plain(format!("account-{n}"), "bench", "points", None)).collect();
-    let inner = ledger.clone();
-    let opened = ledger.database().write("open accounts", move |tx| {
-        let (ledger, accounts) = (inner.clone(), accounts.clone());
-        async move { ledger.open(tx, &accounts).await }.boxed()
-    });
-    opened.await.expect("the accounts open");
+    inside::open_accounts(&ledger, &accounts).await;
     ledger
 }

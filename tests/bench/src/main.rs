@@ -3,6 +3,7 @@
 //! An area is a module that adds rows to the [`Report`]; each row says by which method its figure came about. Durability settings are
 //! production's, and the disk's own speed is measured in every run, since no figure of a durable write means anything without it.
 
+mod books;
 mod collect;
 mod connection;
 mod disk;
@@ -28,6 +29,7 @@ const AREAS: &[(&str, &str)] = &[
     ("tenant", "start to ready and memory of an empty tenant"),
     ("plugins", "instantiate, empty call, tagger batches beside native, benefit decision, two threads, memory of 50"),
     ("ledger", "single transfers, one a commit and coalesced, on both databases"),
+    ("books", "a book of 10 M entries and a month of 1 M transactions: fill, seal, close, verify, on both databases"),
     ("group", "the demo group: load, profile reads, transaction to points, quote, start, idle memory, idle connections"),
     ("identity", "who is who on the demo truth, beside plain union-find"),
     ("collect", "durable acknowledgement alone, with every room, one event a request, on both databases"),
@@ -94,6 +96,7 @@ async fn main() -> ExitCode {
             "tenant" => tenant::measure(&mut report, options.size).await,
             "plugins" => plugins::measure(&mut report),
             "ledger" => ledger::measure(&mut report, options.size).await,
+            "books" => books::measure(&mut report, options.size).await,
             "group" => group::measure(&mut report, options.size).await,
             "identity" => identity::rows().await.into_iter().for_each(|row| report.add(row)),
             "collect" => collect::measure(&mut report, options.size).await,

@@ -37,8 +37,17 @@ pub(crate) fn processor_time(process: u32) -> Duration {
 
 /// Resident memory of a process in MiB, from /proc.
 pub(crate) fn resident_mib(process: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says VmRSS");
-    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number");
-    kibibytes / 1024.0
+    memory_mib(process, "VmRSS:").expect("the process runs")
+}
+
+/// The most resident memory that a process had so far in MiB, from /proc; `None` when it has ended.
+pub(crate) fn peak_mib(process: u32) -> Option<f64> {
+    memory_mib(process, "VmHWM:")
+}
+
+fn memory_mib(process: u32, name: &str) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kibibytes / 1024.0)
 }
