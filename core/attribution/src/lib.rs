@@ -26,5 +26,5 @@ pub use http::routes;
 pub use leads::{Advance, Lead, LeadList, LeadReached, SubmitLead};
 pub use report::{Basis, Cost, Counts, FullChain, GroupBy, ReportQuery, ReportRow};
 pub use spend::{ImportSpend, Imported, PlanUnit};
-pub use spend_file::{Platform, RowError, SpendFile, SpendRow, parse as parse_spend_file};
+pub use spend_file::{Platform, SpendFile, SpendRow, parse as parse_spend_file};
 pub use wing::{Attribution, Customers};

@@ -1,10 +1,11 @@
 //! Spend: files taken in, and the unit that each plan advertises.
 
 use crate::error::Error;
-use crate::spend_file::{Platform, RowError, SpendFile, SpendRow, parse};
+use crate::spend_file::{Platform, SpendFile, SpendRow, parse};
 use crate::wing::Attribution;
 use futures::FutureExt;
 use heyuan_contract::{LeadId, OrgUnitId};
+use heyuan_kernel::table::RowError;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, sql};
 use sea_orm::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -80,7 +81,8 @@ impl Attribution {
             accepted += written.accepted;
             replaced += written.replaced;
             for line in written.foreign {
-                file.refuse(line, "row", "this day of the creative belongs to a unit that this key does not reach");
+                let detail = "this day of the creative belongs to a unit that this key does not reach".to_owned();
+                file.refuse(RowError { row: line, field: "row", detail });
             }
         }
         file.errors.sort_by_key(|error| error.row);

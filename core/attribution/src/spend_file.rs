@@ -1,9 +1,8 @@
 //! Spend files as the platforms export them: their encodings, headers and figures, read exactly; a broken row harms no other.
 
 use crate::error::Error;
-use encoding_rs::{Encoding, GB18030, UTF_8};
 use heyuan_contract::Fen;
-use heyuan_kernel::Problem;
+use heyuan_kernel::table::{self, Heading, Row, RowError, Table};
 use jiff::civil::Date;
 use std::collections::HashMap;
 
@@ -11,8 +10,6 @@ use std::collections::HashMap;
 pub(crate) const ROWS_MAX: usize = 200_000;
 /// Errors told in one answer; the count is always whole.
 const ERRORS_TOLD_MAX: usize = 1_000;
-/// Longest cell, in bytes.
-const CELL_BYTES_MAX: usize = 200;
 /// What stands in the first cell of a row of totals, which is no row of spend.
 const TOTALS: [&str; 4] = ["合计", "总计", "汇总", "total"];
 
@@ -137,17 +134,6 @@ pub struct SpendRow {
     pub amount: Fen,
 }
 
-/// A row that was left out, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowError {
-    /// The line in the file, the header being 1.
-    pub row: u64,
-    /// `day`, `account`, `plan`, `plan_name`, `creative`, `impressions`, `clicks`, `spend`, or `row`.
-    pub field: &'static str,
-    /// What is wrong and what would be right; never the cell itself.
-    pub detail: String,
-}
-
 /// A file as read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpendFile {
@@ -160,10 +146,10 @@ pub struct SpendFile {
 }
 
 impl SpendFile {
-    pub(crate) fn refuse(&mut self, row: u64, field: &'static str, detail: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, error: RowError) {
         self.refused += 1;
         if self.errors.len() < ERRORS_TOLD_MAX {
-            self.errors.push(RowError { row, field, detail: detail.into() });
+            self.errors.push(error);
         }
     }
 }
@@ -173,37 +159,23 @@ impl SpendFile {
 /// # Errors
 /// `unknown_header`, `too_many_rows`, `invalid_request` for an encoding that we don't know.
 pub fn parse(platform: Platform, bytes: &[u8], charset: Option<&str>) -> Result<SpendFile, Error> {
-    let text = decode(bytes, charset)?;
-    let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text.as_bytes());
-    let mut records = reader.records();
-    let header = records.next().transpose().ok().flatten().unwrap_or_default();
-    let places = places(platform, &header)?;
+    let text = table::decode(bytes, charset)?;
+    let headings = Column::ALL.map(|column| Heading { field: column.as_str(), names: platform.names(column), needed: column.is_needed() });
+    let rows = Table::open(&text, headings.to_vec(), &TOTALS).map_err(|missing| Error::UnknownHeader {
+        platform: platform.as_str(),
+        wanted: missing.field,
+        names: missing.names.join(", "),
+    })?;
     let mut file = SpendFile::default();
     let mut seen: HashMap<(String, String, String, String), u64> = HashMap::new();
-    for record in records {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                let line = error.position().map_or(0, csv::Position::line);
-                file.refuse(line, "row", "expected comma-separated cells with quotes in pairs");
-                continue;
-            }
-        };
-        let line = record.position().map_or(0, csv::Position::line);
-        let first = record.get(0).unwrap_or_default().trim();
-        if TOTALS.contains(&first.to_lowercase().as_str()) {
-            continue;
-        }
-        if record.len() != header.len() {
-            file.refuse(line, "row", format!("expected {} cells as in the header, found {}", header.len(), record.len()));
-            continue;
-        }
-        match read_row(&record, &places) {
-            Err((field, detail)) => file.refuse(line, field, detail),
-            Ok(row) => {
+    for row in rows {
+        match row.and_then(|row| Ok((row.number(), read_row(&row)?))) {
+            Err(error) => file.refuse(error),
+            Ok((line, row)) => {
                 let key = (row.day.clone(), row.account.clone(), row.plan.clone(), row.creative.clone());
                 if let Some(earlier) = seen.get(&key) {
-                    file.refuse(line, "row", format!("row {earlier} has the same day, account, plan and creative; send one row for them"));
+                    let detail = format!("row {earlier} has the same day, account, plan and creative; send one row for them");
+                    file.refuse(RowError { row: line, field: "row", detail });
                     continue;
                 }
                 seen.insert(key, line);
@@ -217,65 +189,21 @@ pub fn parse(platform: Platform, bytes: &[u8], charset: Option<&str>) -> Result<
     Ok(file)
 }
 
-fn decode(bytes: &[u8], charset: Option<&str>) -> Result<String, Error> {
-    let encoding = match charset {
-        Some(label) => {
-            let known = Encoding::for_label(label.as_bytes()).filter(|encoding| [UTF_8, GB18030, encoding_rs::GBK].contains(encoding));
-            known.ok_or_else(|| Problem::invalid("Content-Type", "expected the charset utf-8, gbk or gb18030"))?
-        }
-        None => {
-            let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-            if std::str::from_utf8(header).is_ok() { UTF_8 } else { GB18030 }
-        }
-    };
-    // A byte order mark wins over a declaration, as in every browser.
-    // Lines are counted by their last byte, so that a row's number is the one that an editor shows.
-    Ok(encoding.decode(bytes).0.replace("\r\n", "\n"))
-}
-
-/// Where each column stands.
-fn places(platform: Platform, header: &csv::StringRecord) -> Result<[Option<usize>; 8], Error> {
-    let cells: Vec<String> = header.iter().map(|cell| cell.trim().to_lowercase()).collect();
-    let mut places = [None; 8];
-    for (place, column) in places.iter_mut().zip(Column::ALL) {
-        let names = platform.names(column);
-        *place = names.iter().find_map(|name| cells.iter().position(|cell| *cell == name.to_lowercase()));
-        if place.is_none() && column.is_needed() {
-            return Err(Error::UnknownHeader { platform: platform.as_str(), wanted: column.as_str(), names: names.join(", ") });
-        }
-    }
-    Ok(places)
-}
-
 type Wrong = (&'static str, String);
 
-fn read_row(record: &csv::StringRecord, places: &[Option<usize>; 8]) -> Result<SpendRow, Wrong> {
-    let cell = |column: Column| {
-        let place = places.get(column as usize).copied().flatten();
-        place.and_then(|place| record.get(place)).map_or("", str::trim)
-    };
-    for column in Column::ALL {
-        let text = cell(column);
-        if text.contains('\u{FFFD}') {
-            return Err((column.as_str(), "holds bytes that the file's encoding doesn't have; expected GBK or UTF-8 throughout".into()));
-        }
-        if text.len() > CELL_BYTES_MAX || text.chars().any(char::is_control) {
-            return Err((column.as_str(), format!("expected at most {CELL_BYTES_MAX} bytes without control characters")));
-        }
-        if column.is_needed() && text.is_empty() {
-            return Err((column.as_str(), "is empty and must not be".into()));
-        }
-    }
+fn read_row(row: &Row) -> Result<SpendRow, RowError> {
+    let cell = |column: Column| row.cell(column.as_str());
     let name = |column: Column| cell(column).to_owned();
+    let told = |(field, detail): Wrong| row.wrong(field, detail);
     Ok(SpendRow {
-        day: day(cell(Column::Day))?,
+        day: day(cell(Column::Day)).map_err(told)?,
         account: name(Column::Account),
         plan: name(Column::Plan),
         plan_name: name(Column::PlanName),
         creative: name(Column::Creative),
-        impressions: count(Column::Impressions, cell(Column::Impressions))?,
-        clicks: count(Column::Clicks, cell(Column::Clicks))?,
-        amount: amount(cell(Column::Spend))?,
+        impressions: count(Column::Impressions, cell(Column::Impressions)).map_err(told)?,
+        clicks: count(Column::Clicks, cell(Column::Clicks)).map_err(told)?,
+        amount: amount(cell(Column::Spend)).map_err(told)?,
     })
 }
 

@@ -51,6 +51,13 @@ pub fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// The charset that a body is declared in, if it is.
+pub fn charset(headers: &HeaderMap) -> Option<String> {
+    let mut parts = header_text(headers, "Content-Type")?.split(';').skip(1).filter_map(|part| part.split_once('='));
+    let (_, value) = parts.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
+    Some(value.trim().trim_matches('"').to_owned())
+}
+
 /// The caller's `Idempotency-Key`, if it sent one.
 pub fn idempotency_header(request: &HttpRequest) -> Option<&str> {
     header_text(request.headers(), "Idempotency-Key")

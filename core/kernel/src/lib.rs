@@ -33,6 +33,7 @@ pub mod sql;
 mod sql_state;
 mod sqlite;
 pub mod stopping;
+pub mod table;
 pub mod telemetry;
 pub mod text;
 pub mod time;

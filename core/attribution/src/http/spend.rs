@@ -3,13 +3,14 @@
 #![expect(unused_qualifications, reason = "utoipa's macro writes them around query parameters")]
 
 use crate::spend::{ImportSpend, Imported, PlanUnit};
-use crate::spend_file::{Platform, RowError};
+use crate::spend_file::Platform;
 use crate::wing::Attribution;
 use actix_web::{HttpRequest, post, put, web};
 use heyuan_contract::OrgUnitId;
 use heyuan_kernel::Problem;
 use heyuan_kernel::error::ProblemBody;
-use heyuan_kernel::http::{Authenticated, Body, header_text, read_body};
+use heyuan_kernel::http::{Authenticated, Body, charset, read_body};
+use heyuan_kernel::table::RowErrorBody;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -25,23 +26,6 @@ struct ImportQuery {
     /// The unit that pays, for plans without a unit of their own.
     #[param(value_type = String)]
     unit: OrgUnitId,
-}
-
-/// A row that was left out.
-#[derive(Debug, Serialize, ToSchema)]
-struct RowErrorBody {
-    /// The line in the file, the header being 1.
-    row: u64,
-    /// `day`, `account`, `plan`, `plan_name`, `creative`, `impressions`, `clicks`, `spend`, or `row`.
-    field: String,
-    /// What is wrong and what would be right.
-    detail: String,
-}
-
-impl From<RowError> for RowErrorBody {
-    fn from(error: RowError) -> RowErrorBody {
-        RowErrorBody { row: error.row, field: error.field.to_owned(), detail: error.detail }
-    }
 }
 
 /// What became of a file.
@@ -114,7 +98,7 @@ pub(super) async fn import_spend(
 ) -> Result<web::Json<ImportedBody>, Problem> {
     let ImportQuery { platform, unit } = query.into_inner();
     let platform = platform_of(&platform)?;
-    let charset = header_text(request.headers(), "Content-Type").and_then(charset_of);
+    let charset = charset(request.headers());
     let bytes = read_body(payload.into_inner(), FILE_BYTES_MAX).await?;
     Ok(web::Json(attribution.import_spend(&actor, ImportSpend { platform, unit, bytes, charset }).await?.into()))
 }
@@ -148,10 +132,4 @@ pub(super) async fn put_plan(
 
 fn platform_of(text: &str) -> Result<Platform, Problem> {
     Platform::parse(text).ok_or_else(|| Problem::invalid("platform", "expected ocean_engine, tencent_ads or baidu"))
-}
-
-fn charset_of(content_type: &str) -> Option<String> {
-    let mut parts = content_type.split(';').skip(1).filter_map(|part| part.split_once('='));
-    let (_, value) = parts.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
-    Some(value.trim().trim_matches('"').to_owned())
 }
