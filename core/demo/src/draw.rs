@@ -19,6 +19,7 @@ pub(crate) enum Purpose {
     Catalogue,
     Advertising,
     Tills,
+    Faults,
 }
 
 /// A stream of random numbers. Integers only: the floating-point functions of a platform's library may differ in the last bit.

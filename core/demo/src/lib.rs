@@ -12,10 +12,12 @@
 //! | `spend/ocean_engine.csv` | UTF-8 with a byte order mark, CRLF |
 //! | `spend/tencent_ads.csv` | UTF-8, LF |
 //! | `spend/baidu.csv` | GBK, CRLF |
+//! | `books/<line>.csv` | with faults: what the line's own books say, `transaction,unit,kind,occurred_at,amount_fen` |
 //! | `manifest.json` | (one document) `{config, files: {path: rows}}`, written last: without it the folder is incomplete |
 //! | `truth/customers.ndjson` | a person with every identifier and whether any file ever shows it |
 //! | `truth/households.ndjson` | who lives together, on what income, looking for what home |
 //! | `truth/shared_identifiers.ndjson` | tablets, relay numbers and numbers with two owners |
+//! | `truth/faults.ndjson` | with faults: a mistake in what a line reported |
 //! | `truth/causes.ndjson` | a contract and the touches that led to it |
 //!
 //! Only tests and benches may read `truth/`. Numbers of persons and households appear nowhere else; every kind of identifier is
@@ -26,6 +28,7 @@ mod calendar;
 mod catalogue;
 mod draw;
 mod events;
+mod faults;
 mod living;
 mod media;
 mod message;
@@ -64,11 +67,14 @@ pub struct Config {
     pub seed: u64,
     /// The day after the last one of the history, in Shanghai.
     pub end_date: Date,
+    /// Whether lines make mistakes when they report, and keep books of their own that show them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub faults: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { customers: 20_000, days: 180, seed: 1, end_date: jiff::civil::date(2026, 11, 1) }
+        Self { customers: 20_000, days: 180, seed: 1, end_date: jiff::civil::date(2026, 11, 1), faults: false }
     }
 }
 

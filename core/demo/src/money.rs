@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::Error;
 use crate::calendar::Calendar;
 use crate::draw::{Draw, Purpose};
+use crate::faults::{Fault, Faults, taxed};
 use crate::output::Sorted;
 use crate::person::Person;
 use crate::stamp::{DAY, HOUR, MINUTE, SECOND, Stamp};
@@ -58,19 +59,32 @@ pub(crate) struct Sale<'a> {
     pub(crate) refund_per_mille: u64,
 }
 
+/// What is reported.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind<'a> {
+    /// A purchase that stays one.
+    Kept,
+    /// A purchase of which something will come back.
+    BroughtBack,
+    /// A refund of the purchase with this id.
+    Refund(&'a str),
+}
+
 /// Writes `transactions.ndjson`.
 pub(crate) struct Till {
     pub(crate) lines: Sorted,
     draw: Draw,
     end: i64,
+    /// Where lines make mistakes.
+    pub(crate) faults: Option<Faults>,
     pub(crate) purchases: u64,
     pub(crate) refunds: u64,
     pub(crate) resent: u64,
 }
 
 impl Till {
-    pub(crate) fn new(seed: u64, lines: Sorted, calendar: &Calendar) -> Self {
-        Self { lines, draw: Draw::new(seed, Purpose::Tills), end: calendar.end, purchases: 0, refunds: 0, resent: 0 }
+    pub(crate) fn new(seed: u64, lines: Sorted, calendar: &Calendar, faults: Option<Faults>) -> Self {
+        Self { lines, draw: Draw::new(seed, Purpose::Tills), end: calendar.end, faults, purchases: 0, refunds: 0, resent: 0 }
     }
 
     pub(crate) fn id(&mut self) -> String {
@@ -93,7 +107,8 @@ impl Till {
             _ => self.draw.between(DAY, 8 * DAY),
         };
         self.purchases += 1;
-        self.report(id, None, sale, sale.at, delay, &sale.items)?;
+        let what = if refunded { Kind::BroughtBack } else { Kind::Kept };
+        self.report(id, what, sale, sale.at, delay, &sale.items)?;
         if !refunded {
             return Ok(());
         }
@@ -115,27 +130,43 @@ impl Till {
         self.refunds += 1;
         let id = self.id();
         let delay = if self.draw.chance(950) { self.draw.between(SECOND, 3 * MINUTE) } else { self.draw.between(HOUR, 6 * DAY) };
-        self.report(&id, Some(purchase), sale, at, delay, items)
+        self.report(&id, Kind::Refund(purchase), sale, at, delay, items)
     }
 
-    fn report(&mut self, id: &str, refund_of: Option<&str>, sale: &Sale<'_>, at: i64, delay: i64, items: &[Item]) -> Result<(), Error> {
+    fn report(&mut self, id: &str, what: Kind<'_>, sale: &Sale<'_>, at: i64, delay: i64, items: &[Item]) -> Result<(), Error> {
+        let (kind, refund_of) = match what {
+            Kind::Refund(purchase) => ("refund", Some(purchase)),
+            Kind::Kept | Kind::BroughtBack => ("purchase", None),
+        };
+        let fault = match &mut self.faults {
+            Some(faults) => faults.enter(id, kind, sale, at, items, what == Kind::BroughtBack)?,
+            None => None,
+        };
+        let taxed = if fault == Some(Fault::WrongRate) { Some(taxed(items)) } else { None };
+        let lines = taxed.as_deref().unwrap_or(items);
         let transaction = Transaction {
             id,
             unit: sale.unit,
             line: sale.line,
-            kind: if refund_of.is_some() { "refund" } else { "purchase" },
+            kind,
             refund_of,
             occurred_at: Stamp::shanghai(at),
-            amount_fen: items.iter().map(|item| item.amount_fen).sum(),
+            amount_fen: lines.iter().map(|item| item.amount_fen).sum(),
             currency: "CNY",
             identifiers: &sale.identifiers,
-            lines: items,
+            lines,
         };
         let arrived = (at + delay).min(self.end - 1);
+        let resent = self.draw.chance(6).then(|| self.draw.between(SECOND, HOUR));
+        if fault == Some(Fault::LostRefund) {
+            return Ok(());
+        }
         self.lines.push(arrived, &transaction)?;
-        if self.draw.chance(6) {
-            let again = (arrived + self.draw.between(SECOND, HOUR)).min(self.end - 1);
-            self.resent += u64::from(self.lines.repeat(again));
+        if let Some(wait) = resent {
+            self.resent += u64::from(self.lines.repeat((arrived + wait).min(self.end - 1)));
+        }
+        if let Some(Fault::DoubleImport(twin)) = &fault {
+            self.lines.push((arrived + HOUR).min(self.end - 1), &Transaction { id: twin, ..transaction })?;
         }
         Ok(())
     }

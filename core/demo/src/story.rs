@@ -6,6 +6,7 @@ use crate::calendar::Calendar;
 use crate::catalogue::Catalogue;
 use crate::draw::{Draw, Purpose};
 use crate::events::Teller;
+use crate::faults::Faults;
 use crate::media::Media;
 use crate::money::Till;
 use crate::numbers::Numbers;
@@ -44,6 +45,7 @@ pub(crate) fn tell(config: &Config, out: &Path) -> Result<Summary, Error> {
     }
     let world = World::new(config.seed, config.customers);
     let catalogue = Catalogue::new(config.seed);
+    let faults = if config.faults { Some(Faults::create(config.seed, out)?) } else { None };
     let mut story = Story {
         world: &world,
         calendar: &calendar,
@@ -51,7 +53,7 @@ pub(crate) fn tell(config: &Config, out: &Path) -> Result<Summary, Error> {
         chance: Draw::new(config.seed, Purpose::Behaviour),
         numbers: Numbers::new(config.seed),
         teller: Teller::new(config.seed, Sorted::new(&sorting, "events", EVENTS_BUDGET_BYTES), &calendar),
-        till: Till::new(config.seed, Sorted::new(&sorting, "transactions", TRANSACTIONS_BUDGET_BYTES), &calendar),
+        till: Till::new(config.seed, Sorted::new(&sorting, "transactions", TRANSACTIONS_BUDGET_BYTES), &calendar, faults),
         desk: Desk::new(config.seed, Sorted::new(&sorting, "leads", LEADS_BUDGET_BYTES), &calendar),
         media: Media::new(config.seed, &calendar),
         truth: Truth::create(&truth, &world)?,
@@ -85,6 +87,9 @@ fn finish(config: &Config, mut story: Story<'_>, people: &People, out: &Path) ->
     for (name, rows) in story.media.write_reports(&out.join("spend"), story.calendar)? {
         spend_rows += rows;
         files.insert(format!("spend/{name}"), rows);
+    }
+    if let Some(faults) = story.till.faults.take() {
+        files.extend(faults.finish()?);
     }
     let summary = Summary {
         customers: config.customers,

@@ -107,7 +107,7 @@ fn the_bytes_are_those_of_every_machine() {
 #[test]
 fn every_size_works_and_bad_ones_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |customers, days, end_date| generate(&Config { customers, days, seed: 3, end_date }, folder.path());
+    let run = |customers, days, end_date| generate(&Config { customers, days, seed: 3, end_date, ..Config::default() }, folder.path());
     let end = Config::default().end_date;
     for (customers, days) in [(1, 1), (2, 2), (7, 400), (60, 1), (150, 9), (90, 46)] {
         let summary = run(customers, days, end).unwrap();

@@ -31,6 +31,13 @@ impl Period {
         fits.then_some(Period(number))
     }
 
+    /// The instant with which the month begins.
+    pub fn start(self, zone: &Zone) -> Timestamp {
+        let part = |number: i64| i16::try_from(number).unwrap_or(i16::MAX);
+        let month = i8::try_from(self.0 % 100).unwrap_or(1);
+        zone.day_start(jiff::civil::date(part(self.0 / 100), month, 1))
+    }
+
     /// The number `YYYYMM`.
     pub const fn number(self) -> i64 {
         self.0

@@ -2,6 +2,7 @@
 
 mod clearing;
 mod members;
+mod reconcile;
 mod transactions;
 
 use heyuan_kernel::Problem;
@@ -21,7 +22,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(transactions::rerun_decision)
         .service(clearing::put_budget)
         .service(clearing::get_clearing)
-        .service(clearing::close_period);
+        .service(clearing::close_period)
+        .service(reconcile::reconcile);
 }
 
 /// An id from a path: what can't be one names nothing.

@@ -25,6 +25,7 @@ mod points;
 mod policy;
 mod post;
 mod reaction;
+mod reconcile;
 mod refund;
 mod report;
 mod rule;
@@ -43,6 +44,7 @@ pub use join::{Join, Joined};
 pub use member::MemberView;
 pub use migration::Migrator;
 pub use points::{Spend, SpendView, StatementLine};
+pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
 };

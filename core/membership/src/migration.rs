@@ -4,6 +4,8 @@ use sea_orm_migration::prelude::*;
 
 #[path = "migration/m20261122_000001_membership.rs"]
 mod m20261122_000001_membership;
+#[path = "migration/m20261127_000010_reconciliation.rs"]
+mod m20261127_000010_reconciliation;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -12,7 +14,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_membership::MIGRATION)]
+        vec![Box::new(m20261122_000001_membership::MIGRATION), Box::new(m20261127_000010_reconciliation::MIGRATION)]
     }
 
     fn migration_table_name() -> DynIden {

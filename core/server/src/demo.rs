@@ -53,6 +53,9 @@ pub(crate) struct GenerateDemo {
     /// The day after the last one of the history
     #[arg(long, default_value_t = Config::default().end_date)]
     end_date: Date,
+    /// Let the lines make mistakes when they report, and write the books of their own that show them
+    #[arg(long)]
+    faults: bool,
     /// The folder to fill
     #[arg(long)]
     out: PathBuf,
@@ -106,7 +109,8 @@ pub(crate) async fn run_demo(command: DemoCommand) -> anyhow::Result<()> {
 }
 
 async fn generate(options: GenerateDemo) -> anyhow::Result<()> {
-    let config = Config { customers: options.size.customers, days: options.size.days, seed: options.size.seed, end_date: options.end_date };
+    let Size { customers, days, seed } = options.size;
+    let config = Config { customers, days, seed, end_date: options.end_date, faults: options.faults };
     let made = tokio::task::spawn_blocking(move || heyuan_demo::generate(&config, &options.out)).await;
     let summary = made.context("generating broke off")??;
     cli::print(&serde_json::to_string_pretty(&summary)?)

@@ -3,7 +3,7 @@
 use super::client::{Call, Client};
 use super::keys::{self, DemoKeys};
 use super::progress::say;
-use super::{RunDemo, load};
+use super::{RunDemo, Size, load};
 use crate::place::Place;
 use crate::{cli, serve};
 use anyhow::{Context, anyhow};
@@ -112,7 +112,8 @@ async fn fill(place: &Place, url: &str, options: &RunDemo) -> anyhow::Result<()>
 /// Generates a history that ends yesterday, so that windows such as thirty days find something in it.
 async fn generate(options: &RunDemo, out: &Path) -> anyhow::Result<()> {
     let today = jiff::Timestamp::now().in_tz("Asia/Shanghai").context("could not tell the day in Shanghai")?.date();
-    let config = Config { customers: options.size.customers, days: options.size.days, seed: options.size.seed, end_date: today };
+    let Size { customers, days, seed } = options.size;
+    let config = Config { customers, days, seed, end_date: today, faults: false };
     say(&format!("generating the history of {} customers over {} days", config.customers, config.days));
     let out: PathBuf = out.to_owned();
     tokio::task::spawn_blocking(move || heyuan_demo::generate(&config, &out)).await.context("generating broke off")??;

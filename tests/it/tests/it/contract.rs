@@ -129,6 +129,7 @@ impl<'a> Operation<'a> {
 /// Operations whose smallest documented request is not valid (a cross-field rule, a date, a platform's file), so that it is refused
 /// before the scope is looked at; the wings' own tests refuse wrong scopes there.
 const UNGUESSABLE: &[(&str, &str)] = &[
+    ("POST", "/v1/clearing/{period}/reconciliation"),
     ("POST", "/v1/orders/{id}/refunds"),
     ("GET", "/v1/reports/full-chain"),
     ("POST", "/v1/spend/imports"),

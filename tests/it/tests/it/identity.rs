@@ -1,24 +1,16 @@
 //! Who is who on the demo group: a tenant that is told nothing but what apps and tills deliver finds the people behind it.
 
 use std::path::Path;
-use std::process::Command;
 
-use heyuan_harness::{Tenant, TestDatabase, Truth, cache_dir, for_both_databases, heyuan_binary};
+use heyuan_harness::{Tenant, TestDatabase, Truth, cache_dir, for_both_databases};
+
+use crate::group::{generate, run};
 
 /// Enough people that sales offices, families and relay numbers get in each other's way.
 const CUSTOMERS: &str = "1000";
 const SEED: &str = "7";
 /// Look-ups on the wire at once.
 const AT_ONCE: usize = 16;
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("heyuan runs");
-    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn generate(folder: &Path) {
-    run(Command::new(heyuan_binary()).args(["demo", "generate", "--customers", CUSTOMERS, "--seed", SEED, "--out"]).arg(folder));
-}
 
 async fn loaded(database: &TestDatabase, folder: &Path) -> Tenant {
     let tenant = Tenant::start(database).await;
@@ -34,7 +26,7 @@ async fn the_people_of_the_demo_group_are_found() {
     // A folder that no tenant has: it must not find the truth beside its data.
     let apart = TestDatabase::sqlite();
     let folder = apart.data_dir().join("group");
-    generate(&folder);
+    generate(&folder, &["--customers", CUSTOMERS, "--seed", SEED]);
     let truth = Truth::read(&folder);
     let plain = truth.judge(&truth.union_find());
     eprintln!("{CUSTOMERS} people, seed {SEED}, plain union-find: {plain:?}");

@@ -190,6 +190,8 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(list, "GET", "/v1/events", "/v1/events?message_id=visit-of-first".into(), Body::None);
     add(list, "GET", "/v1/customers", format!("/v1/customers?identifier=phone:{PHONE}"), Body::None);
     add(list, "GET", "/v1/clearing/{period}", "/v1/clearing/2026-11".into(), Body::None);
+    let books = Body::Csv("transaction,unit,kind,amount_fen\n");
+    add(list, "POST", "/v1/clearing/{period}/reconciliation", "/v1/clearing/2026-11/reconciliation?line=mall".into(), books);
     add(
         list,
         "GET",
