@@ -106,8 +106,10 @@ impl Know {
         // Between two reads its first events may arrive, or another customer may take it in: then the id resolves anew.
         for _ in 0..RESOLVE_TRIES_MAX {
             let Some(current) = self.resolve(customer).await? else { return Ok(None) };
-            if let Some(found) = self.standing_row(&current).await? {
-                return Ok(Some(found));
+            match read_standings(self.db().near(), &[&current]).await?.pop() {
+                Some((_, standing)) if standing.gone => return Ok(None),
+                Some(found) => return Ok(Some(found)),
+                None => {}
             }
             if let Some(newcomer) = self.newcomer(&current).await? {
                 return Ok(Some((current, newcomer)));
