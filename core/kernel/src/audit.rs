@@ -20,7 +20,7 @@ static RECORDS: Records = Records {
     links: "kernel_audit_seal",
     heads: "kernel_audit_head",
     columns: "t.id, t.at, t.actor, t.action, t.object, t.detail",
-    bytes: canonical,
+    formats: &[canonical],
     label: |row| Ok(format!("({} by {})", sql::get::<String>(row, "action")?, sql::get::<String>(row, "actor")?)),
 };
 

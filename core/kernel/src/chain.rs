@@ -20,8 +20,13 @@ use std::time::Duration;
 
 /// Records sealed in one transaction: bounds how long the sealer holds it.
 const SEALED_MAX: u64 = 2000;
+/// A day of UTC.
+const DAY_MS: i64 = 86_400_000;
 /// Links of one page of a walk.
 const PAGE: i64 = 5000;
+
+/// A record as a hash sees it.
+pub type Bytes = fn(&sql::Row) -> Result<Vec<u8>, Error>;
 
 /// A kind of record that is chained, and where its chain stands.
 #[derive(Debug)]
@@ -42,12 +47,13 @@ pub struct Records {
     pub queue: &'static str,
     /// The table of links: number, record, hash.
     pub links: &'static str,
-    /// The table of heads: number, hash, signature, at.
+    /// The table of heads: number, hash, signature, at; the newest, and the last one of each day before.
     pub heads: &'static str,
     /// Every column of `table t` that is sealed.
     pub columns: &'static str,
-    /// A record as its hash sees it: every field, for ever the same bytes.
-    pub bytes: fn(&sql::Row) -> Result<Vec<u8>, Error>,
+    /// A record as its hash sees it, for ever the same bytes. Links are made in the last of the formats; where there are several, the
+    /// links have a column `format` that counts from 1, so that those of an earlier release still hold.
+    pub formats: &'static [Bytes],
     /// What people know a record by, for findings.
     pub label: fn(&sql::Row) -> Result<String, Error>,
 }
@@ -68,7 +74,7 @@ pub struct Head {
 /// Something that can't be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked: `chain`, `head`, `unsealed`; for the book also `sum`, `balance`, `version`, `lot`.
+    /// What was checked: `chain`, `head`, `unsealed`; for the book also `sum`, `balance`, `version`, `lot`, `stripe`, `hold`.
     pub check: &'static str,
     /// The record, link, account, lot or unit.
     pub place: String,
@@ -136,10 +142,10 @@ impl Chain {
         head.signature == self.sign(head.number, &head.hash)
     }
 
-    /// SHA-256 of the hash before and the record.
-    fn link(&self, previous: &str, row: &sql::Row) -> Result<String, Error> {
-        let bytes = (self.records.bytes)(row)?;
-        Ok(hex::encode(Sha256::new().chain_update(previous.as_bytes()).chain_update(bytes).finalize()))
+    /// SHA-256 of the hash before and the record; `None` for a format that this release does not know.
+    fn link(&self, previous: &str, row: &sql::Row, format: usize) -> Result<Option<String>, Error> {
+        let Some(bytes) = format.checked_sub(1).and_then(|index| self.records.formats.get(index)) else { return Ok(None) };
+        Ok(Some(hex::encode(Sha256::new().chain_update(previous.as_bytes()).chain_update(bytes(row)?).finalize())))
     }
 
     /// Seals what is committed and not sealed yet, up to a bound; answers how many. The caller holds the lease.
@@ -147,7 +153,7 @@ impl Chain {
     /// # Errors
     /// [`Error::Database`].
     pub async fn seal(&self, tx: &Tx) -> Result<u64, Error> {
-        let Records { table, id, record, queue, links, heads, columns, .. } = self.records;
+        let Records { table, id, record, queue, links, heads, columns, formats, .. } = self.records;
         let text = format!(
             "SELECT u.{record} AS sealed, {columns} FROM {queue} u JOIN {table} t ON t.{id} = u.{record} ORDER BY u.{record} LIMIT $1"
         );
@@ -156,10 +162,11 @@ impl Chain {
             return Ok(0);
         }
         let first = || (0, self.records.root.to_owned());
-        let (mut number, mut hash) = self.last_head(tx.conn()).await?.map_or_else(first, |head| (head.number, head.hash));
+        let last = self.last_head(tx.conn()).await?;
+        let (mut number, mut hash) = last.as_ref().map_or_else(first, |head| (head.number, head.hash.clone()));
         let (mut numbers, mut sealed, mut hashes) = (Vec::new(), Vec::new(), Vec::new());
         for row in &rows {
-            hash = self.link(&hash, row)?;
+            hash = self.link(&hash, row, formats.len())?.ok_or(Error::Broken("seal records"))?;
             number += 1;
             numbers.push(number);
             sealed.push(sql::get::<i64>(row, "sealed")?);
@@ -167,14 +174,21 @@ impl Chain {
         }
         let linked = [Column::numbers(numbers), Column::numbers(sealed.iter().copied()), Column::texts(hashes)];
         let (from, values) = bulk::source(tx.conn(), &["number", record, "hash"], &linked);
-        let text = format!("INSERT INTO {links} (number, {record}, hash) SELECT number, {record}, hash FROM {from}");
+        let (name, format) = if formats.len() > 1 { (", format", format!(", {}", formats.len())) } else { ("", String::new()) };
+        let text = format!("INSERT INTO {links} (number, {record}, hash{name}) SELECT number, {record}, hash{format} FROM {from}");
         sql::execute(tx.conn(), &text, values).await?;
         let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, sealed);
         sql::execute(tx.conn(), &format!("DELETE FROM {queue} WHERE {record} {one_of}"), [value]).await?;
         let signature = self.sign(number, &hash);
         let text = format!("INSERT INTO {heads} (number, hash, signature, at) VALUES ($1, $2, $3, $4)");
-        let values = [number.into(), hash.into(), signature.into(), self.clock.now().ms().into()];
+        let now = self.clock.now();
+        let values = [number.into(), hash.into(), signature.into(), now.ms().into()];
         sql::execute(tx.conn(), &text, values).await?;
+        // The newest head stands for those before it; the last one of each day stays beside it.
+        let day = |at: Timestamp| at.ms().div_euclid(DAY_MS);
+        if let Some(last) = last.filter(|last| day(last.at) == day(now)) {
+            sql::execute(tx.conn(), &format!("DELETE FROM {heads} WHERE number = $1"), [last.number.into()]).await?;
+        }
         Ok(u64::try_from(rows.len()).unwrap_or(SEALED_MAX))
     }
 
@@ -195,9 +209,10 @@ impl Chain {
 
     /// Ends at the first link that does not hold: what follows it says nothing any more.
     async fn check_links(&self, walk: &mut Walk, exported: &[Head]) -> Result<(), Error> {
-        let Records { table, id, record, links, columns, .. } = self.records;
+        let Records { table, id, record, links, columns, formats, .. } = self.records;
+        let format = if formats.len() > 1 { "s.format" } else { "CAST(1 AS BIGINT)" };
         let text = format!(
-            "SELECT s.number, s.hash, s.{record} AS sealed, t.{id} AS found, {columns} FROM {links} s
+            "SELECT s.number, s.hash, {format} AS link_format, s.{record} AS sealed, t.{id} AS found, {columns} FROM {links} s
              LEFT JOIN {table} t ON t.{id} = s.{record} WHERE s.number > $1 ORDER BY s.number LIMIT $2"
         );
         let (mut number, mut hash) = (0, self.records.root.to_owned());
@@ -239,12 +254,16 @@ impl Chain {
         if sql::get::<Option<i64>>(row, "found")?.is_none() {
             return finding(format!("{record} {sealed}, link {at}"), format!("the {record} is gone"));
         }
-        let stored: String = sql::get(row, "hash")?;
-        if self.link(hash, row)? == stored {
+        let (stored, format): (String, i64) = (sql::get(row, "hash")?, sql::get(row, "link_format")?);
+        let link = self.link(hash, row, usize::try_from(format).unwrap_or(0))?;
+        if link.as_ref() == Some(&stored) {
             return Ok(None);
         }
-        let label = (self.records.label)(row)?;
-        finding(format!("{record} {sealed} {label}, link {at}"), format!("the {record} or its link was changed after it was sealed"))
+        let why = match link {
+            Some(_) => format!("the {record} or its link was changed after it was sealed"),
+            None => format!("this release does not know format {format} of a link"),
+        };
+        finding(format!("{record} {sealed} {}, link {at}", (self.records.label)(row)?), why)
     }
 
     async fn heads(&self, after: i64, to: i64, exported: &[Head]) -> Result<HashMap<i64, Vec<Head>>, Error> {

@@ -125,11 +125,12 @@ impl Database {
         let (wakes, units) = (Wakes::default(), Units::new());
         let inner = match location {
             Location::Sqlite(path) => {
+                // These first: they wait for whoever else turns a fresh file to WAL, which the pool's connections do not.
+                let near = || Direct::open(path, &pragmas(SQLITE_READER_CACHE_KIB)).map(|direct| NearConnection::Direct(Arc::new(direct)));
+                let near = (0..SQLITE_READERS_MAX).map(|_| near()).collect::<Result<_, _>>()?;
                 let reader = sea_orm::Database::connect(sqlite_options(path)).await?;
                 let queue =
                     WriteQueue::start(path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB), reader.clone(), wakes.clone(), units.clone())?;
-                let near = || Direct::open(path, &pragmas(SQLITE_READER_CACHE_KIB)).map(|direct| NearConnection::Direct(Arc::new(direct)));
-                let near = (0..SQLITE_READERS_MAX).map(|_| near()).collect::<Result<_, _>>()?;
                 Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Queue(queue), wakes, units }
             }
             Location::Postgres(url) => {

@@ -3,7 +3,7 @@
 
 use crate::sql::Row;
 use rusqlite::types::{ToSqlOutput, Value as Cell, ValueRef};
-use rusqlite::{CachedStatement, Connection, ToSql};
+use rusqlite::{CachedStatement, Connection, ErrorCode, ToSql};
 use sea_orm::sqlx;
 use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
 use sea_orm::{DbErr, RuntimeErr, Statement, Value};
@@ -52,7 +52,14 @@ impl Direct {
         connection.busy_handler(Some(look_again)).map_err(conn_err)?;
         connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
         for (name, value) in pragmas {
-            connection.pragma_update(None, name, value).map_err(conn_err)?;
+            let mut looks = 0;
+            // Turning a file to WAL asks nobody to wait: of two that open a fresh one at once, the second hears that it is busy.
+            while let Err(error) = connection.pragma_update(None, name, value) {
+                if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) || !look_again(looks) {
+                    return Err(conn_err(error));
+                }
+                looks += 1;
+            }
         }
         Ok(Direct { connection: Mutex::new(connection) })
     }

@@ -53,7 +53,7 @@ impl Ledger {
     }
 
     /// Locks accounts for posting; those in mind are not read.
-    async fn lock(&self, tx: &Tx, ids: &[String]) -> Result<Vec<account::Row>, Error> {
+    pub(crate) async fn lock(&self, tx: &Tx, ids: &[String]) -> Result<Vec<account::Row>, Error> {
         let (mut rows, mut others) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         {
             let standing = self.standing.read().unwrap_or_else(PoisonError::into_inner);
@@ -200,6 +200,14 @@ impl Ledger {
     /// The database's.
     pub async fn open_lots(&self, id: &str, limit: u64) -> Result<Vec<OpenLot>, Error> {
         lot::open(self.kernel.db.reader(), id, limit).await
+    }
+
+    /// The same, as the unit of work sees it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open_lots_in(&self, tx: &Tx, id: &str, limit: u64) -> Result<Vec<OpenLot>, Error> {
+        lot::open(tx.conn(), id, limit).await
     }
 
     /// Lots of a unit that are past their expiry and still hold something: the owner of the unit moves them out.

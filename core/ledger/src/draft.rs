@@ -5,7 +5,7 @@
 use crate::account::{Row, Shape};
 use crate::error::Error;
 use crate::lot::{LotRow, SpentRow};
-use crate::transfer::{LotUse, Lots, Transfer};
+use crate::transfer::{LotPart, LotUse, Lots, NewLot, Transfer};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Largest amount of one transfer: a hundred billion yuan in fen, far from what overflows a balance.
@@ -112,7 +112,8 @@ impl Draft {
         let fits = match &transfer.lots {
             Lots::None => !gives && !gets,
             Lots::New(_) | Lots::RestoredFrom(_) => gets && !gives,
-            Lots::FirstExpiring | Lots::From(_) => gives && !gets,
+            Lots::FirstExpiring | Lots::From(_) | Lots::Parts(_) => gives && !gets,
+            Lots::Carried(_) => gives && gets,
         };
         let why = "what it says about lots does not fit the shapes of its accounts";
         if fits { Ok(()) } else { Err(Error::Lots { key: transfer.key.clone(), why }) }
@@ -141,20 +142,7 @@ impl Draft {
         match &transfer.lots {
             Lots::None => Ok(Vec::new()),
             Lots::New(lot) => {
-                let number = -1 - i64::try_from(self.opened.len()).unwrap_or(i64::MAX - 1);
-                let row = LotRow {
-                    no: number,
-                    account: credit.no,
-                    source: transfer.key.clone(),
-                    issuer: lot.issuer.clone(),
-                    cost: lot.cost,
-                    amount: transfer.amount,
-                    remaining: transfer.amount,
-                    expires_at: lot.expires_at,
-                    period: transfer.period.number(),
-                };
-                self.opened.push(row.clone());
-                self.keep(row);
+                self.open(transfer, lot.clone(), credit);
                 Ok(Vec::new())
             }
             Lots::FirstExpiring => {
@@ -167,8 +155,56 @@ impl Draft {
                 let lot = self.by_source.get(source).copied().filter(|number| self.lots[number].account == debit.no);
                 self.take(transfer, lot.into_iter().collect())
             }
+            Lots::Carried(source) => self.carry(transfer, source, debit, credit),
+            Lots::Parts(parts) => self.take_parts(transfer, parts, debit),
             Lots::RestoredFrom(key) => self.restore(transfer, key, credit),
         }
+    }
+
+    /// Opens a lot of the whole amount in the credited account.
+    fn open(&mut self, transfer: &Transfer, lot: NewLot, credit: &Row) {
+        let number = -1 - i64::try_from(self.opened.len()).unwrap_or(i64::MAX - 1);
+        let row = LotRow {
+            no: number,
+            account: credit.no,
+            source: transfer.key.clone(),
+            issuer: lot.issuer,
+            cost: lot.cost,
+            amount: transfer.amount,
+            remaining: transfer.amount,
+            expires_at: lot.expires_at,
+            period: transfer.period.number(),
+        };
+        self.opened.push(row.clone());
+        self.keep(row);
+    }
+
+    /// Takes the amount from one lot and opens one like it.
+    fn carry(&mut self, transfer: &Transfer, source: &str, debit: &Row, credit: &Row) -> Result<Vec<Move>, Error> {
+        let lot = self.by_source.get(source).map(|number| &self.lots[number]);
+        let lot = lot.filter(|lot| lot.account == debit.no && lot.expires_at > transfer.occurred_at).cloned();
+        let moves = self.take(transfer, lot.iter().map(|lot| lot.no).collect())?;
+        if let Some(lot) = lot {
+            self.open(transfer, NewLot { issuer: lot.issuer, cost: lot.cost, expires_at: lot.expires_at }, credit);
+        }
+        Ok(moves)
+    }
+
+    /// Draws these parts, or refuses the transfer whole.
+    fn take_parts(&mut self, transfer: &Transfer, parts: &[LotPart], debit: &Row) -> Result<Vec<Move>, Error> {
+        let not_enough = || Error::NotEnough { account: debit.id.clone(), amount: transfer.amount };
+        if parts.iter().map(|part| i128::from(part.amount)).sum::<i128>() != i128::from(transfer.amount) {
+            return Err(Error::Lots { key: transfer.key.clone(), why: "its parts do not sum to its amount" });
+        }
+        let mut moves: Vec<Move> = Vec::with_capacity(parts.len());
+        for part in parts {
+            let lot = self.by_source.get(&part.source).map(|number| &self.lots[number]);
+            let lot = lot.filter(|lot| lot.account == debit.no && part.amount > 0 && lot.remaining >= part.amount);
+            let lot = lot.filter(|lot| moves.iter().all(|other| other.lot != lot.no)).ok_or_else(not_enough)?;
+            moves.push(Move { lot: lot.no, amount: -part.amount, restores: None, used: lot.used(part.amount) });
+        }
+        self.draw(&moves);
+        Ok(moves)
     }
 
     /// Draws the amount from the lots in this order, or refuses it whole.

@@ -18,8 +18,16 @@ pub mod codes {
     pub const AMOUNT_OUT_OF_RANGE: Code =
         Code::new(Kind::Invalid, "amount_out_of_range", "The amount is outside what the book can hold", "金额超出账本范围");
 
+    /// An amount that stands in more lots than one carrying may move.
+    pub const TOO_MANY_LOTS: Code = Code::new(
+        Kind::Conflict,
+        "too_many_lots",
+        "The amount stands in too many parts to move at once",
+        "该数额涉及的批次过多,无法一次转移",
+    );
+
     /// Every code of the ledger.
-    pub const ALL: &[Code] = &[NOT_ENOUGH, TRANSFER_KEY_REUSED, HOLD_SETTLED, AMOUNT_OUT_OF_RANGE];
+    pub const ALL: &[Code] = &[NOT_ENOUGH, TRANSFER_KEY_REUSED, HOLD_SETTLED, AMOUNT_OUT_OF_RANGE, TOO_MANY_LOTS];
 }
 
 /// Why a transfer was not posted.
@@ -55,6 +63,14 @@ pub enum Error {
         key: String,
         /// What does not fit.
         why: &'static str,
+    },
+    /// More lots than one carrying moves: less at a time fits.
+    #[error("carrying {key} would move more than {lots_max} lots")]
+    TooManyLots {
+        /// The carrying.
+        key: String,
+        /// How many may move at once.
+        lots_max: usize,
     },
     /// The transfer is dated into a period of its book that is closed; whoever enters the book first never meets it.
     #[error("transfer {key} is dated into {period}, which is closed")]
@@ -99,6 +115,7 @@ impl From<Error> for Problem {
             Error::NotEnough { .. } => Problem::new(codes::NOT_ENOUGH, text),
             Error::KeyReused(_) => Problem::new(codes::TRANSFER_KEY_REUSED, text),
             Error::HoldSettled(_) => Problem::new(codes::HOLD_SETTLED, text),
+            Error::TooManyLots { .. } => Problem::new(codes::TOO_MANY_LOTS, text),
             Error::Amount(_) => Problem::new(codes::AMOUNT_OUT_OF_RANGE, text),
             Error::UnknownAccount(id) => Problem::not_found("account", id),
             Error::UnknownHold(key) => Problem::not_found("hold", key),

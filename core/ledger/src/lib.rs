@@ -7,7 +7,10 @@
 //! write joins the caller's unit of work. It emits nothing and reacts to nothing: the wings say what a transfer means.
 
 mod account;
+mod agreement;
 mod book;
+mod carry;
+mod clock;
 mod draft;
 mod error;
 mod gate;
@@ -18,6 +21,7 @@ mod period;
 #[cfg(test)]
 mod plans;
 mod poster;
+mod reports;
 mod seal;
 mod statement;
 mod take_back;
@@ -27,6 +31,8 @@ mod written;
 
 pub use account::{Account, Balance};
 pub use book::Ledger;
+pub use carry::Carry;
+pub use clock::HoldClock;
 pub use error::{Error, codes};
 pub use gate::Book;
 pub use lot::{ExpiredLot, LotMovement, OpenLot};
@@ -34,9 +40,10 @@ pub use migration::Migrator;
 pub use pending::{Hold, Outcome};
 pub use period::Period;
 pub use poster::Poster;
+pub use reports::{AccountStatement, ENTRY_COLUMNS, EntryRows, StatementEntry, TrialLine};
 pub use statement::{Leg, Turnover};
 pub use take_back::{TakeBack, TakenBack};
-pub use transfer::{LotUse, Lots, NewLot, Posted, Transfer};
+pub use transfer::{LotPart, LotUse, Lots, NewLot, Posted, Transfer};
 pub use verify::Report;
 
 pub use heyuan_kernel::chain::{Finding, Head};

@@ -62,7 +62,7 @@ pub struct ExpiredLot {
     pub account: String,
     /// The lot.
     pub lot: OpenLot,
-    /// Since when it is so: its expiry, or later, when something came back into it only then.
+    /// Since when it is so: its expiry, or later, when something came back into it or a hold set some of it free only then.
     pub since: Timestamp,
 }
 
@@ -84,7 +84,7 @@ pub struct LotMovement {
 const COLUMNS: &str =
     "l.no, l.account, l.source, l.issuer, l.cost_numerator, l.cost_denominator, l.amount, l.remaining, l.expires_at, l.period";
 
-fn cost(row: &sql::Row) -> Result<Ratio, Error> {
+pub(crate) fn cost(row: &sql::Row) -> Result<Ratio, Error> {
     let ratio = Ratio::new(sql::get(row, "cost_numerator")?, sql::get(row, "cost_denominator")?);
     ratio.map_err(|e| heyuan_kernel::Error::Corrupt { what: "lot cost", why: e.to_string() }.into())
 }
@@ -112,7 +112,8 @@ pub(crate) async fn load(tx: &Tx, accounts: &[Row], transfers: &[Transfer]) -> R
     for transfer in transfers {
         match &transfer.lots {
             Lots::FirstExpiring => whole.extend(numbered(&transfer.debit)),
-            Lots::From(source) => sources.push(source.clone()),
+            Lots::From(source) | Lots::Carried(source) => sources.push(source.clone()),
+            Lots::Parts(parts) => sources.extend(parts.iter().map(|part| part.source.clone())),
             Lots::RestoredFrom(key) => restored.push(key.clone()),
             Lots::None | Lots::New(_) => {}
         }
@@ -199,14 +200,15 @@ pub(crate) async fn spendable<C: sql::Connection>(conn: &C, account: &str, at: T
 fn expired_columns() -> String {
     format!(
         "{COLUMNS}, a.id AS account_id, (SELECT MAX(t.occurred_at) FROM ledger_lot_move m JOIN ledger_transfer t ON t.no = m.transfer
-           WHERE m.lot = l.no AND m.amount > 0) AS restored_at"
+           WHERE m.lot = l.no AND m.amount > 0) AS restored_at, l.freed_at"
     )
 }
 
 fn expired_lot(row: &sql::Row) -> Result<ExpiredLot, Error> {
     let lot = open_lot(row)?;
     let restored_at: Option<i64> = sql::get(row, "restored_at")?;
-    let since = restored_at.map_or(lot.expires_at, |at| lot.expires_at.max(Timestamp::clamped(at)));
+    let freed_at: Option<i64> = sql::get(row, "freed_at")?;
+    let since = [restored_at, freed_at].into_iter().flatten().map(Timestamp::clamped).fold(lot.expires_at, Timestamp::max);
     Ok(ExpiredLot { account: sql::get(row, "account_id")?, lot, since })
 }
 

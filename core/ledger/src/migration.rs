@@ -6,6 +6,8 @@ use sea_orm_migration::prelude::*;
 mod m20261122_000001_ledger;
 #[path = "migration/m20261126_000002_books.rs"]
 mod m20261126_000002_books;
+#[path = "migration/m20261127_000003_sealed_lots.rs"]
+mod m20261127_000003_sealed_lots;
 
 /// The ledger's migrations.
 #[derive(Debug)]
@@ -14,7 +16,11 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_ledger::MIGRATION), Box::new(m20261126_000002_books::MIGRATION)]
+        vec![
+            Box::new(m20261122_000001_ledger::MIGRATION),
+            Box::new(m20261126_000002_books::MIGRATION),
+            Box::new(m20261127_000003_sealed_lots::MIGRATION),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -2,10 +2,11 @@
 
 use crate::account::{self, Row, Shape};
 use crate::book::Ledger;
+use crate::bulk;
 use crate::error::Error;
 use crate::lot;
 use crate::period::Period;
-use crate::transfer::{Lots, Posted, Transfer};
+use crate::transfer::{LotPart, Lots, Posted, Transfer};
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
 
@@ -51,6 +52,16 @@ impl Outcome {
             Outcome::Expired => "expired",
         }
     }
+
+    fn parse(text: &str, posted: i64) -> Result<Option<Outcome>, Error> {
+        match text {
+            OPEN => Ok(None),
+            "posted" => Ok(Some(Outcome::Posted(posted))),
+            "voided" => Ok(Some(Outcome::Voided)),
+            "expired" => Ok(Some(Outcome::Expired)),
+            other => Err(heyuan_kernel::Error::Corrupt { what: "outcome of a hold", why: other.to_owned() }.into()),
+        }
+    }
 }
 
 /// The outcome of a hold that has none yet.
@@ -58,8 +69,7 @@ const OPEN: &str = "open";
 
 struct Stored {
     hold: Hold,
-    outcome: String,
-    posted: i64,
+    outcome: Option<Outcome>,
 }
 
 impl Ledger {
@@ -69,7 +79,7 @@ impl Ledger {
     /// [`Error::NotEnough`], [`Error::KeyReused`], [`Error::UnitMismatch`]; the database's.
     pub async fn hold(&self, tx: &Tx, hold: &Hold) -> Result<(), Error> {
         let accounts = account::lock(tx, &[hold.debit.clone(), hold.credit.clone()]).await?;
-        if let Some(stored) = find(tx, &hold.key).await? {
+        if let Some(stored) = find(tx.conn(), &hold.key).await? {
             let same = stored.hold.amount == hold.amount && stored.hold.debit == hold.debit && stored.hold.credit == hold.credit;
             return if same { Ok(()) } else { Err(Error::KeyReused(hold.key.clone())) };
         }
@@ -90,26 +100,36 @@ impl Ledger {
         if debit.shape == Shape::Lots { hold_lots(tx, hold, &accounts).await } else { Ok(()) }
     }
 
-    /// Posts a hold, wholly or in part, and sets the rest free. The transfer's key is the hold's with `/posted`.
+    /// A hold and how it ended, if it did, as the connection sees it.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn hold_outcome<C: sql::Connection>(&self, conn: &C, key: &str) -> Result<Option<(Hold, Option<Outcome>)>, Error> {
+        Ok(find(conn, key).await?.map(|stored| (stored.hold, stored.outcome)))
+    }
+
+    /// Posts a hold, wholly or in part, from the very lots that it holds, and sets the rest free. What has expired meanwhile pays all the
+    /// same: it had not when it was set aside. The transfer's key is the hold's with `/posted`.
     ///
     /// # Errors
     /// [`Error::UnknownHold`], [`Error::HoldSettled`] when it ended otherwise or ran out, [`Error::Amount`] for more than is held;
     /// [`heyuan_kernel::Error::Stale`] when somebody else ends it at this moment, perhaps by the same request: look again.
     pub async fn post_hold(&self, tx: &Tx, key: &str, amount: i64, period: Period) -> Result<Posted, Error> {
-        let stored = find(tx, key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
-        let repeated = stored.outcome == "posted" && stored.posted == amount;
-        if !repeated {
+        let stored = find(tx.conn(), key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
+        let accounts = self.lock(tx, &[stored.hold.debit.clone(), stored.hold.credit.clone()]).await?;
+        let mut parts = Vec::new();
+        if stored.outcome != Some(Outcome::Posted(amount)) {
             if amount <= 0 || amount > stored.hold.amount {
                 return Err(Error::Amount(key.to_owned()));
             }
-            if stored.outcome != OPEN || self.kernel.clock.now() > stored.hold.expires_at {
+            if stored.outcome.is_some() || self.kernel.clock.now() > stored.hold.expires_at {
                 return Err(Error::HoldSettled(key.to_owned()));
             }
-            end_now(tx, &stored.hold, Outcome::Posted(amount)).await?;
+            parts = self.end_now(tx, &stored.hold, Outcome::Posted(amount)).await?;
         }
         let Hold { unit, debit, credit, kind, reference, at, .. } = stored.hold;
-        let account = account::lock(tx, std::slice::from_ref(&debit)).await?;
-        let lots = if account.iter().any(|row| row.shape == Shape::Lots) { Lots::FirstExpiring } else { Lots::None };
+        let with_lots = accounts.iter().any(|row| row.id == debit && row.shape == Shape::Lots);
+        let lots = if with_lots { Lots::Parts(parts) } else { Lots::None };
         let transfer =
             Transfer { key: format!("{key}/posted"), unit, debit, credit, amount, occurred_at: at, period, kind, reference, lots };
         self.post(tx, &[transfer]).await?.pop().ok_or_else(|| Error::UnknownHold(key.to_owned()))
@@ -121,11 +141,14 @@ impl Ledger {
     /// [`Error::UnknownHold`], [`Error::HoldSettled`] when it ended otherwise; [`heyuan_kernel::Error::Stale`] as with
     /// [`Ledger::post_hold`].
     pub async fn void_hold(&self, tx: &Tx, key: &str) -> Result<(), Error> {
-        let stored = find(tx, key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
-        match stored.outcome.as_str() {
-            OPEN => end_now(tx, &stored.hold, Outcome::Voided).await,
-            "voided" => Ok(()),
-            _ => Err(Error::HoldSettled(key.to_owned())),
+        let stored = find(tx.conn(), key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
+        match stored.outcome {
+            None => {
+                self.lock(tx, std::slice::from_ref(&stored.hold.debit)).await?;
+                self.end_now(tx, &stored.hold, Outcome::Voided).await.map(drop)
+            }
+            Some(Outcome::Voided) => Ok(()),
+            Some(_) => Err(Error::HoldSettled(key.to_owned())),
         }
     }
 
@@ -140,24 +163,78 @@ impl Ledger {
             [at.ms().into(), limit.into()],
         )
         .await?;
-        let keys = rows.iter().map(|row| sql::get::<String>(row, "key")).collect::<Result<Vec<_>, _>>()?;
-        let mut expired = Vec::with_capacity(keys.len());
-        for key in &keys {
-            if let Some(stored) = find(tx, key).await?
-                && end(tx, &stored.hold, Outcome::Expired).await?
-            {
-                expired.push(key.clone());
+        let mut due = Vec::with_capacity(rows.len());
+        for row in &rows {
+            due.extend(find(tx.conn(), &sql::get::<String>(row, "key")?).await?);
+        }
+        // All of them at once and in one order, before the holds: as everybody else does.
+        let mut debits: Vec<String> = due.iter().map(|stored| stored.hold.debit.clone()).collect();
+        debits.sort_unstable();
+        debits.dedup();
+        self.lock(tx, &debits).await?;
+        let mut expired = Vec::with_capacity(due.len());
+        for stored in due {
+            if self.end(tx, &stored.hold, Outcome::Expired).await?.is_some() {
+                expired.push(stored.hold.key);
             }
         }
         Ok(expired)
     }
+
+    /// Whether a hold has run out by an instant and nobody ended it yet.
+    pub(crate) async fn has_due_holds(&self, at: Timestamp) -> Result<bool, Error> {
+        let text = "SELECT key FROM ledger_hold WHERE outcome = 'open' AND expires_at < $1 LIMIT 1";
+        Ok(sql::one(self.kernel.db.reader(), text, [at.ms().into()]).await?.is_some())
+    }
+
+    /// As [`Ledger::end`]; [`heyuan_kernel::Error::Stale`] when somebody else was first, so that the outcome is read again.
+    async fn end_now(&self, tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<Vec<LotPart>, Error> {
+        let stale = || heyuan_kernel::Error::Stale("a hold that another unit of work ended").into();
+        self.end(tx, hold, outcome).await?.ok_or_else(stale)
+    }
+
+    /// Gives a hold its outcome, the first and only one, and sets everything that it held free; its debited account is locked. Answers
+    /// the parts of its lots that are to be posted, or `None` when it had an outcome.
+    async fn end(&self, tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<Option<Vec<LotPart>>, Error> {
+        let posted = if let Outcome::Posted(amount) = outcome { amount } else { 0 };
+        let text = "UPDATE ledger_hold SET outcome = $2, posted = $3 WHERE key = $1 AND outcome = 'open'";
+        let ended = sql::execute(tx.conn(), text, [hold.key.clone().into(), outcome.as_str().into(), posted.into()]).await?;
+        if ended == 0 {
+            return Ok(None);
+        }
+        let text = "UPDATE ledger_account SET reserved = reserved - $2 WHERE id = $1";
+        sql::execute(tx.conn(), text, [hold.debit.clone().into(), hold.amount.into()]).await?;
+        let held = held(tx, &hold.key).await?;
+        let mut wanted = posted;
+        let (mut parts, mut freed) = (Vec::new(), Vec::new());
+        for lot in held {
+            let part = lot.amount.min(wanted);
+            wanted -= part;
+            if part > 0 {
+                parts.push(LotPart { source: lot.source, amount: part });
+            }
+            if part < lot.amount {
+                freed.push(lot.no);
+            }
+        }
+        let text = "UPDATE ledger_lot SET remaining = remaining + p.amount, held = held - p.amount
+                    FROM (SELECT lot, amount FROM ledger_hold_lot WHERE hold = $1) AS p WHERE ledger_lot.no = p.lot";
+        sql::execute(tx.conn(), text, [hold.key.clone().into()]).await?;
+        sql::execute(tx.conn(), "DELETE FROM ledger_hold_lot WHERE hold = $1", [hold.key.clone().into()]).await?;
+        if !freed.is_empty() {
+            let (one_of, value) = bulk::one_of_numbers(tx.conn(), 2, freed);
+            let text = format!("UPDATE ledger_lot SET freed_at = $1 WHERE no {one_of}");
+            sql::execute(tx.conn(), &text, [self.kernel.clock.now().ms().into(), value]).await?;
+        }
+        Ok(Some(parts))
+    }
 }
 
-async fn find(tx: &Tx, key: &str) -> Result<Option<Stored>, Error> {
+async fn find<C: sql::Connection>(conn: &C, key: &str) -> Result<Option<Stored>, Error> {
     let text =
         "SELECT h.key, h.unit, d.id AS debit, c.id AS credit, h.amount, h.kind, h.reference, h.held_at, h.expires_at, h.outcome, h.posted
                 FROM ledger_hold h JOIN ledger_account d ON d.no = h.debit JOIN ledger_account c ON c.no = h.credit WHERE h.key = $1";
-    let Some(row) = sql::one(tx.conn(), text, [key.into()]).await? else { return Ok(None) };
+    let Some(row) = sql::one(conn, text, [key.into()]).await? else { return Ok(None) };
     let hold = Hold {
         key: sql::get(&row, "key")?,
         unit: sql::get(&row, "unit")?,
@@ -169,7 +246,8 @@ async fn find(tx: &Tx, key: &str) -> Result<Option<Stored>, Error> {
         at: Timestamp::clamped(sql::get(&row, "held_at")?),
         expires_at: Timestamp::clamped(sql::get(&row, "expires_at")?),
     };
-    Ok(Some(Stored { hold, outcome: sql::get(&row, "outcome")?, posted: sql::get(&row, "posted")? }))
+    let outcome: String = sql::get(&row, "outcome")?;
+    Ok(Some(Stored { hold, outcome: Outcome::parse(&outcome, sql::get(&row, "posted")?)? }))
 }
 
 async fn insert(tx: &Tx, hold: &Hold, debit: &Row, credit: &Row) -> Result<(), Error> {
@@ -219,25 +297,19 @@ async fn hold_lots(tx: &Tx, hold: &Hold, accounts: &[Row]) -> Result<(), Error> 
     if wanted == 0 { Ok(()) } else { Err(Error::NotEnough { account: hold.debit.clone(), amount: hold.amount }) }
 }
 
-/// As [`end`]; [`heyuan_kernel::Error::Stale`] when somebody else was first, so that the outcome is read again.
-async fn end_now(tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<(), Error> {
-    if end(tx, hold, outcome).await? { Ok(()) } else { Err(heyuan_kernel::Error::Stale("a hold that another unit of work ended").into()) }
+/// What a hold holds of one lot.
+struct HeldLot {
+    no: i64,
+    source: String,
+    amount: i64,
 }
 
-/// Gives a hold its outcome, the first and only one, and sets everything that it held free; `false` when it has one.
-async fn end(tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<bool, Error> {
-    let posted = if let Outcome::Posted(amount) = outcome { amount } else { 0 };
-    let text = "UPDATE ledger_hold SET outcome = $2, posted = $3 WHERE key = $1 AND outcome = 'open'";
-    let ended = sql::execute(tx.conn(), text, [hold.key.clone().into(), outcome.as_str().into(), posted.into()]).await?;
-    if ended == 0 {
-        return Ok(false);
-    }
-    let accounts = account::lock(tx, std::slice::from_ref(&hold.debit)).await?;
-    let account = accounts.first().ok_or_else(|| Error::UnknownAccount(hold.debit.clone()))?;
-    reserve(tx, account.no, -hold.amount).await?;
-    let text = "UPDATE ledger_lot SET remaining = remaining + p.amount, held = held - p.amount
-                FROM (SELECT lot, amount FROM ledger_hold_lot WHERE hold = $1) AS p WHERE ledger_lot.no = p.lot";
-    sql::execute(tx.conn(), text, [hold.key.clone().into()]).await?;
-    sql::execute(tx.conn(), "DELETE FROM ledger_hold_lot WHERE hold = $1", [hold.key.clone().into()]).await?;
-    Ok(true)
+/// What a hold holds, first-expiring first.
+async fn held(tx: &Tx, hold: &str) -> Result<Vec<HeldLot>, Error> {
+    let text = "SELECT l.no, l.source, h.amount FROM ledger_hold_lot h JOIN ledger_lot l ON l.no = h.lot WHERE h.hold = $1
+                ORDER BY l.expires_at, l.no";
+    let rows = sql::all(tx.conn(), text, [hold.into()]).await?;
+    rows.iter()
+        .map(|row| Ok(HeldLot { no: sql::get(row, "no")?, source: sql::get(row, "source")?, amount: sql::get(row, "amount")? }))
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! The plans of statements whose cost must not grow with the book: SQLite walks indexes, sorts nothing and scans no table.
 
-use crate::{Migrator, statement, verify};
+use crate::{Migrator, agreement, reports, statement, verify};
 use heyuan_kernel::sql;
 use sea_orm::{ConnectOptions, DbBackend};
 use sea_orm_migration::MigratorTrait;
@@ -19,11 +19,23 @@ async fn plan(text: &str, values: usize) -> Vec<String> {
 #[tokio::test]
 async fn entries_are_read_along_their_indexes() {
     let walk = verify::entries(DbBackend::Sqlite);
-    for (text, values) in [(walk.as_str(), 3), (statement::ENTRIES, 3), (statement::TURNOVER, 2)] {
+    let [plain, striped] = [false, true].map(|striped| reports::page(DbBackend::Sqlite, striped));
+    for (text, values) in
+        [(walk.as_str(), 3), (statement::ENTRIES, 3), (statement::TURNOVER, 2), (plain.as_str(), 4), (striped.as_str(), 4)]
+    {
         let plan = plan(text, values).await;
         assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE") || line.starts_with("SCAN ledger")), "{text}: {plan:#?}");
         for index in ["ledger_transfer_debit", "ledger_transfer_credit"] {
             assert!(plan.iter().any(|line| line.starts_with("SEARCH") && line.contains(index)), "{text}: {plan:#?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn stripes_are_compared_along_the_indexes_of_transfers() {
+    let plan = plan(agreement::STRIPES, 1).await;
+    assert!(!plan.iter().any(|line| line.contains("SCAN ledger")), "{plan:#?}");
+    for index in ["ledger_transfer_debit", "ledger_transfer_credit"] {
+        assert!(plan.iter().any(|line| line.contains("SEARCH") && line.contains(index)), "{plan:#?}");
     }
 }

@@ -18,12 +18,20 @@ static RECORDS: Records = Records {
     links: "ledger_seal",
     heads: "ledger_head",
     columns: "t.no, t.key, t.unit, t.debit, t.credit, t.amount, t.debit_version, t.debit_balance,
-  t.credit_version, t.credit_balance, t.occurred_at, t.period, t.kind, t.reference, t.posted_at",
-    bytes: canonical,
+  t.credit_version, t.credit_balance, t.occurred_at, t.period, t.kind, t.reference, t.posted_at,
+  (SELECT a.no || ' ' || a.shape || ' ' || COALESCE(CAST(a.floor AS TEXT), '-') || ' ' || LENGTH(a.unit) || ' ' || LENGTH(a.owner) || ' '
+     || a.unit || ' ' || a.owner || ' ' || a.id FROM ledger_account a WHERE a.no = t.debit) AS debit_account,
+  (SELECT a.no || ' ' || a.shape || ' ' || COALESCE(CAST(a.floor AS TEXT), '-') || ' ' || LENGTH(a.unit) || ' ' || LENGTH(a.owner) || ' '
+     || a.unit || ' ' || a.owner || ' ' || a.id FROM ledger_account a WHERE a.no = t.credit) AS credit_account,
+  (SELECT l.no || ' ' || l.account || ' ' || l.cost_numerator || ' ' || l.cost_denominator || ' ' || l.amount || ' ' || l.expires_at || ' '
+     || l.period || ' ' || l.issuer FROM ledger_lot l WHERE l.source = t.key) AS opened_lot,
+  (SELECT STRING_AGG(m.no || ' ' || m.lot || ' ' || m.amount || ' ' || COALESCE(CAST(m.restores AS TEXT), '-') || ' ' || m.period, ','
+     ORDER BY m.no) FROM ledger_lot_move m WHERE m.transfer = t.no) AS lot_moves",
+    formats: &[canonical, with_lots],
     label: |row| sql::get(row, "key"),
 };
 
-/// A transfer as its hash sees it: every field, in this order, for ever.
+/// The first format: the fields of a transfer's own row, in this order, for ever.
 #[derive(Serialize)]
 struct Canonical<'a> {
     no: i64,
@@ -43,27 +51,72 @@ struct Canonical<'a> {
     posted_at: i64,
 }
 
+/// The texts of a transfer's row.
+struct Texts {
+    key: String,
+    unit: String,
+    kind: String,
+    reference: String,
+}
+
+impl Texts {
+    fn read(row: &sql::Row) -> Result<Texts, heyuan_kernel::Error> {
+        Ok(Texts {
+            key: sql::get(row, "key")?,
+            unit: sql::get(row, "unit")?,
+            kind: sql::get(row, "kind")?,
+            reference: sql::get(row, "reference")?,
+        })
+    }
+
+    fn canonical(&self, row: &sql::Row) -> Result<Canonical<'_>, heyuan_kernel::Error> {
+        Ok(Canonical {
+            no: sql::get(row, "no")?,
+            key: &self.key,
+            unit: &self.unit,
+            debit: sql::get(row, "debit")?,
+            credit: sql::get(row, "credit")?,
+            amount: sql::get(row, "amount")?,
+            debit_version: sql::get(row, "debit_version")?,
+            debit_balance: sql::get(row, "debit_balance")?,
+            credit_version: sql::get(row, "credit_version")?,
+            credit_balance: sql::get(row, "credit_balance")?,
+            occurred_at: sql::get(row, "occurred_at")?,
+            period: sql::get(row, "period")?,
+            kind: &self.kind,
+            reference: &self.reference,
+            posted_at: sql::get(row, "posted_at")?,
+        })
+    }
+}
+
 fn canonical(row: &sql::Row) -> Result<Vec<u8>, heyuan_kernel::Error> {
-    let (key, unit): (String, String) = (sql::get(row, "key")?, sql::get(row, "unit")?);
-    let (kind, reference): (String, String) = (sql::get(row, "kind")?, sql::get(row, "reference")?);
-    let canonical = Canonical {
-        no: sql::get(row, "no")?,
-        key: &key,
-        unit: &unit,
-        debit: sql::get(row, "debit")?,
-        credit: sql::get(row, "credit")?,
-        amount: sql::get(row, "amount")?,
-        debit_version: sql::get(row, "debit_version")?,
-        debit_balance: sql::get(row, "debit_balance")?,
-        credit_version: sql::get(row, "credit_version")?,
-        credit_balance: sql::get(row, "credit_balance")?,
-        occurred_at: sql::get(row, "occurred_at")?,
-        period: sql::get(row, "period")?,
-        kind: &kind,
-        reference: &reference,
-        posted_at: sql::get(row, "posted_at")?,
-    };
-    serde_json::to_vec(&canonical).map_err(|e| heyuan_kernel::Error::Corrupt { what: "transfer", why: e.to_string() })
+    bytes(&Texts::read(row)?.canonical(row)?)
+}
+
+/// The second format: a transfer with its accounts, the terms of the lot that it opened and what it did to lots, each as one text.
+#[derive(Serialize)]
+struct WithLots<'a> {
+    transfer: Canonical<'a>,
+    debit_account: Option<String>,
+    credit_account: Option<String>,
+    opened_lot: Option<String>,
+    lot_moves: Option<String>,
+}
+
+fn with_lots(row: &sql::Row) -> Result<Vec<u8>, heyuan_kernel::Error> {
+    let texts = Texts::read(row)?;
+    bytes(&WithLots {
+        transfer: texts.canonical(row)?,
+        debit_account: sql::get(row, "debit_account")?,
+        credit_account: sql::get(row, "credit_account")?,
+        opened_lot: sql::get(row, "opened_lot")?,
+        lot_moves: sql::get(row, "lot_moves")?,
+    })
+}
+
+fn bytes<T: Serialize>(seen: &T) -> Result<Vec<u8>, heyuan_kernel::Error> {
+    serde_json::to_vec(seen).map_err(|e| heyuan_kernel::Error::Corrupt { what: "transfer", why: e.to_string() })
 }
 
 impl Ledger {

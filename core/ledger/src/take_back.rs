@@ -59,6 +59,15 @@ impl Ledger {
         rows.iter().map(|row| Ok((sql::get(row, "kind")?, sql::get(row, "amount")?))).collect()
     }
 
+    /// What open holds have set aside of the lot that a transfer opened.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn lot_held(&self, tx: &Tx, source: &str) -> Result<i64, Error> {
+        let row = sql::one(tx.conn(), "SELECT held FROM ledger_lot WHERE source = $1", [source.into()]).await?;
+        Ok(row.map_or(Ok(0), |row| sql::get(&row, "held"))?)
+    }
+
     /// Takes points of one lot back. The same key again answers what it did the first time.
     ///
     /// # Errors

@@ -39,8 +39,22 @@ pub enum Lots {
     FirstExpiring,
     /// The debited account gives from the one lot that the transfer with this key opened, expired or not.
     From(String),
+    /// Both accounts have lots: the debited one gives from the one lot that the transfer with this key opened, as long as it has not
+    /// expired at the transfer's own time; the credited one gets a lot of its own with the same issuer, unit cost and expiry.
+    Carried(String),
+    /// The debited account gives just these parts of its lots, expired or not: what a hold had set aside.
+    Parts(Vec<LotPart>),
     /// The credited account gets back what the transfer with this key took, into the same lots.
     RestoredFrom(String),
+}
+
+/// A part of one lot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LotPart {
+    /// The key of the transfer that opened the lot.
+    pub source: String,
+    /// Above zero.
+    pub amount: i64,
 }
 
 /// A lot to open.

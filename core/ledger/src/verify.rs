@@ -57,7 +57,7 @@ impl Report {
         self.findings.is_empty()
     }
 
-    fn find(&mut self, check: &'static str, place: impl Into<String>, why: impl Into<String>) {
+    pub(crate) fn find(&mut self, check: &'static str, place: impl Into<String>, why: impl Into<String>) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(Finding { check, place: place.into(), why: why.into() });
         }
@@ -84,6 +84,8 @@ impl Ledger {
         self.check_versions(&mut report).await?;
         self.check_balances(&mut report).await?;
         self.check_lots(&mut report).await?;
+        self.check_stripes(&mut report).await?;
+        self.check_holds(&mut report).await?;
         Ok(report)
     }
 

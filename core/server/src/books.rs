@@ -5,16 +5,24 @@ use crate::place::{Place, Schema};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use heyuan_kernel::chain::{Finding, Head};
+use heyuan_kernel::time::format_rfc3339;
 use heyuan_kernel::{Kernel, Rfc3339, audit};
-use heyuan_ledger::Ledger;
+use heyuan_ledger::{ENTRY_COLUMNS, Ledger, Period};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The double-entry book.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// Check every promise of the book: chain, sums, balances, versions, lots
+    /// Check every promise of the book: chain, sums, balances, versions, lots, stripes, holds
     Verify(Verify),
+    /// Print what an account held before a month, what moved in it, entry by entry, and what it held then, as CSV
+    Statement(Statement),
+    /// Print as CSV what all accounts held before a month, what moved in it, and what they held then; every unit sums to zero
+    TrialBalance(TrialBalance),
+    /// Print every entry as CSV, those of a month or all
+    Export(ExportEntries),
 }
 
 /// The audit record.
@@ -48,6 +56,43 @@ pub(crate) struct ExportHeads {
     place: Place,
 }
 
+/// `heyuan ledger statement`
+#[derive(Debug, Args)]
+pub(crate) struct Statement {
+    #[command(flatten)]
+    place: Place,
+    /// The account's id, such as line/mall/points_issued
+    #[arg(long)]
+    account: String,
+    /// The month, such as 2026-11
+    #[arg(long, value_parser = month)]
+    period: Period,
+}
+
+/// `heyuan ledger trial-balance`
+#[derive(Debug, Args)]
+pub(crate) struct TrialBalance {
+    #[command(flatten)]
+    place: Place,
+    /// The month, such as 2026-11
+    #[arg(long, value_parser = month)]
+    period: Period,
+}
+
+/// `heyuan ledger export`
+#[derive(Debug, Args)]
+pub(crate) struct ExportEntries {
+    #[command(flatten)]
+    place: Place,
+    /// The month, such as 2026-11; all when left out
+    #[arg(long, value_parser = month)]
+    period: Option<Period>,
+}
+
+fn month(text: &str) -> Result<Period, String> {
+    Period::parse(text).ok_or_else(|| "expected a month such as 2026-11".to_owned())
+}
+
 /// A head as a line of a file.
 #[derive(Debug, Serialize, Deserialize)]
 struct HeadLine {
@@ -58,11 +103,104 @@ struct HeadLine {
     at: Rfc3339,
 }
 
+/// Entries of a statement that are read at once.
+const ENTRIES_PAGE: u64 = 1000;
+
+/// Runs a command of the book.
+///
+/// # Errors
+/// The command's.
+pub(crate) async fn run_ledger(command: &LedgerCommand) -> anyhow::Result<()> {
+    match command {
+        LedgerCommand::Verify(options) => verify_ledger(options).await,
+        LedgerCommand::Statement(options) => statement(options).await,
+        LedgerCommand::TrialBalance(options) => trial_balance(options).await,
+        LedgerCommand::Export(options) => export_entries(options).await,
+    }
+}
+
+/// Rows as RFC 4180 wants them.
+fn table() -> csv::Writer<std::io::Stdout> {
+    csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(std::io::stdout())
+}
+
+async fn statement(options: &Statement) -> anyhow::Result<()> {
+    let kernel = options.place.open(&options.place.settings()?, Schema::Read).await?;
+    let ledger = Ledger::new(kernel);
+    let reader = ledger.database().reader();
+    let read = |after| ledger.account_statement(reader, &options.account, options.period, after, ENTRIES_PAGE);
+    let mut page = read(None).await?;
+    let mut table = table();
+    table.write_record(["transfer", "occurred_at", "kind", "reference", "key", "other", "amount", "balance"])?;
+    let sum = |name: &str, amount: i64| ["", "", name, "", "", "", &amount.to_string(), ""].map(str::to_owned);
+    table.write_record(sum("opening", page.opening))?;
+    let after_it = [sum("debits", -page.debits), sum("credits", page.credits), sum("closing", page.closing)];
+    loop {
+        for entry in &page.entries {
+            table.write_record([
+                entry.transfer.to_string(),
+                format_rfc3339(entry.occurred_at),
+                entry.kind.clone(),
+                entry.reference.clone(),
+                entry.key.clone(),
+                entry.other.clone(),
+                entry.amount.to_string(),
+                entry.balance.map_or(String::new(), |balance| balance.to_string()),
+            ])?;
+        }
+        let Some(last) = page.entries.last().filter(|_| u64::try_from(page.entries.len()) == Ok(ENTRIES_PAGE)) else { break };
+        page = read(Some(last.place)).await?;
+    }
+    for row in after_it {
+        table.write_record(row)?;
+    }
+    Ok(table.flush()?)
+}
+
+async fn trial_balance(options: &TrialBalance) -> anyhow::Result<()> {
+    let kernel = options.place.open(&options.place.settings()?, Schema::Read).await?;
+    let ledger = Ledger::new(kernel);
+    let lines = ledger.trial_balance(ledger.database().reader(), options.period).await?;
+    let mut sums: BTreeMap<&str, [i128; 2]> = BTreeMap::new();
+    let mut table = table();
+    table.write_record(["unit", "accounts", "opening", "debits", "credits", "closing"])?;
+    for line in &lines {
+        let sum = sums.entry(&line.unit).or_default();
+        sum[0] += i128::from(line.opening);
+        sum[1] += i128::from(line.closing);
+        let figures = [line.opening, line.debits, line.credits, line.closing].map(|figure| figure.to_string());
+        table.write_record([&line.unit, &line.group].into_iter().chain(&figures))?;
+    }
+    table.flush()?;
+    match sums.iter().find(|(_, sum)| **sum != [0, 0]) {
+        None => Ok(()),
+        Some((unit, sum)) => {
+            bail!("the accounts of {unit} sum to {} before {} and to {} after it instead of zero", sum[0], options.period, sum[1])
+        }
+    }
+}
+
+async fn export_entries(options: &ExportEntries) -> anyhow::Result<()> {
+    let kernel = options.place.open(&options.place.settings()?, Schema::Read).await?;
+    let ledger = Ledger::new(kernel);
+    let mut table = table();
+    table.write_record(ENTRY_COLUMNS)?;
+    let mut after = Some(0);
+    while let Some(from) = after {
+        let page = ledger.entry_rows(ledger.database().reader(), options.period, from).await?;
+        for row in &page.rows {
+            table.write_record(row)?;
+        }
+        after = page.next;
+    }
+    Ok(table.flush()?)
+}
+
 /// Prints what was checked and what is wrong with the book.
 ///
 /// # Errors
 /// When anything is wrong with the book, or it can't be read.
-pub(crate) async fn verify_ledger(options: &Verify) -> anyhow::Result<()> {
+async fn verify_ledger(options: &Verify) -> anyhow::Result<()> {
     let (kernel, lines) = options.open().await?;
     let ledger = Ledger::new(kernel);
     let report = ledger.verify_against(&heads_of(ledger.chain().name(), &lines)).await?;

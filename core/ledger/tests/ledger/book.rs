@@ -381,7 +381,7 @@ async fn verify_names_what_was_changed() {
     .await;
 }
 
-/// What a transfer's hash sees never changes, or books written by an earlier release would not hold any more.
+/// What a transfer's hash sees in the second format never changes, or books written by this release would not hold any more.
 #[tokio::test]
 async fn books_written_before_still_hold() {
     for_both_databases(|database| async move {
@@ -394,7 +394,7 @@ async fn books_written_before_still_hold() {
                     FROM ledger_transfer t JOIN ledger_seal s ON s.transfer = t.no WHERE s.number = 1";
         let row = sql::one(reader, text, []).await.expect("it is read").expect("it is sealed");
         let number = |column: &str| sql::get::<i64>(&row, column).expect("a number");
-        let seen = format!(
+        let transfer = format!(
             "{{\"no\":{},\"key\":\"earn/1\",\"unit\":\"points\",\"debit\":{},\"credit\":{},\"amount\":10,\
              \"debit_version\":null,\"debit_balance\":null,\"credit_version\":{},\"credit_balance\":{},\
              \"occurred_at\":{NOW_MS},\"period\":{},\"kind\":\"move\",\"reference\":\"test\",\"posted_at\":{}}}",
@@ -406,6 +406,13 @@ async fn books_written_before_still_hold() {
             Period::parse("2026-11").expect("a month").number(),
             number("posted_at"),
         );
+        let (debit, credit, expires_at) = (number("debit"), number("credit"), NOW_MS + DAY_MS);
+        let accounts = format!(
+            "\"debit_account\":\"{debit} striped - 6 4 points mall line/mall/issued\",\
+             \"credit_account\":\"{credit} lots 0 6 1 points 1 member/1/points\""
+        );
+        let lots = format!("\"opened_lot\":\"1 {credit} 6 5 10 {expires_at} 202611 mall\",\"lot_moves\":null");
+        let seen = format!("{{\"transfer\":{transfer},{accounts},{lots}}}");
         let expected = heyuan_kernel::secret::sha256_hex(format!("heyuan ledger{seen}").as_bytes());
         assert_eq!(sql::get::<String>(&row, "hash").expect("a hash"), expected);
         let signature = ledger.head().await.expect("it is read").expect("there is a head").signature;

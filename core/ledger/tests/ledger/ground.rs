@@ -1,11 +1,12 @@
 //! A ledger on an empty database, at a moment that stands.
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use heyuan_contract::Timestamp;
 use heyuan_harness::TestDatabase;
 use heyuan_kernel::secret::{Key, TenantKeys};
-use heyuan_kernel::{Clock, Database, Kernel, Location, Zone};
-use heyuan_ledger::{Account, Ledger};
+use heyuan_kernel::{Clock, Database, Kernel, Location, Tx, Zone};
+use heyuan_ledger::{Account, Error, Ledger};
 use sea_orm_migration::MigratorTrait;
 
 pub(crate) const NOW_MS: i64 = 1_793_491_200_000;
@@ -38,4 +39,26 @@ pub(crate) async fn open(ledger: &Ledger, accounts: Vec<Account>) {
         })
         .await
         .expect("accounts open");
+}
+
+/// One unit of work, settled as a use case would.
+pub(crate) async fn write<T, F>(ledger: &Ledger, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: for<'a> Fn(Ledger, &'a Tx) -> BoxFuture<'a, Result<T, Error>> + Clone + Send + Sync + 'static,
+{
+    let db = db(ledger);
+    db.settle(|| {
+        let (ledger, work) = (ledger.clone(), work.clone());
+        db.write("test", move |tx| work(ledger.clone(), tx))
+    })
+    .await
+}
+
+/// Seals what is there, and looks at every promise of the book.
+pub(crate) async fn sealed_and_sound(ledger: &Ledger) {
+    write(ledger, |ledger, tx| async move { ledger.seal(tx).await }.boxed()).await.expect("the sealer seals");
+    let report = ledger.verify().await.expect("the book can be read");
+    assert!(report.is_sound(), "{:?}", report.findings);
+    assert_eq!(report.tail, 0);
 }

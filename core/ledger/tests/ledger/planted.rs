@@ -1,0 +1,246 @@
+//! Changes planted past the ledger: `verify` finds each of them and names the place; links of an earlier release still hold.
+
+use crate::ground::{NOW_MS, ledger, open, sealed_and_sound, write};
+use futures::FutureExt;
+use heyuan_contract::{Ratio, Timestamp};
+use heyuan_harness::for_both_databases;
+use heyuan_kernel::secret::{Key, TenantKeys, sha256_hex};
+use heyuan_kernel::sql;
+use heyuan_ledger::{Account, Carry, Hold, Ledger, Lots, NewLot, Period, Transfer};
+
+const DAY_MS: i64 = 86_400_000;
+
+fn at(days: i64) -> Timestamp {
+    Timestamp::clamped(NOW_MS + days * DAY_MS)
+}
+
+fn month() -> Period {
+    Period::parse("2026-11").expect("a month")
+}
+
+fn transfer(key: &str, debit: &str, credit: &str, amount: i64, lots: Lots) -> Transfer {
+    Transfer {
+        key: key.into(),
+        unit: "points".into(),
+        debit: debit.into(),
+        credit: credit.into(),
+        amount,
+        occurred_at: at(0),
+        period: month(),
+        kind: "move".into(),
+        reference: "test".into(),
+        lots,
+    }
+}
+
+fn hold(key: &str, amount: i64) -> Hold {
+    Hold {
+        key: key.into(),
+        unit: "points".into(),
+        debit: "anna".into(),
+        credit: "spent".into(),
+        amount,
+        kind: "spend".into(),
+        reference: "order".into(),
+        at: at(0),
+        expires_at: at(1),
+    }
+}
+
+async fn post(ledger: &Ledger, transfers: Vec<Transfer>) {
+    write(ledger, move |ledger, tx| {
+        let transfers = transfers.clone();
+        async move { ledger.post(tx, &transfers).await.map(drop) }.boxed()
+    })
+    .await
+    .expect("it is posted");
+}
+
+/// Accounts of every shape, and an entry of every kind.
+async fn book(ledger: &Ledger) {
+    let accounts = vec![
+        Account::striped("issued", "mall", "points"),
+        Account::striped("spent", "mall", "points"),
+        Account::lots("anna", "1", "points"),
+        Account::lots("bert", "2", "points"),
+        Account::plain("plain", "3", "points", Some(-5)),
+    ];
+    open(ledger, accounts).await;
+    let lot = |days: i64| Lots::New(NewLot { issuer: "mall".into(), cost: Ratio::new(6, 5).expect("a ratio"), expires_at: at(days) });
+    let spend = transfer("spend", "anna", "spent", 40, Lots::FirstExpiring);
+    let earned = vec![transfer("soon", "issued", "anna", 30, lot(10)), transfer("late", "issued", "anna", 90, lot(300)), spend];
+    post(ledger, earned).await;
+    post(ledger, vec![transfer("back", "spent", "anna", 15, Lots::RestoredFrom("spend".into()))]).await;
+    post(ledger, vec![transfer("plainly", "issued", "plain", 8, Lots::None)]).await;
+    write(ledger, |ledger, tx| {
+        async move {
+            for (key, amount) in [("posted", 20), ("voided", 10), ("open", 7)] {
+                ledger.hold(tx, &hold(key, amount)).await?;
+            }
+            ledger.post_hold(tx, "posted", 12, month()).await?;
+            ledger.void_hold(tx, "voided").await?;
+            let (from, to, kind, reference) = ("anna".into(), "bert".into(), "transfer".into(), "gift".into());
+            let gift = Carry {
+                key: "gift".into(),
+                unit: "points".into(),
+                from,
+                to,
+                amount: 9,
+                occurred_at: at(0),
+                period: month(),
+                kind,
+                reference,
+            };
+            ledger.carry(tx, &gift).await.map(drop)
+        }
+        .boxed()
+    })
+    .await
+    .expect("holds and a carrying are written");
+}
+
+/// Changes one row: table, what identifies it, column, the value as SQL sees it; and where it is found.
+const PLANTED: &[(&str, &str, &str, &str, &str)] = &[
+    ("ledger_transfer", "key = 'spend'", "unit", "'growth'", "spend"),
+    ("ledger_transfer", "key = 'spend'", "key", "'other'", "other"),
+    ("ledger_transfer", "key = 'spend'", "credit", "credit - 1", "spend"),
+    ("ledger_transfer", "key = 'spend'", "debit", "debit + 1", "spend"),
+    ("ledger_transfer", "key = 'spend'", "amount", "amount + 1", "spend"),
+    ("ledger_transfer", "key = 'spend'", "debit_version", "debit_version + 100", "spend"),
+    ("ledger_transfer", "key = 'spend'", "debit_balance", "debit_balance + 1", "spend"),
+    ("ledger_transfer", "key = 'soon'", "credit_balance", "credit_balance + 1", "soon"),
+    ("ledger_transfer", "key = 'spend'", "occurred_at", "occurred_at + 1", "spend"),
+    ("ledger_transfer", "key = 'spend'", "period", "202612", "spend"),
+    ("ledger_transfer", "key = 'spend'", "kind", "'forged'", "spend"),
+    ("ledger_transfer", "key = 'spend'", "reference", "'forged'", "spend"),
+    ("ledger_transfer", "key = 'spend'", "posted_at", "posted_at + 1", "spend"),
+    ("ledger_lot", "source = 'late'", "issuer", "'hotel'", "late"),
+    ("ledger_lot", "source = 'late'", "cost_numerator", "7", "late"),
+    ("ledger_lot", "source = 'late'", "cost_denominator", "7", "late"),
+    ("ledger_lot", "source = 'late'", "expires_at", "expires_at + 1", "late"),
+    ("ledger_lot", "source = 'late'", "period", "202612", "late"),
+    ("ledger_lot", "source = 'late'", "amount", "amount + 1", "late"),
+    ("ledger_lot", "source = 'late'", "remaining", "remaining - 1", "late"),
+    ("ledger_lot", "source = 'late'", "held", "held + 1", "late"),
+    ("ledger_lot", "source = 'late'", "account", "account + 1", "late"),
+    ("ledger_lot", "source = 'late'", "source", "'lately'", "late"),
+    ("ledger_lot", "source = 'gift/1'", "issuer", "'hotel'", "gift/1"),
+    ("ledger_lot_move", "amount = -30", "amount", "-29", "spend"),
+    ("ledger_lot_move", "amount = -30", "lot", "lot + 1", "spend"),
+    ("ledger_lot_move", "amount = -30", "period", "202612", "spend"),
+    ("ledger_lot_move", "restores IS NOT NULL AND amount = 10", "restores", "restores + 1", "back"),
+    ("ledger_lot_move", "amount = -30", "transfer", "transfer + 1", "spend"),
+    ("ledger_account", "id = 'plain'", "unit", "'growth'", "plain"),
+    ("ledger_account", "id = 'plain'", "owner", "'4'", "plain"),
+    ("ledger_account", "id = 'plain'", "floor", "-6", "plain"),
+    ("ledger_account", "id = 'plain'", "floor", "NULL", "plain"),
+    ("ledger_account", "id = 'plain'", "shape", "'lots'", "plain"),
+    ("ledger_account", "id = 'plain'", "id", "'other'", "plain"),
+    ("ledger_account", "id = 'plain'", "balance", "balance + 1", "plain"),
+    ("ledger_account", "id = 'plain'", "reserved", "reserved + 1", "plain"),
+    ("ledger_account", "id = 'plain'", "version", "version + 1", "plain"),
+    ("ledger_stripe", "account = (SELECT no FROM ledger_account WHERE id = 'issued') AND debits >= 120", "debits", "debits + 1", "issued"),
+    ("ledger_stripe", "account = (SELECT no FROM ledger_account WHERE id = 'issued') AND debits >= 120", "credits", "1", "issued"),
+    ("ledger_stripe", "account = (SELECT no FROM ledger_account WHERE id = 'issued') AND debits >= 120", "period", "202612", "issued"),
+    ("ledger_hold", "key = 'posted'", "posted", "13", "posted"),
+    ("ledger_hold", "key = 'posted'", "outcome", "'voided'", "posted"),
+    ("ledger_hold", "key = 'posted'", "reference", "'forged'", "posted"),
+    ("ledger_hold", "key = 'posted'", "credit", "credit - 1", "posted"),
+    ("ledger_hold", "key = 'posted'", "held_at", "held_at + 1", "posted"),
+    ("ledger_hold", "key = 'voided'", "outcome", "'posted'", "voided"),
+    ("ledger_hold", "key = 'open'", "amount", "8", "open"),
+    ("ledger_hold", "key = 'open'", "outcome", "'expired'", "open"),
+    ("ledger_hold_lot", "hold = 'open'", "amount", "8", "open"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_found_and_its_place_named() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        book(&ledger).await;
+        sealed_and_sound(&ledger).await;
+        for (table, row, column, value, place) in PLANTED {
+            let what = format!("{table} {row} {column} = {value}");
+            run(&ledger, &format!("CREATE TABLE kept AS SELECT * FROM {table}")).await;
+            assert_eq!(run(&ledger, &format!("UPDATE {table} SET {column} = {value} WHERE {row}")).await, 1, "{what}");
+            let report = ledger.verify().await.expect("the book can be read");
+            assert!(report.findings.iter().any(|finding| finding.place.contains(place)), "{what}: {:?}", report.findings);
+            run(&ledger, &format!("DELETE FROM {table}")).await;
+            run(&ledger, &format!("INSERT INTO {table} SELECT * FROM kept")).await;
+            run(&ledger, "DROP TABLE kept").await;
+        }
+        sealed_and_sound(&ledger).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_of_an_earlier_release_hold_beside_those_of_this_one() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open(&ledger, vec![Account::striped("issued", "mall", "points"), Account::plain("plain", "3", "points", None)]).await;
+        post(&ledger, vec![transfer("first", "issued", "plain", 10, Lots::None)]).await;
+        let row = sql::one(ledger.database().reader(), "SELECT * FROM ledger_transfer WHERE key = 'first'", []).await;
+        let row = row.expect("it is read").expect("it is there");
+        let number = |column: &str| sql::get::<i64>(&row, column).expect("a number");
+        let seen = format!(
+            "{{\"no\":{no},\"key\":\"first\",\"unit\":\"points\",\"debit\":{debit},\"credit\":{credit},\"amount\":10,\
+             \"debit_version\":null,\"debit_balance\":null,\"credit_version\":1,\"credit_balance\":10,\
+             \"occurred_at\":{NOW_MS},\"period\":202611,\"kind\":\"move\",\"reference\":\"test\",\"posted_at\":{NOW_MS}}}",
+            no = number("no"),
+            debit = number("debit"),
+            credit = number("credit"),
+        );
+        // As the release before wrote it: without a format.
+        let first = sha256_hex(format!("heyuan ledger{seen}").as_bytes());
+        let keys = TenantKeys::new(&Key::from_bytes([7; 32]));
+        let signature = hex::encode(keys.head().mac(&[b"ledger", &1i64.to_be_bytes(), first.as_bytes()]));
+        run(&ledger, &format!("INSERT INTO ledger_seal (number, transfer, hash) SELECT 1, no, '{first}' FROM ledger_transfer")).await;
+        run(&ledger, &format!("INSERT INTO ledger_head (number, hash, signature, at) VALUES (1, '{first}', '{signature}', 0)")).await;
+        run(&ledger, "DELETE FROM ledger_unsealed").await;
+        sealed_and_sound(&ledger).await;
+        post(&ledger, vec![transfer("second", "issued", "plain", 5, Lots::None)]).await;
+        sealed_and_sound(&ledger).await;
+        let rows = sql::all(ledger.database().reader(), "SELECT format FROM ledger_seal ORDER BY number", []).await.expect("it is read");
+        let formats: Vec<i64> = rows.iter().map(|row| sql::get(row, "format").expect("a number")).collect();
+        assert_eq!(formats, [1, 2]);
+        for (format, place) in [(1, "second"), (3, "second")] {
+            run(&ledger, &format!("UPDATE ledger_seal SET format = {format} WHERE number = 2")).await;
+            let report = ledger.verify().await.expect("the book can be read");
+            assert!(report.findings.iter().any(|finding| finding.place.contains(place)), "{format}: {:?}", report.findings);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_each_day_one_head_stays() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open(&ledger, vec![Account::striped("issued", "mall", "points"), Account::plain("plain", "3", "points", None)]).await;
+        let heads = async || {
+            let rows =
+                sql::all(ledger.database().reader(), "SELECT number FROM ledger_head ORDER BY number", []).await.expect("it is read");
+            rows.iter().map(|row| sql::get::<i64>(row, "number").expect("a number")).collect::<Vec<_>>()
+        };
+        for (key, expected) in [("one", vec![1]), ("two", vec![2]), ("three", vec![2, 3]), ("four", vec![2, 4])] {
+            if key == "three" {
+                run(&ledger, &format!("UPDATE ledger_head SET at = at - {DAY_MS}")).await;
+            }
+            post(&ledger, vec![transfer(key, "issued", "plain", 1, Lots::None)]).await;
+            sealed_and_sound(&ledger).await;
+            assert_eq!(heads().await, expected, "{key}");
+        }
+    })
+    .await;
+}
+
+async fn run(ledger: &Ledger, text: &str) -> u64 {
+    let text = text.to_owned();
+    write(ledger, move |_, tx| {
+        let text = text.clone();
+        async move { Ok(sql::execute(tx.conn(), &text, []).await?) }.boxed()
+    })
+    .await
+    .expect("the statement runs")
+}
