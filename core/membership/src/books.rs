@@ -30,10 +30,6 @@ pub(crate) enum Movement {
     Expire,
     /// A member left: the issuer gets the cost.
     Forfeit,
-    /// People corrected a balance: upwards the line that they name owes the cost, downwards the issuer gets it.
-    Adjust,
-    /// From member to member, lot by lot with the same issuer, cost and expiry: no line is concerned.
-    Transfer,
     /// Points pay what the member owes for points that were taken back after they were spent: the centre, which stood for them, keeps the cost.
     Recover,
     /// A balance from before the book: the line that issued it owes the cost.
@@ -41,15 +37,13 @@ pub(crate) enum Movement {
 }
 
 impl Movement {
-    const ALL: [Movement; 10] = [
+    const ALL: [Movement; 8] = [
         Movement::Earn,
         Movement::Spend,
         Movement::Return,
         Movement::Refund,
         Movement::Expire,
         Movement::Forfeit,
-        Movement::Adjust,
-        Movement::Transfer,
         Movement::Recover,
         Movement::Open,
     ];
@@ -62,8 +56,6 @@ impl Movement {
             Movement::Refund => "refund",
             Movement::Expire => "expire",
             Movement::Forfeit => "forfeit",
-            Movement::Adjust => "adjust",
-            Movement::Transfer => "transfer",
             Movement::Recover => "recover",
             Movement::Open => "open",
         }
@@ -82,7 +74,6 @@ pub(crate) enum LineAccount {
     Refunded,
     Expired,
     Forfeited,
-    Adjusted,
     Opened,
     Spent,
     Growth,
@@ -95,7 +86,6 @@ pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
         LineAccount::Refunded => "points_refunded",
         LineAccount::Expired => "points_expired",
         LineAccount::Forfeited => "points_forfeited",
-        LineAccount::Adjusted => "points_adjusted",
         LineAccount::Opened => "points_opened",
         LineAccount::Spent => "points_spent",
         LineAccount::Growth => "growth_issued",
@@ -106,15 +96,8 @@ pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
 
 /// Every account of the lines and the centre.
 pub(crate) fn standing_accounts() -> Vec<Account> {
-    let points = [
-        LineAccount::Issued,
-        LineAccount::Refunded,
-        LineAccount::Expired,
-        LineAccount::Forfeited,
-        LineAccount::Adjusted,
-        LineAccount::Opened,
-        LineAccount::Spent,
-    ];
+    let points =
+        [LineAccount::Issued, LineAccount::Refunded, LineAccount::Expired, LineAccount::Forfeited, LineAccount::Opened, LineAccount::Spent];
     let mut accounts = vec![Account::striped(CENTRE, "centre", FEN)];
     for line in Line::ALL {
         accounts.extend(points.iter().map(|account| Account::striped(line_account(line, *account), line.as_str(), POINTS)));

@@ -1,12 +1,14 @@
 //! Clearing (单项结算): what each line owes the points centre for a month, or gets from it.
 //!
-//! A line owes the cost of the points that it issued, gets back the cost of those that were taken back or expired, and gets the
-//! cost of the points that were spent with it. Costs are summed exactly and rounded to fen once per issuer, spender and period.
+//! A line owes the cost of the points that it issued, also of those that were taken over as opening balances, gets back the cost of those
+//! that were taken back, expired or were forfeited, and gets the cost of the points that were spent with it. Points that pay a debt are the
+//! centre's, which stood for them. Costs are summed exactly and rounded to fen once per issuer, spender and period.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::corrupt;
+use crate::settlement;
 use futures::FutureExt;
 use heyuan_contract::{Line, Ratio};
 use heyuan_kernel::error::codes as kernel_codes;
@@ -39,6 +41,20 @@ pub struct Clearing {
     pub lines: Vec<ClearingLine>,
     /// Points spent, by the line that issued them and the line that they were spent with.
     pub matrix: Vec<MatrixCell>,
+    /// The points centre's own side.
+    #[serde(default)]
+    pub centre: ClearingCentre,
+}
+
+/// The points centre's month.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClearingCentre {
+    /// Points that paid what members owed for points that were taken back after they had been spent.
+    pub recovered_points: i64,
+    /// Their cost, which the centre keeps: it paid for the spent ones.
+    pub recovered_fen: i64,
+    /// What the centre gets from the lines in sum; with a minus, what it owes them. It and the lines' come to nothing together.
+    pub net_fen: i64,
 }
 
 /// One line's month.
@@ -58,10 +74,25 @@ pub struct ClearingLine {
     pub expired_points: i64,
     /// Their cost: the line gets it.
     pub expired_fen: i64,
-    /// Points of any line that were spent with it.
+    /// Points of its that were taken over as opening balances.
+    #[serde(default)]
+    pub opened_points: i64,
+    /// Their cost: the line owes it.
+    #[serde(default)]
+    pub opened_fen: i64,
+    /// Points of its that members forfeited by leaving.
+    #[serde(default)]
+    pub forfeited_points: i64,
+    /// Their cost: the line gets it.
+    #[serde(default)]
+    pub forfeited_fen: i64,
+    /// Points of any line that were spent with it, less those given back.
     pub spent_points: i64,
     /// Their cost: the line gets it.
     pub spent_fen: i64,
+    /// Corrections of earlier months that count in this one: what the line gets, or with a minus owes.
+    #[serde(default)]
+    pub corrected_fen: i64,
     /// What the line gets in sum; with a minus, what it owes.
     pub net_fen: i64,
 }
@@ -123,8 +154,12 @@ fn gcd(a: u128, b: u128) -> u128 {
 #[derive(Default)]
 struct Sums {
     issued: BTreeMap<Line, Exact>,
+    opened: BTreeMap<Line, Exact>,
     refunded: BTreeMap<Line, Exact>,
     expired: BTreeMap<Line, Exact>,
+    forfeited: BTreeMap<Line, Exact>,
+    recovered: Exact,
+    corrected: BTreeMap<Line, i64>,
     spent: BTreeMap<(Line, Line), Exact>,
 }
 
@@ -243,9 +278,7 @@ impl Membership {
         let mut transfers = Vec::new();
         for line in &statement.lines {
             let own = books::line_account(line.line, LineAccount::Settlement);
-            for (what, fen) in
-                [("issued", -line.issued_fen), ("refunded", line.refunded_fen), ("expired", line.expired_fen), ("spent", line.spent_fen)]
-            {
+            for (what, fen) in columns(line) {
                 if fen == 0 {
                     continue;
                 }
@@ -276,15 +309,17 @@ impl Membership {
             let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
             match Movement::parse(&movement.kind).ok_or_else(unknown)? {
                 Movement::Earn => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+                Movement::Open => sums.opened.entry(issuer).or_default().add(movement.amount, movement.cost)?,
                 Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
-                Movement::Spend => {
+                Movement::Forfeit => sums.forfeited.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+                Movement::Recover => sums.recovered.add(-movement.amount, movement.cost)?,
+                Movement::Spend | Movement::Return => {
                     let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
                     let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
                     sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
                 }
                 // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
                 Movement::Refund => {}
-                other => return Err(corrupt("clearing", format!("{} has no place in it", other.as_str())).into()),
             }
         }
         let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
@@ -297,8 +332,27 @@ impl Membership {
             let cost = cost.map_err(|e| corrupt("unit cost", e))?;
             sums.refunded.entry(line).or_default().add(sql::get(&row, "points")?, cost)?;
         }
+        sums.corrected = settlement::corrections(conn, period).await?.into_iter().collect();
         statement(period, state, &sums)
     }
+
+    /// The clearing of a closed period.
+    pub(crate) async fn closed_clearing<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Clearing, Error> {
+        Ok(stored(conn, period).await?.ok_or_else(|| Problem::not_found("statement for", format!("{period}; it is not closed")))?)
+    }
+}
+
+/// What a line gets for each column, or with a minus owes; the names are those of the settlement's keys, for ever.
+const fn columns(line: &ClearingLine) -> [(&'static str, i64); 7] {
+    [
+        ("issued", -line.issued_fen),
+        ("opened", -line.opened_fen),
+        ("refunded", line.refunded_fen),
+        ("expired", line.expired_fen),
+        ("forfeited", line.forfeited_fen),
+        ("spent", line.spent_fen),
+        ("corrected", line.corrected_fen),
+    ]
 }
 
 fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Clearing, Error> {
@@ -310,10 +364,11 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
     let mut lines = Vec::with_capacity(Line::ALL.len());
     for line in Line::ALL {
         let (issued, refunded, expired) = (of(&sums.issued, line), of(&sums.refunded, line), of(&sums.expired, line));
+        let (opened, forfeited) = (of(&sums.opened, line), of(&sums.forfeited, line));
         let cells = matrix.iter().filter(|cell| cell.spender == line);
         let (spent_points, spent_fen) = cells.fold((0, 0), |(points, fen), cell| (points + cell.points, fen + cell.fen));
         let (issued_fen, refunded_fen, expired_fen) = (issued.fen()?, refunded.fen()?, expired.fen()?);
-        lines.push(ClearingLine {
+        let mut row = ClearingLine {
             line,
             issued_points: issued.points,
             issued_fen,
@@ -321,12 +376,24 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
             refunded_fen,
             expired_points: expired.points,
             expired_fen,
+            opened_points: opened.points,
+            opened_fen: opened.fen()?,
+            forfeited_points: forfeited.points,
+            forfeited_fen: forfeited.fen()?,
             spent_points,
             spent_fen,
-            net_fen: spent_fen + refunded_fen + expired_fen - issued_fen,
-        });
+            corrected_fen: sums.corrected.get(&line).copied().unwrap_or(0),
+            net_fen: 0,
+        };
+        row.net_fen = columns(&row).iter().map(|(_, fen)| fen).sum();
+        lines.push(row);
     }
-    Ok(Clearing { period: period.to_string(), state, lines, matrix })
+    let centre = ClearingCentre {
+        recovered_points: sums.recovered.points,
+        recovered_fen: sums.recovered.fen()?,
+        net_fen: -lines.iter().map(|line| line.net_fen).sum::<i64>(),
+    };
+    Ok(Clearing { period: period.to_string(), state, lines, matrix, centre })
 }
 
 /// Clearing is between the lines of the whole group: a key of one unit sees none of it.

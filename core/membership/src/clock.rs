@@ -1,4 +1,4 @@
-//! What turns because time passes: points expire, and tiers above the lowest are looked at once a day.
+//! What turns because time passes: points and benefits expire, tiers above the lowest are looked at once a day and get their benefits.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::error::Error;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Lots or members of one transaction.
 const BATCH_MAX: u64 = 200;
 
-/// The processor's task for both.
+/// The processor's task for all of it.
 pub struct Clockwork {
     membership: Membership,
 }
@@ -31,7 +31,10 @@ impl Clockwork {
     async fn turn(&self, fence: &Fence) -> Result<Progress, Error> {
         let expired = self.membership.expire_points(Some(fence)).await?;
         let looked_at = self.membership.settle_due_tiers(Some(fence)).await?;
-        Ok(if expired + looked_at > 0 { Progress::Busy } else { Progress::Idle })
+        let given_up = self.membership.give_up_waiting(Some(fence)).await?;
+        let ended = self.membership.expire_benefits(Some(fence)).await?;
+        let granted = self.membership.grant_tier_benefits(Some(fence)).await?;
+        Ok(if expired + looked_at + given_up + ended + granted > 0 { Progress::Busy } else { Progress::Idle })
     }
 }
 

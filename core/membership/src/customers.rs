@@ -51,6 +51,10 @@ pub trait Customers: Send + Sync {
     /// Every anchor of a customer.
     fn anchors_of<'a>(&'a self, customer: &'a CustomerId) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>>;
 
+    /// Erases the customer behind an anchor, since the person asks for it: whoever says so for it may, and units out of its reach have no
+    /// say. Audited under the actor's name.
+    fn erase<'a>(&'a self, actor: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>>;
+
     /// Features of the customer behind an anchor, as integers, exact ratios and text.
     fn features<'a>(&'a self, anchor: &'a AnchorId, names: &'a [String]) -> BoxFuture<'a, Result<Features, Problem>>;
 }

@@ -3,7 +3,7 @@
 //! Everything here is read and run outside any transaction; what counts is checked again in the one that posts.
 
 use crate::books;
-use crate::earn::Earned;
+use crate::earn::{EarnRules, Earned};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
@@ -60,6 +60,8 @@ pub(crate) struct Drafted {
 pub(crate) struct Decided {
     pub(crate) snapshot: Snapshot,
     pub(crate) policy: Policy,
+    /// The rules of the transaction's own time.
+    pub(crate) earn: EarnRules,
     pub(crate) base: Earned,
     pub(crate) calls: Vec<Drafted>,
     pub(crate) pointers: Vec<(String, i64)>,
@@ -76,9 +78,7 @@ impl Membership {
     /// Decides about a purchase as of now.
     pub(crate) async fn decide(&self, report: &Report, line: Line, member: MemberRow) -> Result<Decided, Error> {
         guard::outside_unit("a decision of benefit rules");
-        if !member.open {
-            return Err(Error::refused(codes::MEMBER_CLOSED, format!("member {} has left", member.id)));
-        }
+        member.check_open()?;
         let policy = self.policy().await?;
         let decided = self.decide_under(report, line, member.clone(), policy.clone()).await;
         if decided.is_ok() {
@@ -93,15 +93,17 @@ impl Membership {
         let kernel = self.kernel();
         let now = kernel.clock.now();
         let snapshot = self.snapshot(member, &policy, now).await?;
-        let base = policy.earn.earn(line, report.amount.0).map_err(out_of_range)?;
+        let earn = policy.earn_at(report.occurred_at)?.clone();
+        let base = earn.earn(line, report.amount.0, &report.lines).map_err(out_of_range)?;
         let month = Period::of(&kernel.zone, report.occurred_at);
         let active = policy.rules.clone();
         let pointers = active.iter().map(|rule| (rule.name.clone(), rule.generation)).collect();
         let spent = if active.is_empty() { Spent::default() } else { spent(kernel.db.near(), &snapshot.member.id, month).await? };
         let mut decided = Decided {
-            expires_at: kernel.zone.day_start_after(report.occurred_at, policy.earn.points_days + 1),
+            expires_at: kernel.zone.day_start_after(report.occurred_at, earn.points_days + 1),
             snapshot,
             policy,
+            earn,
             base,
             calls: Vec::with_capacity(active.len()),
             pointers,

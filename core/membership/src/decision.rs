@@ -119,7 +119,7 @@ pub(crate) async fn insert(
             unit.as_str().into(),
             transaction.as_str().into(),
             at.ms().into(),
-            decided.policy.earn.version.into(),
+            decided.earn.version.into(),
             json(&decided.pointers)?.into(),
             decided.position.into(),
         ],

@@ -17,6 +17,15 @@ pub mod codes {
     pub const UNKNOWN_MEMBER: Code = Code::new(Kind::NotFound, "unknown_member", "There is no such member", "会员不存在");
     /// The member left or was erased.
     pub const MEMBER_CLOSED: Code = Code::new(Kind::Conflict, "member_closed", "The membership has ended", "会员资格已终止");
+    /// The member is on the blacklist.
+    pub const MEMBER_BLOCKED: Code =
+        Code::new(Kind::Conflict, "member_blocked", "The member is blocked and neither earns nor spends", "会员已被列入黑名单，不能积分和用分");
+    /// Points of the member are set aside for an open order.
+    pub const MEMBER_HAS_HOLDS: Code =
+        Code::new(Kind::Conflict, "member_has_holds", "Points of the member are held for an open order", "会员有未完成订单冻结的积分");
+    /// Another member has the line's account.
+    pub const ACCOUNT_TAKEN: Code =
+        Code::new(Kind::Conflict, "account_taken", "The line's account belongs to another member", "该业态账号已关联其他会员");
     /// The id was reported before with other content.
     pub const TRANSACTION_ID_REUSED: Code =
         Code::new(Kind::Conflict, "transaction_id_reused", "The transaction id was reported with other content", "交易号已用于其他交易");
@@ -36,12 +45,41 @@ pub mod codes {
         Code::new(Kind::Invalid, "time_out_of_range", "The time is outside what may be reported", "时间超出可上报范围");
     /// Fewer points than asked for.
     pub const NOT_ENOUGH_POINTS: Code = Code::new(Kind::Conflict, "not_enough_points", "The member has fewer points than that", "积分不足");
+    /// More than what is left of the spend.
+    pub const RETURN_TOO_LARGE: Code =
+        Code::new(Kind::Conflict, "return_too_large", "More is given back than is left of the spend", "退回积分超过可退数量");
     /// A rule ran out of fuel, time or memory: nothing was posted, try again.
     pub const RULE_STOPPED: Code =
         Code::new(Kind::Unavailable, "rule_stopped", "A benefit rule was stopped; nothing was posted", "权益规则被中止，未入账");
     /// A rule trapped or refused: nothing was posted, try again when it is mended.
     pub const RULE_FAILED: Code =
         Code::new(Kind::Unavailable, "rule_failed", "A benefit rule failed; nothing was posted", "权益规则执行失败，未入账");
+    /// No such benefit, or none that the key may see.
+    pub const UNKNOWN_BENEFIT: Code = Code::new(Kind::NotFound, "unknown_benefit", "There is no such benefit", "权益不存在");
+    /// No such grant of the member.
+    pub const UNKNOWN_BENEFIT_GRANT: Code =
+        Code::new(Kind::NotFound, "unknown_benefit_grant", "The member was not granted that", "会员没有该权益发放记录");
+    /// No such reservation, or none that the key may see.
+    pub const UNKNOWN_BENEFIT_RESERVATION: Code =
+        Code::new(Kind::NotFound, "unknown_benefit_reservation", "There is no such reservation", "权益预约不存在");
+    /// A draft, or retired.
+    pub const BENEFIT_NOT_ACTIVE: Code = Code::new(Kind::Conflict, "benefit_not_active", "The benefit is not granted now", "权益当前不可发放");
+    /// The stock of the month or in all has less.
+    pub const BENEFIT_OUT_OF_STOCK: Code =
+        Code::new(Kind::Conflict, "benefit_out_of_stock", "Fewer units of the benefit are left than that", "权益库存不足");
+    /// More units than the grant has left.
+    pub const BENEFIT_TOO_FEW: Code =
+        Code::new(Kind::Conflict, "benefit_too_few", "The grant has fewer units left than that", "权益剩余数量不足");
+    /// The reservation was used before.
+    pub const BENEFIT_USED: Code = Code::new(Kind::Conflict, "benefit_used", "The benefit was used already", "权益已被使用");
+    /// Past its time, given back or withdrawn.
+    pub const BENEFIT_EXPIRED: Code = Code::new(Kind::Conflict, "benefit_expired", "The benefit can no longer be used", "权益已失效");
+    /// At a unit of a line that does not honour it.
+    pub const BENEFIT_ELSEWHERE: Code =
+        Code::new(Kind::Conflict, "benefit_elsewhere", "The benefit is used with another line", "该权益不能在此业态使用");
+    /// The statement stands otherwise than what is said to it needs.
+    pub const STATEMENT_STATE: Code =
+        Code::new(Kind::Conflict, "statement_state", "The statement can't take this now", "结算单当前状态不允许该操作");
     /// The period can't be closed yet.
     pub const PERIOD_NOT_OVER: Code = Code::new(Kind::Conflict, "period_not_over", "The period can't be closed yet", "该期间尚不能关账");
 
@@ -50,6 +88,9 @@ pub mod codes {
         UNVERIFIED_IDENTIFIER,
         UNKNOWN_MEMBER,
         MEMBER_CLOSED,
+        MEMBER_BLOCKED,
+        MEMBER_HAS_HOLDS,
+        ACCOUNT_TAKEN,
         TRANSACTION_ID_REUSED,
         REFUND_TOO_LARGE,
         REFUND_MISMATCH,
@@ -57,8 +98,19 @@ pub mod codes {
         AMOUNT_OUT_OF_RANGE,
         TIME_OUT_OF_RANGE,
         NOT_ENOUGH_POINTS,
+        RETURN_TOO_LARGE,
         RULE_STOPPED,
         RULE_FAILED,
+        UNKNOWN_BENEFIT,
+        UNKNOWN_BENEFIT_GRANT,
+        UNKNOWN_BENEFIT_RESERVATION,
+        BENEFIT_NOT_ACTIVE,
+        BENEFIT_OUT_OF_STOCK,
+        BENEFIT_TOO_FEW,
+        BENEFIT_USED,
+        BENEFIT_EXPIRED,
+        BENEFIT_ELSEWHERE,
+        STATEMENT_STATE,
         PERIOD_NOT_OVER,
     ];
 }

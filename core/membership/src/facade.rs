@@ -91,7 +91,7 @@ impl Membership {
         Ok(())
     }
 
-    async fn write_version(&self, tx: &Tx, table: &str, version: i64, body: &impl Serialize) -> Result<(), Error> {
+    pub(crate) async fn write_version(&self, tx: &Tx, table: &str, version: i64, body: &impl Serialize) -> Result<(), Error> {
         let body = serde_json::to_string(body).map_err(|e| corrupt("policy", e))?;
         let text = format!("INSERT INTO {table} (version, body, created_at) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING");
         sql::execute(tx.conn(), &text, [version.into(), body.into(), self.kernel().clock.now().ms().into()]).await?;
@@ -104,9 +104,11 @@ impl Membership {
         Ok(serde_json::from_str(&body).map_err(|e| corrupt(table, e))?)
     }
 
-    /// The earn rules that count now.
-    pub(crate) async fn earn_rules<C: sql::Connection>(&self, conn: &C) -> Result<EarnRules, Error> {
-        self.newest(conn, "membership_earn_rules").await
+    /// Every version of the earn rules, the newest last.
+    pub(crate) async fn earn_rules<C: sql::Connection>(&self, conn: &C) -> Result<Vec<EarnRules>, Error> {
+        let rows = sql::all(conn, "SELECT body FROM membership_earn_rules ORDER BY version", []).await?;
+        let body = |row| Ok(serde_json::from_str(&sql::get::<String>(row, "body")?).map_err(|e| corrupt("earn rules", e))?);
+        rows.iter().map(body).collect()
     }
 
     /// The tier policy that counts now.

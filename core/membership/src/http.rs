@@ -1,8 +1,14 @@
 //! Membership's routes: a handler extracts, calls the facade, converts.
 
+mod benefits;
 mod clearing;
+mod earning;
+mod import;
 mod members;
+mod points;
 mod reconcile;
+mod standing;
+mod statements;
 mod transactions;
 
 use heyuan_kernel::Problem;
@@ -15,14 +21,40 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(members::join)
         .service(members::get_member)
         .service(members::get_points)
+        .service(import::import_points)
+        .service(import::get_import_errors)
+        .service(standing::block)
+        .service(standing::unblock)
+        .service(standing::close)
+        .service(standing::leave)
+        .service(standing::link_account)
+        .service(standing::list_accounts)
+        .service(standing::unlink_account)
+        .service(benefits::report_benefits)
+        .service(benefits::put_benefit)
+        .service(benefits::list_benefits)
+        .service(benefits::get_benefit)
+        .service(benefits::list_member_benefits)
+        .service(benefits::grant_benefit)
+        .service(benefits::reserve_benefit)
+        .service(benefits::use_benefit)
+        .service(benefits::return_benefit)
+        .service(benefits::use_reservation)
         .service(members::spend_points)
+        .service(points::return_points)
         .service(transactions::report_transaction)
         .service(transactions::quote_transaction)
         .service(transactions::get_transaction)
         .service(transactions::rerun_decision)
+        .service(earning::put_earn_rules)
+        .service(earning::list_earn_rules)
         .service(clearing::put_budget)
         .service(clearing::get_clearing)
         .service(clearing::close_period)
+        .service(statements::list_statements)
+        .service(statements::confirm_statement)
+        .service(statements::dispute_statement)
+        .service(statements::answer_statement)
         .service(reconcile::reconcile);
 }
 

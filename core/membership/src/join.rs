@@ -5,6 +5,7 @@ use crate::customers::Identifier;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
+use crate::standing::MemberState;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
@@ -56,9 +57,6 @@ impl Membership {
         let db = &self.kernel().db;
         let (row, new) = db
             .settle(|| async {
-                if let Some(known) = member::find_by_anchors(self.kernel().db.near(), std::slice::from_ref(&anchor)).await? {
-                    return Ok((known, false));
-                }
                 let anchors = self.anchors_behind(&anchor).await?;
                 match member::find_by_anchors(self.kernel().db.near(), &anchors).await? {
                     Some(known) => Ok((known, false)),
@@ -79,32 +77,13 @@ impl Membership {
         Ok(found.line.ok_or_else(|| Problem::invalid("unit", words))?)
     }
 
-    /// The open member of the customer behind an anchor.
-    pub(crate) async fn member_behind(&self, anchor: &AnchorId) -> Result<Option<MemberRow>, Error> {
-        let reader = self.kernel().db.near();
-        if let Some(member) = member::find_by_anchors(reader, std::slice::from_ref(anchor)).await? {
-            return Ok(Some(member));
-        }
-        member::find_by_anchors(reader, &self.anchors_behind(anchor).await?).await
-    }
-
-    /// Every anchor of the customer behind one of them, in order.
-    async fn anchors_behind(&self, anchor: &AnchorId) -> Result<Vec<AnchorId>, Error> {
-        let customer = self.customers().customer_of(anchor).await?;
-        let mut anchors = self.customers().anchors_of(&customer).await?;
-        anchors.push(anchor.clone());
-        anchors.sort_unstable();
-        anchors.dedup();
-        Ok(anchors)
-    }
-
     async fn write_member(&self, join: &Join, line: Line, anchor: &AnchorId, anchors: Vec<AnchorId>) -> Result<MemberRow, Error> {
         let row = MemberRow {
             id: Kernel::new_id("mbr"),
             anchor: Some(anchor.clone()),
             unit: join.unit.clone(),
             line,
-            open: true,
+            state: MemberState::Open,
             joined_at: self.kernel().clock.now(),
             tier: self.tier_policy(self.kernel().db.near()).await?.lowest().to_owned(),
             tier_due: i64::MAX,
@@ -121,7 +100,8 @@ impl Membership {
                     if member::find_by_anchors(tx.conn(), &anchors).await?.is_some() {
                         return Err(heyuan_kernel::Error::Stale("the customer's member").into());
                     }
-                    membership.insert_member(tx, row).await
+                    membership.insert_member(tx, row.clone()).await?;
+                    membership.grant_for_tier(tx, &row, &row.tier).await
                 }
                 .boxed()
             })

@@ -7,6 +7,7 @@
 //! closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`, `tier.changed.v1` and `voucher.granted.v1`.
 //! It reacts to `order.paid.v1`, `order.refunded.v1` and `customer.erased.v1`.
 
+mod benefit;
 mod books;
 mod clearing;
 mod clock;
@@ -14,33 +15,52 @@ mod customers;
 mod decide;
 mod decision;
 mod earn;
+mod earning;
 mod error;
 mod explain;
 mod facade;
+mod give_back;
 mod http;
+mod import;
 mod join;
+mod leave;
+mod link;
+mod linked;
 mod member;
 mod migration;
+mod opening;
 mod points;
 mod policy;
 mod post;
 mod reaction;
 mod reconcile;
+mod recover;
 mod refund;
 mod report;
 mod rule;
+mod settlement;
+mod standing;
 mod tier;
 mod transaction;
+mod waiting;
 
-pub use clearing::{Clearing, ClearingLine, ClearingState, MatrixCell};
+pub use benefit::{
+    Benefit, BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Every, GrantBenefit, Reserve, TierBenefit,
+    UseBenefit,
+};
+pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 pub use clock::Clockwork;
 pub use customers::{Customers, Features, Identifier};
 pub use decision::{Call, Decision, RerunCall, RerunReport};
-pub use earn::{EarnRules, Earned, LineRule};
+pub use earn::{EarnRules, Earned, LineRule, Rates};
 pub use error::{Error, codes};
 pub use facade::Membership;
+pub use give_back::GivenBack;
 pub use http::routes;
+pub use import::{ImportOpenings, ImportedOpenings, LineSum};
 pub use join::{Join, Joined};
+pub use leave::Departure;
+pub use link::{Link, LinkView};
 pub use member::MemberView;
 pub use migration::Migrator;
 pub use points::{Spend, SpendView, StatementLine};
@@ -48,5 +68,7 @@ pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
 };
+pub use standing::MemberState;
+pub use settlement::{LineStatement, Say, StatementState};
 pub use tier::{TierPolicy, TierStep};
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};

@@ -3,6 +3,7 @@
 use crate::books;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
+use crate::standing::MemberState;
 use crate::tier::TierPolicy;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
@@ -18,8 +19,8 @@ pub struct MemberView {
     pub unit: OrgUnitId,
     /// The line that it joined from.
     pub line: Line,
-    /// Whether it is still one.
-    pub open: bool,
+    /// Whether it may earn and spend.
+    pub state: MemberState,
     /// When it joined.
     pub joined_at: Timestamp,
     /// The tier at this moment.
@@ -32,6 +33,8 @@ pub struct MemberView {
     pub points_owed: i64,
     /// When the first of the points expire.
     pub nearest_expiry: Option<Timestamp>,
+    /// The other members of the same customer, as far as the reader reaches: customers with a member each became one.
+    pub linked: Vec<MemberId>,
 }
 
 /// A member as stored.
@@ -41,14 +44,14 @@ pub(crate) struct MemberRow {
     pub(crate) anchor: Option<AnchorId>,
     pub(crate) unit: OrgUnitId,
     pub(crate) line: Line,
-    pub(crate) open: bool,
+    pub(crate) state: MemberState,
     pub(crate) joined_at: Timestamp,
     pub(crate) tier: String,
     /// When time alone may change the tier.
     pub(crate) tier_due: i64,
 }
 
-const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier, tier_due";
+pub(crate) const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier, tier_due";
 
 pub(crate) fn corrupt(what: &'static str, why: impl std::fmt::Display) -> heyuan_kernel::Error {
     heyuan_kernel::Error::Corrupt { what, why: why.to_string() }
@@ -63,7 +66,7 @@ pub(crate) fn read(row: &sql::Row) -> Result<MemberRow, Error> {
         anchor: anchor.map(AnchorId::new).transpose().map_err(|e| corrupt("member", e))?,
         unit: OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(|e| corrupt("member", e))?,
         line: Line::parse(&line).ok_or_else(|| corrupt("member's line", line))?,
-        open: state == "open",
+        state: MemberState::parse(&state).ok_or_else(|| corrupt("member's state", state))?,
         joined_at: Timestamp::clamped(sql::get(row, "joined_at")?),
         tier: sql::get(row, "tier")?,
         tier_due: sql::get(row, "tier_due")?,
@@ -86,10 +89,34 @@ pub(crate) async fn find_by_anchors<C: sql::Connection>(conn: &C, anchors: &[Anc
     sql::one(conn, &text, values).await?.as_ref().map(read).transpose()
 }
 
+/// A member that holds one of these anchors, or held it when it left.
+pub(crate) async fn find_former<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberId>, Error> {
+    if anchors.is_empty() {
+        return Ok(None);
+    }
+    let (list, former) = (sql::placeholders(1, anchors.len()), sql::placeholders(anchors.len() + 1, anchors.len()));
+    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT 1");
+    let values: Vec<sea_orm::Value> = anchors.iter().chain(anchors).map(|anchor| anchor.as_str().into()).collect();
+    let Some(row) = sql::one(conn, &text, values).await? else { return Ok(None) };
+    Ok(Some(MemberId::new(sql::get::<String>(&row, "id")?).map_err(|e| corrupt("member", e))?))
+}
+
+impl MemberRow {
+    /// Refuses a member that may neither earn nor spend.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.state {
+            MemberState::Open => Ok(()),
+            MemberState::Blocked => Err(Error::refused(codes::MEMBER_BLOCKED, format!("member {} neither earns nor spends", self.id))),
+            MemberState::Closed => Err(Error::refused(codes::MEMBER_CLOSED, format!("member {} has left", self.id))),
+        }
+    }
+}
+
 /// Locks an open member until the commit; everything that moves its growth or points takes this lock before the book's.
 pub(crate) async fn lock(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
     let member = lock_any(tx, id).await?;
-    if member.open { Ok(member) } else { Err(Error::refused(codes::MEMBER_CLOSED, format!("member {id} has left"))) }
+    member.check_open()?;
+    Ok(member)
 }
 
 /// A member locked for posting a purchase, with what else the purchase depends on.
@@ -116,9 +143,7 @@ pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, 
     let row = sql::one(tx.conn(), &text, [id.as_str().into(), unit.as_str().into(), purchase.as_str().into()]).await?;
     let row = row.ok_or_else(|| unknown(id))?;
     let member = read(&row)?;
-    if !member.open {
-        return Err(Error::refused(codes::MEMBER_CLOSED, format!("member {id} has left")));
-    }
+    member.check_open()?;
     Ok(Poised {
         member,
         earn_version: sql::get(&row, "earn_version")?,
@@ -146,6 +171,7 @@ impl Membership {
     /// `forbidden`, also for the token of a member that has left; `unknown_member`.
     pub async fn member(&self, actor: &Actor, id: &MemberId) -> Result<MemberView, Error> {
         let row = self.visible_member(actor, id).await?;
+        let linked = self.linked_to(actor, &row).await?;
         let now = self.kernel().clock.now();
         let reader = self.kernel().db.near();
         let (points, nearest_expiry) = self.ledger().spendable(&books::points_account(id), now).await?;
@@ -157,13 +183,14 @@ impl Membership {
             id: row.id,
             unit: row.unit,
             line: row.line,
-            open: row.open,
+            state: row.state,
             joined_at: row.joined_at,
             tier: policy.tier_for(window).to_owned(),
             growth,
             points,
             points_owed: -owed,
             nearest_expiry,
+            linked,
         })
     }
 
@@ -171,18 +198,18 @@ impl Membership {
         actor.require_for_member(Scope::App, id)?;
         let row = find(self.kernel().db.near(), id).await?.ok_or_else(|| unknown(id))?;
         // A token can't be called back; the membership that it speaks for can be over.
-        if actor.as_member().is_some() && !row.open {
+        if actor.as_member().is_some() && row.state == MemberState::Closed {
             return Err(Error::refused(kernel_codes::FORBIDDEN, "the membership that this token speaks for has ended"));
         }
         if actor.reach().covers(&row.unit) { Ok(row) } else { Err(unknown(id)) }
     }
 
-    /// Whether there is such a member and it has not left.
+    /// Whether there is such a member and it has not left; a blocked one still buys, without earning.
     ///
     /// # Errors
     /// The database's.
     pub async fn exists(&self, id: &MemberId) -> Result<bool, Error> {
-        Ok(find(self.kernel().db.near(), id).await?.is_some_and(|member| member.open))
+        Ok(find(self.kernel().db.near(), id).await?.is_some_and(|member| member.state != MemberState::Closed))
     }
 
     /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier.
@@ -222,6 +249,9 @@ impl Membership {
                 occurred_at: now,
             };
             tx.emit(member.id.as_str(), &event).await?;
+        }
+        if tier != member.tier {
+            self.grant_for_tier(tx, member, &tier).await?;
         }
         Ok(tier)
     }

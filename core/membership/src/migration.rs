@@ -4,6 +4,16 @@ use sea_orm_migration::prelude::*;
 
 #[path = "migration/m20261122_000001_membership.rs"]
 mod m20261122_000001_membership;
+#[path = "migration/m20261127_000004_members.rs"]
+mod m20261127_000004_members;
+#[path = "migration/m20261127_000005_benefits.rs"]
+mod m20261127_000005_benefits;
+#[path = "migration/m20261127_000006_returns.rs"]
+mod m20261127_000006_returns;
+#[path = "migration/m20261127_000007_statements.rs"]
+mod m20261127_000007_statements;
+#[path = "migration/m20261127_000009_import.rs"]
+mod m20261127_000009_import;
 #[path = "migration/m20261127_000010_reconciliation.rs"]
 mod m20261127_000010_reconciliation;
 
@@ -14,7 +24,15 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_membership::MIGRATION), Box::new(m20261127_000010_reconciliation::MIGRATION)]
+        vec![
+            Box::new(m20261122_000001_membership::MIGRATION),
+            Box::new(m20261127_000004_members::MIGRATION),
+            Box::new(m20261127_000005_benefits::MIGRATION),
+            Box::new(m20261127_000006_returns::MIGRATION),
+            Box::new(m20261127_000007_statements::MIGRATION),
+            Box::new(m20261127_000009_import::MIGRATION),
+            Box::new(m20261127_000010_reconciliation::MIGRATION),
+        ]
     }
 
     fn migration_table_name() -> DynIden {

@@ -75,9 +75,7 @@ impl Membership {
     pub async fn spend(&self, actor: &Actor, id: &MemberId, spend: &Spend, header: Option<&str>) -> Result<SpendView, Error> {
         actor.require_for_member(Scope::App, id)?;
         let key = IdempotencyKey::new(actor, "spend points", header, &(id, spend))?;
-        if spend.amount <= 0 || spend.amount > AMOUNT_MAX {
-            return Err(Problem::new(codes::AMOUNT_OUT_OF_RANGE, format!("expected 1 to {AMOUNT_MAX} points")).field("amount").into());
-        }
+        check_amount(spend.amount)?;
         let reference = &spend.reference;
         if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX || reference.chars().any(char::is_control) {
             return Err(Problem::invalid("reference", format!("expected 1 to {REFERENCE_BYTES_MAX} bytes of text")).into());
@@ -114,7 +112,7 @@ impl Membership {
         let id = Kernel::new_id::<EntryId>("spd").to_string();
         let account = books::points_account(&member);
         let transfer = Transfer {
-            key: format!("spend/{id}"),
+            key: spend_key(&id),
             unit: books::POINTS.to_owned(),
             debit: account.clone(),
             credit: books::line_account(line, LineAccount::Spent),
@@ -185,6 +183,25 @@ impl Membership {
         };
         Ok(legs.into_iter().map(line).collect())
     }
+}
+
+/// Refuses what can't be an amount of points in use.
+pub(crate) fn check_amount(amount: i64) -> Result<(), Problem> {
+    if (1..=AMOUNT_MAX).contains(&amount) {
+        return Ok(());
+    }
+    Err(Problem::new(codes::AMOUNT_OUT_OF_RANGE, format!("expected 1 to {AMOUNT_MAX} points")).field("amount"))
+}
+
+/// The key of the transfer that a spend is.
+pub(crate) fn spend_key(id: &str) -> String {
+    format!("spend/{id}")
+}
+
+/// A spend by its id.
+pub(crate) async fn find_spend<C: sql::Connection>(conn: &C, id: &str) -> Result<Option<SpendView>, Error> {
+    let row = sql::one(conn, "SELECT * FROM membership_spend WHERE id = $1", [id.into()]).await?;
+    Ok(row.as_ref().map(read).transpose()?.map(|(spend, _)| spend))
 }
 
 async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {

@@ -6,16 +6,32 @@
 use crate::earn::EarnRules;
 use crate::error::Error;
 use crate::facade::Membership;
+use crate::member::corrupt;
 use crate::tier::TierPolicy;
+use heyuan_contract::Timestamp;
 use heyuan_kernel::plugin::{Active, PluginKind};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// What a decision is made with.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
-    pub(crate) earn: Arc<EarnRules>,
+    /// Every version, the newest last.
+    pub(crate) earn: Arc<[EarnRules]>,
     pub(crate) tiers: Arc<TierPolicy>,
     pub(crate) rules: Arc<[Active]>,
+}
+
+impl Policy {
+    /// The earn rules in force at an instant: of those that have started the newest.
+    pub(crate) fn earn_at(&self, at: Timestamp) -> Result<&EarnRules, Error> {
+        let found = self.earn.iter().rev().find(|rules| rules.starts_at_ms <= at.ms());
+        found.ok_or_else(|| corrupt("earn rules", "none is in force").into())
+    }
+
+    /// The newest version there is, in force or not yet.
+    pub(crate) fn newest_earn(&self) -> i64 {
+        self.earn.last().map_or(0, |rules| rules.version)
+    }
 }
 
 /// The policy that was read last.
@@ -38,7 +54,7 @@ impl Membership {
     pub(crate) async fn read_policy(&self) -> Result<Policy, Error> {
         let reader = self.kernel().db.near();
         let policy = Policy {
-            earn: Arc::new(self.earn_rules(reader).await?),
+            earn: self.earn_rules(reader).await?.into(),
             tiers: Arc::new(self.tier_policy(reader).await?),
             rules: self.plugins().active(PluginKind::BenefitRule).await?.into(),
         };

@@ -30,7 +30,7 @@ impl Membership {
         check_policy(tx, &poised, decided).await?;
         let period = book.period(decided.month);
         let mut row = self.purchase_row(accepted, decided, period)?;
-        row.points_balance = self.post_transfers(tx, &row, decided, period).await?;
+        row.points_balance = self.post_transfers(tx, &row, decided, period, book).await?;
         row.no = transaction::insert(tx, &row).await?;
         add_growth(tx, &locked.id, row.no, row.growth, row.occurred_at).await?;
         let tier = self.settle_tier_after(tx, locked, decided, &row).await?;
@@ -43,6 +43,7 @@ impl Membership {
         }
         announce(tx, &row, locked).await?;
         announce_vouchers(tx, &row, decided).await?;
+        self.grant_by_rules(tx, &row, decided).await?;
         // Late, since on PostgreSQL everybody who grants from the same budget waits for its row until the commit.
         spend_budgets(tx, decided).await?;
         if !poised.refunds_wait {
@@ -66,16 +67,20 @@ impl Membership {
         self.settle_tier_at(tx, locked, tiers, growth, now).await
     }
 
-    /// Moves what was earned and answers the points after it. Fails the unit of work when the growth or points that rules were shown
-    /// have moved: the accounts are locked, so that they stay so.
-    async fn post_transfers(&self, tx: &Tx, row: &Row, decided: &Decided, period: Period) -> Result<i64, Error> {
+    /// Moves what was earned, pays what the member owes with it, and answers the points after it. Fails the unit of work when the growth
+    /// or points that rules were shown have moved: the accounts are locked, so that they stay so.
+    async fn post_transfers(&self, tx: &Tx, row: &Row, decided: &Decided, period: Period, book: Book) -> Result<i64, Error> {
         let snapshot = &decided.snapshot;
         // Without a rule nothing was read that could have moved.
         let seen = |version: i64| (!decided.calls.is_empty()).then_some(version);
         let (growth, points) = (books::growth_account(&snapshot.member.id), books::points_account(&snapshot.member.id));
-        let relied_on = [(points.as_str(), seen(snapshot.points.version)), (growth.as_str(), seen(snapshot.growth.version))];
+        let owed = books::receivable_account(&snapshot.member.id);
+        let relied_on =
+            [(points.as_str(), seen(snapshot.points.version)), (growth.as_str(), seen(snapshot.growth.version)), (owed.as_str(), None)];
         let after = self.ledger().post_new(tx, &purchase_transfers(row, decided, period)?, &relied_on).await?;
-        Ok(after.first().map_or(0, |points| points.balance))
+        let [points, _, owed] = after.as_slice() else { return Err(corrupt("member", "it has no accounts").into()) };
+        let recovered = if row.points > 0 { self.recover(tx, &snapshot.member.id, owed.balance, book).await? } else { 0 };
+        Ok(points.balance - recovered)
     }
 
     fn purchase_row(&self, accepted: &Accepted, decided: &Decided, period: Period) -> Result<Row, Error> {
@@ -97,7 +102,7 @@ impl Membership {
             lines: serde_json::to_string(&report.lines).map_err(|e| corrupt("transaction lines", e))?,
             digest: accepted.digest.clone(),
             idempotency: accepted.idempotency.clone(),
-            earn_version: decided.policy.earn.version,
+            earn_version: decided.earn.version,
             base_growth: decided.base.growth,
             base_points: decided.base.points,
             growth: decided.growth,
@@ -105,7 +110,7 @@ impl Membership {
             receivable: 0,
             points_balance: 0,
             tier: decided.snapshot.tier.clone(),
-            cost: decided.policy.earn.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
+            cost: decided.earn.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
             refunded: 0,
             growth_kept: decided.growth,
             points_kept: decided.points,
@@ -176,7 +181,7 @@ impl Membership {
 
 /// Fails the unit of work when another policy counts than the one that was decided with.
 async fn check_policy(tx: &Tx, poised: &Poised, decided: &Decided) -> Result<(), Error> {
-    let same = poised.earn_version == decided.policy.earn.version && poised.tier_version == decided.policy.tiers.version;
+    let same = poised.earn_version == decided.policy.newest_earn() && poised.tier_version == decided.policy.tiers.version;
     if !same {
         return Err(heyuan_kernel::Error::Stale("the earn rules or the tier policy").into());
     }

@@ -1,10 +1,14 @@
 //! What membership does about the facts of others: paid and refunded orders earn and take back, an erased person leaves.
 
+use crate::benefit;
+use crate::books;
 use crate::decision;
 use crate::error::Error;
 use crate::facade::Membership;
+use crate::link;
 use crate::member;
 use crate::report::Accepted;
+use crate::standing::MemberState;
 use crate::transaction::{self, Kind, Report, Who};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -45,9 +49,9 @@ impl Orders {
         if transaction::find(reader, &report.unit, &report.id).await?.is_some() {
             return Ok(nothing());
         }
-        // A member that left earns nothing more; what was earned is still taken back.
+        // A member that left or is blocked earns nothing more; what was earned is still taken back.
         let member = member::find(reader, &member).await?;
-        if report.kind == Kind::Purchase && !member.as_ref().is_some_and(|member| member.open) {
+        if report.kind == Kind::Purchase && !member.as_ref().is_some_and(|member| member.state == MemberState::Open) {
             return Ok(nothing());
         }
         let body = serde_json::to_vec(&report.digested(self.membership.kernel())).map_err(|e| member::corrupt("order event", e))?;
@@ -123,11 +127,18 @@ impl Reaction for Erasures {
 }
 
 impl Membership {
-    /// Ends the memberships behind these anchors and drops what leads to the person; the books stay.
+    /// Ends the memberships behind these anchors, forfeits what they have left, and drops what leads to the person, also of members that
+    /// left before; the books stay.
     async fn erase(&self, tx: &Tx, anchors: &[AnchorId]) -> Result<(), Error> {
-        while let Some(found) = member::find_by_anchors(tx.conn(), anchors).await? {
+        let book = self.ledger().enter(tx, books::POINTS).await?;
+        while let Some(found) = member::find_former(tx.conn(), anchors).await? {
+            let found = member::lock_any(tx, &found).await?;
             let id = found.id.as_str();
-            let text = "UPDATE membership_member SET state = 'closed', anchor = NULL, tier_due = $2 WHERE id = $1";
+            if found.state != MemberState::Closed {
+                self.forfeit_erased(tx, book, &found).await?;
+            }
+            link::unlink_all(self.kernel(), tx, &found.id).await?;
+            let text = "UPDATE membership_member SET state = 'closed', anchor = NULL, former_anchor = NULL, tier_due = $2 WHERE id = $1";
             sql::execute(tx.conn(), text, [id.into(), i64::MAX.into()]).await?;
             let text = "UPDATE membership_decision SET erased = 1, position = NULL WHERE member = $1";
             sql::execute(tx.conn(), text, [id.into()]).await?;
@@ -140,6 +151,7 @@ impl Membership {
             )
             .await?;
             decision::empty_reasons(tx, &found.id).await?;
+            benefit::erase(tx, &found.id).await?;
             sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
             sql::execute(tx.conn(), "UPDATE membership_spend SET reference = 'erased' WHERE member = $1", [id.into()]).await?;
         }

@@ -98,6 +98,9 @@ impl Membership {
             self.move_out(tx, &[books::earn_key(&purchase.unit, &purchase.id)], book).await?;
         }
         let taken = self.take_points(tx, refund, &purchase, points, period).await?;
+        if taken.receivable > 0 {
+            self.recover_owed(tx, &owner, book).await?;
+        }
         self.take_growth(tx, refund, &purchase, growth, period).await?;
         // Dated as the purchase's, so that the two leave the window of the tier together.
         post::add_growth(tx, &owner, refund.no, -growth, purchase.occurred_at).await?;
@@ -112,6 +115,9 @@ impl Membership {
         purchase.growth_kept -= growth;
         purchase.points_kept -= points;
         transaction::update(tx, &purchase).await?;
+        if after == purchase.amount {
+            self.withdraw_benefits(tx, &purchase.unit, &purchase.id).await?;
+        }
 
         refund.member = Some(owner.clone());
         refund.state = State::Posted;
@@ -130,14 +136,16 @@ impl Membership {
     async fn take_points(&self, tx: &Tx, refund: &Row, purchase: &Row, points: i64, period: Period) -> Result<TakenBack, Error> {
         let Some(owner) = purchase.member.as_ref().filter(|_| points > 0) else { return Ok(TakenBack::default()) };
         let lot = books::earn_key(&purchase.unit, &purchase.id);
-        // What expired was not used and is owed by nobody; what was spent is owed once.
+        // What expired or was forfeited was not used and is owed by nobody; what was spent is owed once.
         let moves = self.ledger().lot_moves(tx, &lot).await?;
         let used: i64 = moves
             .iter()
-            .filter(|(kind, _)| !matches!(Movement::parse(kind), Some(Movement::Expire | Movement::Refund)))
+            .filter(|(kind, _)| !matches!(Movement::parse(kind), Some(Movement::Expire | Movement::Forfeit | Movement::Refund)))
             .map(|(_, amount)| -amount)
             .sum();
-        let owed_max = used - owed_so_far(tx, purchase).await?;
+        // What a hold has set aside is as good as spent; set free again, it pays what is owed now.
+        let held = self.ledger().lot_held(tx, &lot).await?;
+        let owed_max = used + held - owed_so_far(tx, purchase).await?;
         let taking = TakeBack {
             key: books::earn_key(&refund.unit, &refund.id),
             unit: books::POINTS.to_owned(),

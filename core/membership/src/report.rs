@@ -98,7 +98,7 @@ impl Membership {
             amount: report.amount,
             occurred_at: report.occurred_at,
             period: Some(Period::of(&self.kernel().zone, report.occurred_at)),
-            earn_version: decided.policy.earn.version,
+            earn_version: decided.earn.version,
             base_growth: decided.base.growth,
             base_points: decided.base.points,
             growth: decided.growth,

@@ -1,6 +1,6 @@
 //! Clearing and budgets over HTTP.
 
-use crate::clearing::{Clearing, ClearingLine, ClearingState, MatrixCell};
+use crate::clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 use crate::facade::Membership;
 use actix_web::{get, post, put, web};
 use heyuan_kernel::Problem;
@@ -21,11 +21,30 @@ struct ClearingBody {
     lines: Vec<ClearingLineBody>,
     /// Points spent, by issuer and spender.
     matrix: Vec<ClearingCellBody>,
+    /// The points centre's own side.
+    centre: ClearingCentreBody,
+}
+
+/// The points centre's month.
+#[derive(Serialize, ToSchema)]
+struct ClearingCentreBody {
+    /// Points that paid what members owed for points taken back after they had been spent.
+    recovered_points: i64,
+    /// Their cost, which the centre keeps.
+    recovered_fen: i64,
+    /// What the centre gets from the lines in sum; with a minus, what it owes them.
+    net_fen: i64,
+}
+
+impl From<ClearingCentre> for ClearingCentreBody {
+    fn from(centre: ClearingCentre) -> ClearingCentreBody {
+        ClearingCentreBody { recovered_points: centre.recovered_points, recovered_fen: centre.recovered_fen, net_fen: centre.net_fen }
+    }
 }
 
 /// One line's month: points, and their cost in fen.
 #[derive(Serialize, ToSchema)]
-struct ClearingLineBody {
+pub(super) struct ClearingLineBody {
     /// The business line.
     line: String,
     /// Points that it issued.
@@ -40,10 +59,20 @@ struct ClearingLineBody {
     expired_points: i64,
     /// Their cost: the line gets it.
     expired_fen: i64,
-    /// Points of any line that were spent with it.
+    /// Points of its that were taken over as opening balances.
+    opened_points: i64,
+    /// Their cost: the line owes it.
+    opened_fen: i64,
+    /// Points of its that members forfeited by leaving.
+    forfeited_points: i64,
+    /// Their cost: the line gets it.
+    forfeited_fen: i64,
+    /// Points of any line that were spent with it, less those given back.
     spent_points: i64,
     /// Their cost: the line gets it.
     spent_fen: i64,
+    /// Corrections of earlier months that count in this one: what the line gets, or with a minus owes.
+    corrected_fen: i64,
     /// What the line gets in sum; with a minus, what it owes.
     net_fen: i64,
 }
@@ -58,8 +87,13 @@ impl From<ClearingLine> for ClearingLineBody {
             refunded_fen: line.refunded_fen,
             expired_points: line.expired_points,
             expired_fen: line.expired_fen,
+            opened_points: line.opened_points,
+            opened_fen: line.opened_fen,
+            forfeited_points: line.forfeited_points,
+            forfeited_fen: line.forfeited_fen,
             spent_points: line.spent_points,
             spent_fen: line.spent_fen,
+            corrected_fen: line.corrected_fen,
             net_fen: line.net_fen,
         }
     }
@@ -95,6 +129,7 @@ impl From<Clearing> for ClearingBody {
             },
             lines: clearing.lines.into_iter().map(ClearingLineBody::from).collect(),
             matrix: clearing.matrix.into_iter().map(ClearingCellBody::from).collect(),
+            centre: clearing.centre.into(),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::path_id;
 use crate::customers::Identifier;
 use crate::facade::Membership;
 use crate::join::Join;
+use crate::member::MemberView;
 use crate::points::{Spend, StatementLine};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::OrgUnitId;
@@ -72,7 +73,7 @@ pub(super) struct MemberBody {
     unit: String,
     /// The line that it joined from.
     line: String,
-    /// `open` or `closed`.
+    /// `open`, `blocked` or `closed`.
     state: &'static str,
     /// When it joined.
     joined_at: Rfc3339,
@@ -86,6 +87,27 @@ pub(super) struct MemberBody {
     points_owed: i64,
     /// When the first of the points expire.
     nearest_expiry: Option<Rfc3339>,
+    /// Other members of the same customer, since customers with a member each became one: each has its own books, and the one that joined
+    /// first is answered for their identifiers.
+    linked: Vec<String>,
+}
+
+impl From<MemberView> for MemberBody {
+    fn from(member: MemberView) -> MemberBody {
+        MemberBody {
+            id: member.id.to_string(),
+            unit: member.unit.to_string(),
+            line: member.line.to_string(),
+            state: member.state.as_str(),
+            joined_at: Rfc3339(member.joined_at),
+            tier: member.tier,
+            growth: member.growth,
+            points: member.points,
+            points_owed: member.points_owed,
+            nearest_expiry: member.nearest_expiry.map(Rfc3339),
+            linked: member.linked.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// An entry of a member's points.
@@ -206,19 +228,7 @@ pub(super) async fn get_member(
     membership: web::Data<Membership>,
     id: web::Path<String>,
 ) -> Result<web::Json<MemberBody>, Problem> {
-    let member = membership.member(&actor, &path_id("member", &id)?).await?;
-    Ok(web::Json(MemberBody {
-        id: member.id.to_string(),
-        unit: member.unit.to_string(),
-        line: member.line.to_string(),
-        state: if member.open { "open" } else { "closed" },
-        joined_at: Rfc3339(member.joined_at),
-        tier: member.tier,
-        growth: member.growth,
-        points: member.points,
-        points_owed: member.points_owed,
-        nearest_expiry: member.nearest_expiry.map(Rfc3339),
-    }))
+    Ok(web::Json(membership.member(&actor, &path_id("member", &id)?).await?.into()))
 }
 
 /// Lists the entries of a member's points, newest first.

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MerchantId, OrderId, TransactionId};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Change, Join, Spend, TransactionState, Who};
+use heyuan_membership::{Change, Join, MemberState, Spend, TransactionState, Who};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -230,11 +230,12 @@ async fn orders_earn_and_an_erased_person_leaves() {
         assert_eq!(world.membership.statement(&own, &member, None, 9).await.map_err(code).err(), Some("forbidden"));
         let again = world.membership.spend(&own, &member, &spend, Some("own")).await;
         assert_eq!(again.map_err(code).err(), Some("forbidden"));
-        assert!(world.membership.member(&world.app, &member).await.is_ok_and(|view| !view.open), "the counter still sees the account");
+        let seen = world.membership.member(&world.app, &member).await.expect("the counter still sees the account");
+        assert_eq!((seen.state, seen.points), (MemberState::Closed, 0), "what was left is forfeited");
         assert_eq!(world.report(&purchase("t2", "mall-1", 100, &member)).await.map_err(code).err(), Some("member_closed"));
         assert_eq!(world.spend(&member, 1, "s").await.map_err(code).err(), Some("member_closed"));
         let late = world.report(&refund("r2", "ord_1", "mall-1", 5_000)).await.expect("money still goes back");
-        assert_eq!((late.state, late.points), (TransactionState::Posted, -100));
+        assert_eq!((late.state, late.points), (TransactionState::Posted, -1), "of the hundred, the one that was spent is owed");
         assert_ne!(world.join("138").await, member, "the same phone is a new member");
         world.sound().await;
     })

@@ -36,6 +36,8 @@ pub(crate) fn unit(id: &str) -> OrgUnitId {
 #[derive(Default)]
 pub(crate) struct People {
     links: Mutex<HashMap<String, String>>,
+    /// Anchors whose person asked to be erased.
+    pub(crate) erased: Mutex<Vec<AnchorId>>,
     /// Sightings that were recorded.
     pub(crate) seen: AtomicUsize,
 }
@@ -70,6 +72,11 @@ impl Customers for People {
         let linked = links.iter().filter(|(_, other)| *other == customer.as_str()).map(|(anchor, _)| anchor.clone());
         let anchors = linked.map(|anchor| AnchorId::new(anchor).expect("an id")).collect();
         async move { Ok(anchors) }.boxed()
+    }
+
+    fn erase<'a>(&'a self, _: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
+        self.erased.lock().expect("nobody panics with it").push(anchor.clone());
+        async move { Ok(()) }.boxed()
     }
 
     fn features<'a>(&'a self, _: &'a AnchorId, names: &'a [String]) -> BoxFuture<'a, Result<Features, Problem>> {
@@ -113,6 +120,7 @@ impl BenefitRules for Sandbox {
             let effects = match behaviour.split_once(' ').map_or((behaviour.as_str(), ""), |parts| parts) {
                 ("double", _) => vec![Change::Points(base)],
                 ("points", number) => vec![Change::Points(number.parse().expect("a number"))],
+                ("benefit", code) => vec![Change::Benefit(code.to_owned())],
                 ("voucher", code) => vec![Change::Voucher(code.to_owned())],
                 ("stop", _) => return Err(RuleError::Stopped("out of fuel".into())),
                 ("fail", _) => return Err(RuleError::Failed("it trapped".into())),

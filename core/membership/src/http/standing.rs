@@ -1,0 +1,303 @@
+//! What becomes of a member over HTTP: the blacklist, the end of a membership, and the lines' own accounts.
+
+#![expect(unused_qualifications, reason = "utoipa's macro writes them around query parameters")]
+
+use super::members::MemberBody;
+use super::path_id;
+use crate::facade::Membership;
+use crate::leave::Departure;
+use crate::link::{Link, LinkView};
+use actix_web::{HttpRequest, HttpResponse, delete, get, post, put, web};
+use heyuan_contract::{Line, OrgUnitId};
+use heyuan_kernel::error::ProblemBody;
+use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
+use heyuan_kernel::{Problem, Rfc3339};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// Why staff does it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReasonBody {
+    /// It goes into the audit record; no personal data.
+    #[schema(examples("resells vouchers"))]
+    reason: String,
+}
+
+/// How a member leaves.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LeaveBody {
+    /// Whether the person is erased as well: everything personal in every part of the house.
+    #[serde(default)]
+    erase: bool,
+}
+
+/// A membership that ended.
+#[derive(Serialize, ToSchema)]
+struct DepartureBody {
+    /// Whose.
+    member: String,
+    /// `closed`.
+    state: &'static str,
+    /// When it ended.
+    ended_at: Rfc3339,
+    /// Points that were left; each goes back to the line that issued it.
+    points_forfeited: i64,
+    /// Whether erasure was asked for.
+    erase: bool,
+}
+
+impl From<Departure> for DepartureBody {
+    fn from(departure: Departure) -> DepartureBody {
+        DepartureBody {
+            member: departure.member.to_string(),
+            state: "closed",
+            ended_at: Rfc3339(departure.at),
+            points_forfeited: departure.points_forfeited,
+            erase: departure.erase,
+        }
+    }
+}
+
+/// A business line as a path names it.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum LineName {
+    Hotel,
+    Residential,
+    Mall,
+    Office,
+    Community,
+}
+
+/// A line's account to link.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct LinkBody {
+    /// The line's own number of the person; it goes to the vault and nowhere else.
+    #[schema(examples("HC-20018873"))]
+    account: String,
+    /// A unit of the line, which says so.
+    #[schema(value_type = String, examples("hotel-1"))]
+    unit: OrgUnitId,
+}
+
+/// A line's account of a member.
+#[derive(Serialize, ToSchema)]
+struct LinkedBody {
+    /// The line.
+    line: String,
+    /// The number, its middle hidden unless it was revealed.
+    account: String,
+    /// The unit that linked it.
+    unit: String,
+    /// When.
+    linked_at: Rfc3339,
+}
+
+impl From<LinkView> for LinkedBody {
+    fn from(link: LinkView) -> LinkedBody {
+        LinkedBody { line: link.line.to_string(), account: link.account, unit: link.unit.to_string(), linked_at: Rfc3339(link.linked_at) }
+    }
+}
+
+/// The accounts of a member: one a line at most.
+#[derive(Serialize, ToSchema)]
+struct LinkedListBody {
+    /// By line.
+    items: Vec<LinkedBody>,
+}
+
+/// Whether numbers are wanted whole.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct RevealQuery {
+    /// Why the numbers are wanted whole: needs the scope `reveal`, and each look is audited.
+    reveal: Option<String>,
+}
+
+/// Puts a member on the blacklist: it neither earns nor spends until it is unblocked. Refunds of what it bought go through, and its customer
+/// can't join past it.
+#[utoipa::path(
+    tag = "membership", summary = "Block a member", request_body = ReasonBody, security(("key" = [])),
+    params(("id" = String, Path, description = "The member")),
+    responses(
+        (status = 200, body = MemberBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/members/{id}:block")]
+pub(super) async fn block(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    body: Body<ReasonBody>,
+) -> Result<web::Json<MemberBody>, Problem> {
+    Ok(web::Json(membership.block(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
+}
+
+/// Takes a member off the blacklist.
+#[utoipa::path(
+    tag = "membership", summary = "Unblock a member", request_body = ReasonBody, security(("key" = [])),
+    params(("id" = String, Path, description = "The member")),
+    responses(
+        (status = 200, body = MemberBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/members/{id}:unblock")]
+pub(super) async fn unblock(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    body: Body<ReasonBody>,
+) -> Result<web::Json<MemberBody>, Problem> {
+    Ok(web::Json(membership.unblock(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
+}
+
+/// Ends a membership, also a blocked one. The points that are left are forfeited to the lines that issued them; the books stay. Refused while
+/// points are held for an open order. The customer may join again, as a new member.
+#[utoipa::path(
+    tag = "membership", summary = "Close a member", request_body = ReasonBody, security(("key" = [])),
+    params(
+        ("id" = String, Path, description = "The member"),
+        ("Idempotency-Key" = String, Header, description = "Fresh for each closing, the same for its retries"),
+    ),
+    responses(
+        (status = 200, body = DepartureBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/members/{id}:close")]
+pub(super) async fn close(
+    request: HttpRequest,
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    body: Body<ReasonBody>,
+) -> Result<web::Json<DepartureBody>, Problem> {
+    let header = idempotency_header(&request);
+    Ok(web::Json(membership.close_member(&actor, &path_id("member", &id)?, &body.0.reason, header).await?.into()))
+}
+
+/// Ends a membership because the member wants it: with its own token, or with a key that reaches the unit where it joined. As closing, and
+/// with `erase` the person is erased in every part of the house. A blocked member can't leave; staff closes it.
+#[utoipa::path(
+    tag = "membership", summary = "Leave", request_body = LeaveBody, security(("key" = [])),
+    params(
+        ("id" = String, Path, description = "The member"),
+        ("Idempotency-Key" = String, Header, description = "Fresh for each departure, the same for its retries"),
+    ),
+    responses(
+        (status = 200, body = DepartureBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[post("/v1/members/{id}:leave")]
+pub(super) async fn leave(
+    request: HttpRequest,
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    body: Body<LeaveBody>,
+) -> Result<web::Json<DepartureBody>, Problem> {
+    let header = idempotency_header(&request);
+    Ok(web::Json(membership.leave(&actor, &path_id("member", &id)?, body.0.erase, header).await?.into()))
+}
+
+/// Links a line's own account to a member: one a line, of one open member at most. Another number takes the place of the one before.
+#[utoipa::path(
+    tag = "membership", summary = "Link a line's account", request_body = LinkBody, security(("key" = [])),
+    params(
+        ("id" = String, Path, description = "The member"),
+        ("line" = inline(LineName), Path, description = "The business line"),
+    ),
+    responses(
+        (status = 200, body = LinkedBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[put("/v1/members/{id}/accounts/{line}")]
+pub(super) async fn link_account(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    path: web::Path<(String, String)>,
+    body: Body<LinkBody>,
+) -> Result<web::Json<LinkedBody>, Problem> {
+    let (id, line) = path.into_inner();
+    let link = Link { line: path_line(&line)?, account: body.0.account, unit: body.0.unit };
+    Ok(web::Json(membership.link(&actor, &path_id("member", &id)?, &link).await?.into()))
+}
+
+/// Lists the lines' accounts of a member, for its own token, a key that reaches it, or a unit's key as far as that unit linked them.
+#[utoipa::path(
+    tag = "membership", summary = "List a member's accounts", security(("key" = [])),
+    params(("id" = String, Path, description = "The member"), RevealQuery),
+    responses(
+        (status = 200, body = LinkedListBody),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[get("/v1/members/{id}/accounts")]
+pub(super) async fn list_accounts(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    query: web::Query<RevealQuery>,
+) -> Result<web::Json<LinkedListBody>, Problem> {
+    let links = membership.links(&actor, &path_id("member", &id)?, query.reveal.as_deref()).await?;
+    Ok(web::Json(LinkedListBody { items: links.into_iter().map(LinkedBody::from).collect() }))
+}
+
+/// Takes a line's account away from a member; what was kept of its number is destroyed.
+#[utoipa::path(
+    tag = "membership", summary = "Unlink a line's account", security(("key" = [])),
+    params(
+        ("id" = String, Path, description = "The member"),
+        ("line" = inline(LineName), Path, description = "The business line"),
+    ),
+    responses(
+        (status = 204),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+#[delete("/v1/members/{id}/accounts/{line}")]
+pub(super) async fn unlink_account(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (id, line) = path.into_inner();
+    membership.unlink(&actor, &path_id("member", &id)?, path_line(&line)?).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn path_line(text: &str) -> Result<Line, Problem> {
+    Line::parse(text).ok_or_else(|| Problem::not_found("line", "of this name"))
+}

@@ -1,0 +1,49 @@
+//! Members of one customer: customers that became one may have a member each, linked and never poured together.
+
+use crate::error::Error;
+use crate::facade::Membership;
+use crate::member::{self, MemberRow};
+use heyuan_contract::{AnchorId, MemberId};
+use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::{Actor, sql};
+
+/// Members of one customer that are told; people with more are one in a million.
+const LINKED_MAX: u64 = 50;
+
+impl Membership {
+    /// The member that counts for the customer behind an anchor: the first that joined, when customers with a member each became one.
+    pub(crate) async fn member_behind(&self, anchor: &AnchorId) -> Result<Option<MemberRow>, Error> {
+        // Also where the anchor has a member of its own: that of another anchor of the customer may have joined before.
+        member::find_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?).await
+    }
+
+    /// Every anchor of the customer behind one of them, in order.
+    pub(crate) async fn anchors_behind(&self, anchor: &AnchorId) -> Result<Vec<AnchorId>, Error> {
+        let customer = self.customers().customer_of(anchor).await?;
+        let mut anchors = self.customers().anchors_of(&customer).await?;
+        anchors.push(anchor.clone());
+        anchors.sort_unstable();
+        anchors.dedup();
+        Ok(anchors)
+    }
+
+    /// The other members of a member's customer that have not left, the first that joined first, as far as the actor reaches.
+    pub(crate) async fn linked_to(&self, actor: &Actor, row: &MemberRow) -> Result<Vec<MemberId>, Error> {
+        let Some(anchor) = &row.anchor else { return Ok(Vec::new()) };
+        let anchors = match self.anchors_behind(anchor).await {
+            // Erased, and membership has not heard of it yet.
+            Err(Error::Refused(problem)) if problem.code() == kernel_codes::ERASED => return Ok(Vec::new()),
+            other => other?,
+        };
+        let list = sql::placeholders(3, anchors.len());
+        let text = format!(
+            "SELECT {} FROM membership_member WHERE anchor IN ({list}) AND id <> $1 ORDER BY joined_at, id LIMIT $2",
+            member::COLUMNS
+        );
+        let mut values: Vec<sea_orm::Value> = vec![row.id.as_str().into(), LINKED_MAX.into()];
+        values.extend(anchors.iter().map(|anchor| sea_orm::Value::from(anchor.as_str())));
+        let rows = sql::all(self.kernel().db.near(), &text, values).await?;
+        let found = rows.iter().map(member::read).collect::<Result<Vec<MemberRow>, Error>>()?;
+        Ok(found.into_iter().filter(|other| actor.reach().covers(&other.unit)).map(|other| other.id).collect())
+    }
+}

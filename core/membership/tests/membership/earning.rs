@@ -1,0 +1,112 @@
+//! Earn rules by version: the one in force at a transaction's own time counts, however late it is reported.
+
+use crate::world::{at, code, purchase, refund, world};
+use heyuan_contract::{Fen, Line, OrderLine, Ratio};
+use heyuan_harness::for_both_databases;
+use heyuan_kernel::{Actor, Reach, Scope};
+use heyuan_membership::{EarnRules, Rates, Report};
+use std::sync::Arc;
+
+fn ratio(numerator: i64, denominator: i64) -> Ratio {
+    Ratio::new(numerator, denominator).expect("a ratio written here is one")
+}
+
+/// Version 2, in force in ten days: the mall gives double, gold a third of that, gift cards nothing.
+fn second() -> EarnRules {
+    let mut rules = EarnRules { version: 2, starts_at_ms: at(10).ms(), ..EarnRules::first() };
+    let mall = rules.lines.get_mut(&Line::Mall).expect("the mall gives something");
+    mall.points = ratio(1, 50);
+    mall.cost = ratio(3, 2);
+    mall.categories.insert("gold".into(), Rates { growth: ratio(1, 300), points: ratio(1, 150) });
+    mall.excluded.insert("gift_card".into());
+    rules
+}
+
+fn bought(id: &str, day: i64, parts: &[(&str, i64)], member: &heyuan_contract::MemberId) -> Report {
+    let lines =
+        parts.iter().map(|(category, fen)| OrderLine { sku: "s".into(), category: (*category).into(), quantity: 1, amount: Fen(*fen) });
+    let amount = parts.iter().map(|(_, fen)| fen).sum();
+    Report { occurred_at: at(day), lines: lines.collect(), ..purchase(id, "mall-1", amount, member) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_earns_under_the_rules_of_its_own_time() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let put = world.membership.put_earn_rules(&world.admin, &second()).await.expect("it is the next");
+        assert_eq!(put, second());
+        assert_eq!(world.membership.put_earn_rules(&world.admin, &second()).await.expect("it is there"), second());
+        let before = world.report(&bought("t1", 0, &[("food", 10_000)], &member)).await.expect("it is posted");
+        assert_eq!((before.earn_version, before.growth, before.points), (1, 100, 100), "it is not in force yet");
+
+        world.kernel.clock.set(at(20));
+        let quoted = world.membership.quote(&world.app, &bought("t2", 15, &[("food", 10_000)], &member)).await.expect("it is quoted");
+        let after = world.report(&bought("t2", 15, &[("food", 10_000)], &member)).await.expect("it is posted");
+        assert_eq!((after.earn_version, after.growth, after.points), (2, 100, 200));
+        assert_eq!((quoted.earn_version, quoted.growth, quoted.points, quoted.points_balance), (2, 100, 200, after.points_balance));
+        let mixed = [("food", 3_000), ("gold", 6_000), ("gift_card", 9_000)];
+        let mixed = world.report(&bought("t3", 15, &mixed, &member)).await.expect("it is posted");
+        assert_eq!((mixed.growth, mixed.points), (50, 100));
+        // What comes late earns under the rules of its day, and is refunded under them.
+        let late = world.report(&bought("t4", 5, &[("gold", 10_000)], &member)).await.expect("it is posted");
+        assert_eq!((late.earn_version, late.growth, late.points), (1, 100, 100));
+        let back = world.report(&refund("r4", "t4", "mall-1", 10_000)).await.expect("it is taken back");
+        assert_eq!((back.earn_version, back.growth, back.points), (1, -100, -100));
+        // Each lot has the cost of its version.
+        let clearing = world.membership.clearing(&world.admin, "2026-11").await.expect("it is read");
+        let mall = clearing.lines.iter().find(|row| row.line == Line::Mall).expect("every line");
+        assert_eq!((mall.issued_points, mall.issued_fen), (500, 200 + 450));
+        let listed = world.membership.list_earn_rules(&world.app).await.expect("they are read");
+        assert_eq!(listed, [second(), EarnRules::first()]);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_rules_is_refused_with_its_field() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let put = async |rules: &EarnRules| world.membership.put_earn_rules(&world.admin, rules).await;
+        let field = |error: heyuan_membership::Error| {
+            let problem = heyuan_kernel::Problem::from(error);
+            (problem.code().code, problem.body().field.unwrap_or_default())
+        };
+        let wrong = |change: &dyn Fn(&mut EarnRules)| {
+            let mut rules = second();
+            change(&mut rules);
+            rules
+        };
+        let mall = |rules: &mut EarnRules| rules.lines.remove(&Line::Mall).expect("the mall gives something");
+        for (named, rules) in [
+            ("starts_at", wrong(&|rules| rules.starts_at_ms = at(0).ms())),
+            ("starts_at", wrong(&|rules| rules.starts_at_ms = at(4_000).ms())),
+            ("points_days", wrong(&|rules| rules.points_days = 0)),
+            ("lines.mall.cost", wrong(&|rules| rules.lines.get_mut(&Line::Mall).expect("it is there").cost = ratio(i64::MAX, 1))),
+            ("lines.mall.amount_min", wrong(&|rules| rules.lines.get_mut(&Line::Mall).expect("it is there").amount_min = -1)),
+            (
+                "lines.mall.excluded",
+                wrong(&|rules| {
+                    let mut own = mall(rules);
+                    own.excluded.insert("gold".into());
+                    rules.lines.insert(Line::Mall, own);
+                }),
+            ),
+        ] {
+            assert_eq!(put(&rules).await.map_err(field).err(), Some(("invalid_request", named.to_owned())));
+        }
+        let third = EarnRules { version: 3, ..second() };
+        assert_eq!(put(&third).await.map_err(code).err(), Some("conflict"), "it is not the next");
+        let mall_key =
+            Actor::key("key:mall".into(), vec![Scope::Admin], None, Reach::Units(Arc::new([crate::world::unit("mall-1")].into())));
+        for actor in [&world.app, &mall_key] {
+            assert_eq!(world.membership.put_earn_rules(actor, &second()).await.map_err(code).err(), Some("forbidden"));
+        }
+        put(&second()).await.expect("it is the next");
+        let other = EarnRules { points_days: 30, ..second() };
+        assert_eq!(put(&other).await.map_err(code).err(), Some("conflict"), "a version never changes");
+        assert_eq!(world.membership.list_earn_rules(&world.app).await.expect("they are read").len(), 2);
+    })
+    .await;
+}
