@@ -113,7 +113,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Keys(command) => keyring::run(&command).await,
         Command::Demo(command) => demo::run_demo(command).await,
         Command::Tour(options) => tour::tour(options).await,
-        Command::Ledger(LedgerCommand::Verify(options)) => books::verify_ledger(&options).await,
+        Command::Ledger(command) => books::run_ledger(&command).await,
         Command::Audit(AuditCommand::Verify(options)) => books::verify_audit(&options).await,
         Command::Heads(HeadsCommand::Export(options)) => books::export_heads(&options).await,
         Command::Events(EventsCommand::Tail(options)) => watch::tail(&options).await,

@@ -10,7 +10,7 @@ use heyuan_contract::{AnchorId, CustomerId, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::error::codes;
 use heyuan_kernel::guard::outside_unit;
 use heyuan_kernel::plugin::{Active, PluginKind, Plugins};
-use heyuan_kernel::{Actor, Problem, Zone};
+use heyuan_kernel::{Actor, Problem, Reach, Scope, Zone};
 use heyuan_lake::{EventRow, Lake, Scan, ScanOrder};
 use heyuan_membership::{BenefitRules, Change, FeatureValue, Features, Membership, RuleAnswer, RuleError, RuleInput};
 use heyuan_plugin_host::{self as host, BenefitRuleDescription, CallError, Description, Digest, TagValue, TaggerDescription};
@@ -343,6 +343,16 @@ impl heyuan_membership::Customers for Identities {
 
     fn anchors_of<'a>(&'a self, customer: &'a CustomerId) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>> {
         async move { Ok(self.cdp.anchors_of(customer).await?) }.boxed()
+    }
+
+    fn erase<'a>(&'a self, actor: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
+        async move {
+            let customer = heyuan_membership::Customers::customer_of(self, anchor).await?;
+            // The person's own right, whoever brings it: its name in the audit record, the reach of the whole group.
+            let person = Actor::key(actor.name().to_owned(), vec![Scope::Admin], None, Reach::Everything);
+            self.cdp.erase(&person, &customer).await.map(drop)
+        }
+        .boxed()
     }
 
     fn features<'a>(&'a self, anchor: &'a AnchorId, names: &'a [String]) -> BoxFuture<'a, Result<Features, Problem>> {

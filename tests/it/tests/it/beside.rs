@@ -9,7 +9,15 @@ const ZONE: &str = "HEYUAN_TENANT__TIME_ZONE";
 const KEY_FILE: &str = "HEYUAN_TENANT__KEY_FILE";
 
 /// What only reads.
-const READING: &[&str] = &["keys list", "ledger verify", "audit verify", "heads export"];
+const READING: &[&str] = &[
+    "keys list",
+    "ledger verify",
+    "ledger trial-balance --period 2026-11",
+    "ledger statement --account centre/settlement --period 2026-11",
+    "ledger export",
+    "audit verify",
+    "heads export",
+];
 
 /// Holds SQLite's one place for writing while it runs commands; fails with what the first of them complained of.
 const HOLDING: &str = r#"

@@ -15,6 +15,7 @@ mod history;
 mod hostile_components;
 mod identity;
 mod keys;
+mod leaving;
 mod plugins;
 mod processor;
 mod readme;

@@ -91,6 +91,10 @@ struct Records {
     rejected: i64,
     key: String,
     edge: Value,
+    /// A benefit that was granted to the member, and the codes of two reservations of it.
+    grant: String,
+    spend: String,
+    reserved: [String; 2],
     /// What no answer to the sibling may hold.
     marks: Vec<String>,
 }
@@ -147,14 +151,46 @@ async fn records(tenant: &Tenant) -> Records {
         ["sale-of-first", "event-of-first", "visit-of-first", "rejected-of-first", "lead-of-first", "segment-of-first"].map(String::from),
     );
     marks.extend(["plan-of-first", "139****5678", "\"books\"", "\"tea\"", "order-of-first"].map(String::from));
+    let parking = json!({ "name": "Parking", "name_zh": "停车", "unit": UNIT, "measure": "hours", "quantity": 9, "cost_fen": 500,
+                          "valid_days": 30, "state": "active" });
+    own.put("/v1/benefits/parking", &parking).await.expect(200);
+    let benefits = format!("/v1/members/{member}/benefits");
+    let granted = own.post_once(&benefits, "grant-of-first", &json!({ "benefit": "parking", "reason": "late" })).await.expect(200);
+    let grant = text(&granted["id"]);
+    let mut reserved = [String::new(), String::new()];
+    for (place, code) in reserved.iter_mut().enumerate() {
+        let body = json!({ "quantity": 1, "unit": UNIT });
+        let one = own.post_once(&format!("{benefits}/{grant}:reserve"), &format!("reserved-{place}"), &body).await.expect(200);
+        *code = text(&one["code"]);
+    }
+    marks.extend([grant.clone(), reserved[0].clone(), reserved[1].clone()]);
+    let points = format!("/v1/members/{member}/points:spend");
+    let spent = own.post_once(&points, "spend-of-first", &json!({ "amount": 1, "unit": UNIT, "reference": "parking" })).await.expect(200);
+    let spend = text(&spent["id"]);
+    marks.push(spend.clone());
     let edge = json!({ "a": of_type("phone")["anchor"], "b": of_type("device")["anchor"] });
     let phone_ref = text(&of_type("phone")["ref"]);
-    Records { customer: customer_id, member, order, payment, code: codes[1].clone(), decision, phone_ref, rejected, key, edge, marks }
+    Records {
+        customer: customer_id,
+        member,
+        order,
+        payment,
+        code: codes[1].clone(),
+        decision,
+        phone_ref,
+        rejected,
+        key,
+        edge,
+        grant,
+        spend,
+        reserved,
+        marks,
+    }
 }
 
 /// Every operation about the records of the first unit, reading ones first and the most thorough last.
 fn attempts(records: &Records) -> Vec<Attempt> {
-    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, .. } = records;
+    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, grant, spend, reserved, .. } = records;
     let mut all = Vec::new();
     let mut add = |names_a_record, method, template, path: String, body| {
         all.push(Attempt { operation: (method, template), path, body, names_a_record });
@@ -162,6 +198,7 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     let (list, record) = (false, true);
     for template in [
         "/v1/audit",
+        "/v1/benefits",
         "/v1/event-types",
         "/v1/events/rejected",
         "/v1/features",
@@ -189,6 +226,9 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     any_name.into_iter().for_each(|(template, path)| add(list, "GET", template, path.into(), Body::None));
     add(list, "GET", "/v1/events", "/v1/events?message_id=visit-of-first".into(), Body::None);
     add(list, "GET", "/v1/customers", format!("/v1/customers?identifier=phone:{PHONE}"), Body::None);
+    add(list, "GET", "/v1/benefits/{code}", "/v1/benefits/parking".into(), Body::None);
+    add(list, "GET", "/v1/benefits/report", "/v1/benefits/report?period=2026-11".into(), Body::None);
+    add(list, "GET", "/v1/earn-rules", "/v1/earn-rules".into(), Body::None);
     add(list, "GET", "/v1/clearing/{period}", "/v1/clearing/2026-11".into(), Body::None);
     let books = Body::Csv("transaction,unit,kind,amount_fen\n");
     add(list, "POST", "/v1/clearing/{period}/reconciliation", "/v1/clearing/2026-11/reconciliation?line=mall".into(), books);
@@ -209,6 +249,8 @@ fn attempts(records: &Records) -> Vec<Attempt> {
         ("/v1/customers/{id}/timeline", customer),
         ("/v1/members/{id}", member),
         ("/v1/members/{id}/points", member),
+        ("/v1/members/{id}/accounts", member),
+        ("/v1/members/{id}/benefits", member),
         ("/v1/orders/{id}", order),
         ("/v1/orders/{id}/refunds", order),
         ("/v1/payments/{id}", payment),
@@ -245,8 +287,32 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "POST", "/v1/vouchers:redeem", "/v1/vouchers:redeem".into(), Body::Json(at_counter));
     let back = json!({ "whole": true, "reason": "none" });
     add(record, "POST", "/v1/orders/{id}/refunds", format!("/v1/orders/{order}/refunds"), Body::Json(back));
-    let spend = json!({ "amount": 1, "unit": UNIT, "reference": "parking" });
-    add(record, "POST", "/v1/members/{id}/points:spend", format!("/v1/members/{member}/points:spend"), Body::Json(spend));
+    let spending = json!({ "amount": 1, "unit": UNIT, "reference": "parking" });
+    add(record, "POST", "/v1/members/{id}/points:spend", format!("/v1/members/{member}/points:spend"), Body::Json(spending));
+    let given = format!("/v1/members/{member}/points/spends/{spend}:return");
+    add(record, "POST", "/v1/members/{id}/points/spends/{spend}:return", given, Body::Json(json!({ "amount": 1 })));
+    let benefits = format!("/v1/members/{member}/benefits");
+    let by_hand = json!({ "benefit": "parking", "reason": "taken" });
+    add(record, "POST", "/v1/members/{id}/benefits", benefits.clone(), Body::Json(by_hand));
+    let one = || Body::Json(json!({ "quantity": 1, "unit": UNIT }));
+    add(record, "POST", "/v1/members/{id}/benefits/{grant}:reserve", format!("{benefits}/{grant}:reserve"), one());
+    add(record, "POST", "/v1/members/{id}/benefits/{grant}:use", format!("{benefits}/{grant}:use"), one());
+    let returned = Body::Json(json!({ "code": reserved[0] }));
+    add(record, "POST", "/v1/members/{id}/benefits/{grant}:return", format!("{benefits}/{grant}:return"), returned);
+    let at_unit = Body::Json(json!({ "unit": UNIT }));
+    let shown = format!("/v1/benefit-reservations/{}:use", reserved[1]);
+    add(record, "POST", "/v1/benefit-reservations/{code}:use", shown, at_unit);
+    let free = json!({ "name": "taken over", "name_zh": "x", "unit": UNIT, "measure": "hours", "quantity": 1, "cost_fen": 0, "valid_days": 1, "state": "draft" });
+    add(record, "PUT", "/v1/benefits/{code}", "/v1/benefits/parking".into(), Body::Json(free));
+    let account = json!({ "account": "MC-20018873", "unit": UNIT });
+    add(record, "PUT", "/v1/members/{id}/accounts/{line}", format!("/v1/members/{member}/accounts/mall"), Body::Json(account));
+    add(record, "DELETE", "/v1/members/{id}/accounts/{line}", format!("/v1/members/{member}/accounts/mall"), Body::None);
+    let opening = Body::Csv("phone,points,cost_fen,expires_on\n");
+    add(record, "POST", "/v1/points-imports", format!("/v1/points-imports?unit={UNIT}"), opening);
+    add(list, "GET", "/v1/points-imports/{id}/errors.csv", "/v1/points-imports/any/errors.csv".into(), Body::None);
+    let why = || Body::Json(json!({ "reason": "asked at the desk" }));
+    add(record, "POST", "/v1/members/{id}:block", format!("/v1/members/{member}:block"), why());
+    add(record, "POST", "/v1/members/{id}:unblock", format!("/v1/members/{member}:unblock"), why());
     let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000009", "verified": true }] });
     add(record, "POST", "/v1/members", "/v1/members".into(), Body::Json(joins));
     add(record, "PUT", "/v1/merchants/{id}", "/v1/merchants/books".into(), Body::Json(json!({ "name": "taken over", "unit": UNIT })));
@@ -289,13 +355,23 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "PUT", "/v1/tags/{name}", "/v1/tags/resident".into(), Body::Json(json!({ "cases": cases })));
     let units = json!([{ "id": "mall-3", "parent": "group", "name": "三店", "kind": "mall", "line": "mall" }]);
     add(record, "PUT", "/v1/org-units", "/v1/org-units".into(), Body::Json(json!({ "units": units })));
+    let rules = json!({ "starts_at": "2029-01-01T00:00:00+08:00", "points_days": 365, "lines": {} });
+    add(record, "PUT", "/v1/earn-rules/{version}", "/v1/earn-rules/2".into(), Body::Json(rules));
     add(record, "PUT", "/v1/rule-budgets/{rule}/{period}", "/v1/rule-budgets/any/2026-11".into(), Body::Json(json!({ "points_max": 1 })));
     add(record, "POST", "/v1/clearing/{period}:close", "/v1/clearing/2026-10:close".into(), Body::None);
+    let statement = "/v1/clearing/2026-10/statements";
+    add(record, "GET", "/v1/clearing/{period}/statements", statement.into(), Body::None);
+    add(record, "POST", "/v1/clearing/{period}/statements/{line}:confirm", format!("{statement}/mall:confirm"), Body::None);
+    let disputed = || Body::Json(json!({ "reason": "ours" }));
+    add(record, "POST", "/v1/clearing/{period}/statements/{line}:dispute", format!("{statement}/mall:dispute"), disputed());
+    add(record, "POST", "/v1/clearing/{period}/statements/{line}:answer", format!("{statement}/mall:answer"), disputed());
     add(record, "POST", "/v1/parked-events/{consumer}/retry", "/v1/parked-events/cdp/retry".into(), Body::None);
     let (digest, approved) = (json!({ "digest": "00" }), json!({ "approved": [] }));
     add(record, "POST", "/v1/plugins/{name}/activate", "/v1/plugins/any/activate".into(), Body::Json(digest));
     add(record, "PUT", "/v1/plugins/{name}/approval", "/v1/plugins/any/approval".into(), Body::Json(approved));
     add(record, "POST", "/v1/plugins/{name}/retire", "/v1/plugins/any/retire".into(), Body::None);
+    add(record, "POST", "/v1/members/{id}:leave", format!("/v1/members/{member}:leave"), Body::Json(json!({ "erase": false })));
+    add(record, "POST", "/v1/members/{id}:close", format!("/v1/members/{member}:close"), Body::Json(json!({ "reason": "asked" })));
     add(record, "POST", "/v1/customers/{id}/erase", format!("/v1/customers/{customer}/erase"), Body::None);
     all
 }
@@ -308,6 +384,11 @@ const OF_THE_GROUP: &[&str] = &[
     "/v1/org-units",
     "/v1/rule-budgets/{rule}/{period}",
     "/v1/clearing/{period}:close",
+    "/v1/clearing/{period}/statements",
+    "/v1/clearing/{period}/statements/{line}:answer",
+    "/v1/clearing/{period}/statements/{line}:confirm",
+    "/v1/clearing/{period}/statements/{line}:dispute",
+    "/v1/earn-rules/{version}",
     "/v1/parked-events/{consumer}/retry",
     "/v1/plugins/{name}/activate",
     "/v1/plugins/{name}/approval",
@@ -324,6 +405,8 @@ async fn as_they_are(group: &Caller, records: &Records) -> Vec<Value> {
         format!("/v1/customers/{}", records.customer),
         format!("/v1/members/{}", records.member),
         format!("/v1/members/{}/points", records.member),
+        format!("/v1/members/{}/benefits", records.member),
+        "/v1/benefits".into(),
         format!("/v1/orders?member={}", records.member),
         format!("/v1/payments/{}", records.payment),
         format!("/v1/vouchers?member={}", records.member),
