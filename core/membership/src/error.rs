@@ -18,8 +18,12 @@ pub mod codes {
     /// The member left or was erased.
     pub const MEMBER_CLOSED: Code = Code::new(Kind::Conflict, "member_closed", "The membership has ended", "会员资格已终止");
     /// The member is on the blacklist.
-    pub const MEMBER_BLOCKED: Code =
-        Code::new(Kind::Conflict, "member_blocked", "The member is blocked and neither earns nor spends", "会员已被列入黑名单，不能积分和用分");
+    pub const MEMBER_BLOCKED: Code = Code::new(
+        Kind::Conflict,
+        "member_blocked",
+        "The member is blocked and neither earns nor spends",
+        "会员已被列入黑名单，不能积分和用分",
+    );
     /// Points of the member are set aside for an open order.
     pub const MEMBER_HAS_HOLDS: Code =
         Code::new(Kind::Conflict, "member_has_holds", "Points of the member are held for an open order", "会员有未完成订单冻结的积分");
@@ -63,7 +67,8 @@ pub mod codes {
     pub const UNKNOWN_BENEFIT_RESERVATION: Code =
         Code::new(Kind::NotFound, "unknown_benefit_reservation", "There is no such reservation", "权益预约不存在");
     /// A draft, or retired.
-    pub const BENEFIT_NOT_ACTIVE: Code = Code::new(Kind::Conflict, "benefit_not_active", "The benefit is not granted now", "权益当前不可发放");
+    pub const BENEFIT_NOT_ACTIVE: Code =
+        Code::new(Kind::Conflict, "benefit_not_active", "The benefit is not granted now", "权益当前不可发放");
     /// The stock of the month or in all has less.
     pub const BENEFIT_OUT_OF_STOCK: Code =
         Code::new(Kind::Conflict, "benefit_out_of_stock", "Fewer units of the benefit are left than that", "权益库存不足");

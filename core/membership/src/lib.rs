@@ -68,7 +68,7 @@ pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
 };
-pub use standing::MemberState;
 pub use settlement::{LineStatement, Say, StatementState};
+pub use standing::MemberState;
 pub use tier::{TierPolicy, TierStep};
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};

@@ -95,9 +95,8 @@ pub(crate) async fn nodes_by_id<C: sql::Connection>(conn: &C, ids: impl IntoIter
 
 /// The identifiers of the customer that an id stands for today, in one statement: between two, another customer could take it in.
 pub(crate) async fn nodes_of_customer<C: sql::Connection>(conn: &C, root: &AnchorId) -> Result<Vec<Row>, Error> {
-    let text = format!(
-        "SELECT {COLUMNS} FROM cdp_node WHERE cluster = (SELECT cluster FROM cdp_node WHERE id = $1) ORDER BY first_seen, id"
-    );
+    let text =
+        format!("SELECT {COLUMNS} FROM cdp_node WHERE cluster = (SELECT cluster FROM cdp_node WHERE id = $1) ORDER BY first_seen, id");
     sql::all(conn, &text, [root.as_str().into()]).await?.iter().map(read_node).collect()
 }
 

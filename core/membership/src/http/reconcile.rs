@@ -117,7 +117,8 @@ pub(super) async fn reconcile(
     query: web::Query<ReconcileQuery>,
     payload: web::Payload,
 ) -> Result<web::Json<ReconciliationBody>, Problem> {
-    let line = Line::parse(&query.line).ok_or_else(|| Problem::invalid("line", "expected residential, mall, office, hotel or community"))?;
+    let line =
+        Line::parse(&query.line).ok_or_else(|| Problem::invalid("line", "expected residential, mall, office, hotel or community"))?;
     let charset = charset(request.headers());
     let bytes = read_body(payload.into_inner(), FILE_BYTES_MAX).await?;
     Ok(web::Json(membership.reconcile(&actor, &period, line, &bytes, charset.as_deref()).await?.into()))
