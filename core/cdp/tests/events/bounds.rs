@@ -33,7 +33,8 @@ async fn what_waits_for_the_lake_counts_as_well() {
 
 #[actix_web::test]
 async fn every_disk_that_is_written_to_is_looked_at() {
-    let ground = Ground::open(&TestDatabase::sqlite()).await;
+    let database = TestDatabase::sqlite();
+    let ground = Ground::open(&database).await;
     let key = ground.key(&[Scope::Ingest], None).await;
     // Of /proc the kernel says that nothing is free.
     ground.cdp.watch_disk(std::path::Path::new("/proc"));
