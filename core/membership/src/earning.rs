@@ -22,7 +22,8 @@ const POINTS_DAYS_MAX: i32 = 3_660;
 const CATEGORIES_MAX: usize = 100;
 /// Longest category, in bytes.
 const CATEGORY_BYTES_MAX: usize = 64;
-/// Largest part of a ratio: a sum over a hundred categories stays exact.
+/// Largest part of a ratio, and the largest common denominator of one figure's ratios: with it a sum over all categories of the largest
+/// purchase is exact in 128 bits.
 const RATIO_PART_MAX: i64 = 1_000_000;
 /// Largest minimum amount, in fen.
 const AMOUNT_MIN_MAX: i64 = 1_000_000_000;
@@ -125,7 +126,34 @@ fn check_line(at: &str, rule: &LineRule) -> Result<(), Problem> {
     if let Some(category) = rule.excluded.iter().find(|category| rule.categories.contains_key(*category)) {
         return Err(Problem::invalid(&format!("{at}.excluded"), format!("{category} is excluded and has rates; expected one of the two")));
     }
-    rule.categories.iter().try_for_each(|(category, own)| rates(&format!("{at}.categories.{category}"), *own))
+    rule.categories.iter().try_for_each(|(category, own)| rates(&format!("{at}.categories.{category}"), *own))?;
+    let own = Rates { growth: rule.growth, points: rule.points };
+    let all = || rule.categories.values().chain([&own]);
+    for (figure, common) in
+        [("growth", common_denominator(all().map(|rates| rates.growth))), ("points", common_denominator(all().map(|rates| rates.points)))]
+    {
+        if common.is_none() {
+            let words =
+                format!("expected denominators of {figure} with a common multiple of at most {RATIO_PART_MAX}, such as 100, 300, 1000");
+            return Err(Problem::invalid(&format!("{at}.categories"), words));
+        }
+    }
+    Ok(())
+}
+
+/// The least common multiple of the denominators; `None` beyond [`RATIO_PART_MAX`].
+fn common_denominator(ratios: impl Iterator<Item = Ratio>) -> Option<i64> {
+    let gcd = |mut a: i64, mut b: i64| {
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    let mut all = ratios;
+    all.try_fold(1i64, |common, ratio| {
+        let next = common / gcd(common, ratio.denominator()) * ratio.denominator();
+        (next <= RATIO_PART_MAX).then_some(next)
+    })
 }
 
 fn check_ratio(at: &str, ratio: Ratio) -> Result<(), Problem> {

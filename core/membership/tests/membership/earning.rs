@@ -84,6 +84,13 @@ async fn what_can_not_be_rules_is_refused_with_its_field() {
             ("starts_at", wrong(&|rules| rules.starts_at_ms = at(4_000).ms())),
             ("points_days", wrong(&|rules| rules.points_days = 0)),
             ("lines.mall.cost", wrong(&|rules| rules.lines.get_mut(&Line::Mall).expect("it is there").cost = ratio(i64::MAX, 1))),
+            (
+                "lines.mall.categories",
+                wrong(&|rules| {
+                    let own = Rates { growth: ratio(1, 100), points: ratio(1, 999_983) };
+                    rules.lines.get_mut(&Line::Mall).expect("it is there").categories.insert("prime".into(), own);
+                }),
+            ),
             ("lines.mall.amount_min", wrong(&|rules| rules.lines.get_mut(&Line::Mall).expect("it is there").amount_min = -1)),
             (
                 "lines.mall.excluded",
