@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use heyuan_harness::TestDatabase;
-use heyuan_kernel::secret::{Key, TenantKeys};
+use heyuan_kernel::secret::TenantKeys;
 use heyuan_kernel::{Clock, Kernel, Location, Zone};
 use heyuan_ledger::{Account, Ledger, Transfer};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement, TryGetable, Value};
@@ -51,14 +51,15 @@ pub(crate) async fn durability(connection: &DatabaseConnection) -> String {
     format!("PostgreSQL {}", settings.join(", "))
 }
 
-/// The ledger's own door to a database, with its tables made where they are missing; keys of its own, since it seals nothing.
+/// The ledger's own door to a tenant's database, with its tables and the tenant's key made where they are missing.
 pub(crate) async fn ledger(database: &TestDatabase) -> Ledger {
     let location = Location::new(database.data_dir(), database.database_url());
     let db = heyuan_kernel::Database::open(&location).await.expect("the database opens");
     heyuan_kernel::migration::Migrator::up(db.reader(), None).await.expect("the kernel migrates");
     heyuan_ledger::Migrator::up(db.reader(), None).await.expect("the ledger migrates");
     let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
-    let kernel = Kernel::open(db, TenantKeys::new(&Key::from_bytes([7; 32])), Clock::system(), zone).await.expect("the kernel opens");
+    let keys = TenantKeys::load(&database.data_dir().join("tenant.key"), true).expect("the tenant's key is there or made");
+    let kernel = Kernel::open(db, keys, Clock::system(), zone).await.expect("the kernel opens");
     Ledger::new(kernel)
 }
 
