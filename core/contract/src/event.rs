@@ -97,6 +97,15 @@ pub struct OrderLine {
     pub amount: Fen,
 }
 
+/// What of an order is paid with points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPoints {
+    /// The hold that set them aside when the order was placed.
+    pub hold: String,
+    /// How many.
+    pub points: Points,
+}
+
 /// A fact of one wing that others may react to; the tag is its name and version for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
@@ -163,6 +172,20 @@ pub enum DomainEvent {
         line: Line,
         amount: Fen,
         lines: Vec<OrderLine>,
+        /// What was paid with points.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        points: Option<OrderPoints>,
+        occurred_at: Timestamp,
+    },
+    /// An order was not paid in time: what was set aside for it is free again.
+    #[serde(rename = "order.expired.v1")]
+    OrderExpired {
+        order: OrderId,
+        member: MemberId,
+        unit: OrgUnitId,
+        /// What would have been paid with points.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        points: Option<OrderPoints>,
         occurred_at: Timestamp,
     },
     /// Money of an order went back; amounts are positive.
@@ -176,6 +199,9 @@ pub enum DomainEvent {
         line: Line,
         amount: Fen,
         lines: Vec<OrderLine>,
+        /// Points of the payment that went back with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        points: Option<Points>,
         occurred_at: Timestamp,
     },
     /// A voucher was used at a counter, once and for all.
@@ -208,6 +234,7 @@ impl DomainEvent {
             DomainEvent::TransactionPosted { .. } => "transaction.posted.v1",
             DomainEvent::VoucherGranted { .. } => "voucher.granted.v1",
             DomainEvent::OrderPaid { .. } => "order.paid.v1",
+            DomainEvent::OrderExpired { .. } => "order.expired.v1",
             DomainEvent::OrderRefunded { .. } => "order.refunded.v1",
             DomainEvent::VoucherRedeemed { .. } => "voucher.redeemed.v1",
             DomainEvent::LeadAdvanced { .. } => "lead.advanced.v1",
@@ -228,6 +255,7 @@ impl DomainEvent {
             | DomainEvent::TransactionPosted { occurred_at, .. }
             | DomainEvent::VoucherGranted { occurred_at, .. }
             | DomainEvent::OrderPaid { occurred_at, .. }
+            | DomainEvent::OrderExpired { occurred_at, .. }
             | DomainEvent::OrderRefunded { occurred_at, .. }
             | DomainEvent::VoucherRedeemed { occurred_at, .. }
             | DomainEvent::LeadAdvanced { occurred_at, .. } => *occurred_at,

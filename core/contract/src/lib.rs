@@ -10,7 +10,7 @@ mod line;
 mod money;
 mod time;
 
-pub use event::{Cause, DomainEvent, LeadStage, OrderLine, Touch};
+pub use event::{Cause, DomainEvent, LeadStage, OrderLine, OrderPoints, Touch};
 pub use id::{
     AnchorId, ConsumerName, CustomerId, EntryId, InvalidId, KeyId, LeadId, MemberId, MerchantId, OrderId, OrgUnitId, PersonalRef,
     ProductId, SegmentId, TagName, TransactionId, VoucherId,

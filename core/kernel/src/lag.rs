@@ -33,19 +33,20 @@ impl Lag {
         }
     }
 
-    /// Reads how far each of these consumers is.
+    /// Reads how far each of these consumers is: as its written position says, or its pump in this process, which may have looked at events
+    /// of which it wants none.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn observe(&self, db: &Database, consumers: &[&'static str]) -> Result<(), Error> {
+    pub async fn observe(&self, db: &Database, consumers: &[(&'static str, i64)]) -> Result<(), Error> {
         let reader = db.reader();
         let last = outbox::last_position(db).await?;
         let positions = numbers(sql::all(reader, "SELECT name, position AS number FROM kernel_consumer", []).await?)?;
         let parked =
             numbers(sql::all(reader, "SELECT consumer AS name, COUNT(*) AS number FROM kernel_parked GROUP BY consumer", []).await?)?;
-        for consumer in consumers {
+        for (consumer, looked_at) in consumers {
             let labels = [KeyValue::new("consumer", *consumer)];
-            let position = positions.get(*consumer).copied().unwrap_or(0);
+            let position = positions.get(*consumer).copied().unwrap_or(0).max(*looked_at);
             self.behind.record((last - position).max(0), &labels);
             self.parked.record(parked.get(*consumer).copied().unwrap_or(0), &labels);
         }

@@ -120,6 +120,11 @@ impl Pump {
         Ok(Progress::Busy)
     }
 
+    /// How far the consumer has looked, where that is further than its written position says; 0 when this process does not pump.
+    pub fn looked_at(&self) -> i64 {
+        self.passed().map_or(0, |passed| passed.position)
+    }
+
     fn passed(&self) -> Option<Passed> {
         *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@ use crate::gateway::Client;
 use crate::reaction::Grants;
 use crate::tasks::{Expiry, Gateway, Inbox};
 use futures::future::BoxFuture;
-use heyuan_contract::MemberId;
+use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::error::codes;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
@@ -20,6 +20,27 @@ use std::sync::Arc;
 pub trait Members: Send + Sync {
     /// Whether there is such a member.
     fn exists<'a>(&'a self, member: &'a MemberId) -> BoxFuture<'a, Result<bool, Problem>>;
+
+    /// Sets points of a member aside for an order, and answers the hold. The same again is the same hold while it stands.
+    fn set_aside<'a>(&'a self, actor: &'a Actor, wanted: &'a PointsWanted) -> BoxFuture<'a, Result<String, Problem>>;
+
+    /// Sets the points of a hold free; one that has ended stays ended.
+    fn set_free<'a>(&'a self, actor: &'a Actor, member: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>>;
+}
+
+/// Points to set aside for an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PointsWanted {
+    /// Whose.
+    pub member: MemberId,
+    /// How many; above zero.
+    pub points: i64,
+    /// The unit that sells, whose line gets their cost at the clearing.
+    pub unit: OrgUnitId,
+    /// The same for every try of the same order, another for any other.
+    pub name: String,
+    /// Until when they are set aside, unless the order ends before.
+    pub until: Timestamp,
 }
 
 /// The mall; cheap to clone.

@@ -4,6 +4,8 @@ use sea_orm_migration::prelude::*;
 
 #[path = "migration/m20261122_000001_mall.rs"]
 mod m20261122_000001_mall;
+#[path = "migration/m20261129_000002_points.rs"]
+mod m20261129_000002_points;
 
 /// The mall's migrations.
 #[derive(Debug)]
@@ -12,7 +14,7 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261122_000001_mall::MIGRATION)]
+        vec![Box::new(m20261122_000001_mall::MIGRATION), Box::new(m20261129_000002_points::MIGRATION)]
     }
 
     fn migration_table_name() -> DynIden {

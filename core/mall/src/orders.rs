@@ -2,13 +2,14 @@
 
 use crate::catalogue::{ProductKind, read_line, read_product, read_rate};
 use crate::error::{Error, corrupt};
-use crate::mall::Mall;
+use crate::mall::{Mall, PointsWanted};
 use crate::proration::prorate;
-use crate::records::{self, ORDER, Order, OrderPart, Payment};
+use crate::records::{self, ByPoints, ORDER, Order, OrderPart, Payment};
 use futures::FutureExt;
 use heyuan_contract::{Fen, MemberId, MerchantId, MoneyError, OrderId, ProductId, Timestamp};
 use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
 use sea_orm::Value;
 use serde::Serialize;
@@ -23,6 +24,8 @@ const PIECES_MAX: i64 = 100_000;
 const VOUCHERS_MAX: i64 = 200;
 /// Largest cart, a hundred billion yuan.
 const CART_FEN_MAX: i64 = 10_000_000_000_000;
+/// How long points stay set aside after the last moment at which the order can be paid: longer than the word of its payment may take.
+const HELD_AFTER_EXPIRY_MS: i64 = 24 * 3_600_000;
 
 /// A cart.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +36,14 @@ pub struct PlaceOrder {
     pub lines: Vec<CheckoutLine>,
     /// What a server of the tenant takes off the whole, spread over the lines to the fen; a member's token can't name one.
     pub discount: Fen,
+    /// Points that pay a part, or all of it.
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub points: i64,
+}
+
+/// A cart without points digests as it did before there were any.
+fn is_nothing(points: &i64) -> bool {
+    *points == 0
 }
 
 /// A line of a cart.
@@ -69,6 +80,7 @@ struct Draft {
     member: MemberId,
     amount: Fen,
     discount: Fen,
+    by_points: ByPoints,
     created_at: Timestamp,
     expires_at: Timestamp,
     orders: Vec<Order>,
@@ -83,6 +95,8 @@ impl Draft {
             amount: self.amount,
             discount: self.discount,
             refunded: Fen(0),
+            by_points: self.by_points,
+            points_refunded: 0,
             state: "created".into(),
             created_at: self.created_at,
             expires_at: self.expires_at,
@@ -98,7 +112,8 @@ impl Mall {
     /// Places a cart: reserves its stock and makes one payment with an order per merchant. A cart that costs nothing is paid at once.
     ///
     /// # Errors
-    /// `sold_out` (nothing is reserved then), `invalid_request`, `forbidden`, the ones of idempotency keys.
+    /// `sold_out` (nothing is reserved then), `invalid_request`, `forbidden`, the ones of idempotency keys; membership's when points pay:
+    /// `not_enough_points`, `member_blocked`, `member_closed`.
     pub async fn place(&self, actor: &Actor, header: Option<&str>, cart: PlaceOrder) -> Result<Checkout, Error> {
         actor.require_for_member(Scope::App, &cart.member)?;
         self.require_shopper(actor).await?;
@@ -113,7 +128,7 @@ impl Mall {
         if actor.as_member().is_none() && !self.members.exists(&cart.member).await? {
             return Err(Problem::invalid("member", format!("there is no member {}", cart.member)).into());
         }
-        let written = self.kernel.db.settle(|| async { self.write_cart(&key, self.draft(actor, &cart, &wanted).await?).await }).await;
+        let written = self.kernel.db.settle(|| self.write_placed(actor, &key, &cart, &wanted)).await;
         match written {
             Err(Error::Kernel(error)) if error.is_duplicate() => self.placed(&key).await?.ok_or_else(|| corrupt("payment", "it vanished")),
             // A cart that costs nothing was paid on the way.
@@ -132,6 +147,73 @@ impl Mall {
         let conn = self.kernel.db.near();
         let found = records::payment(conn, "id", payment, "").await?.ok_or_else(|| corrupt("payment", "it vanished"))?;
         Ok(Checkout { payment: found, orders: records::orders_of(conn, payment).await? })
+    }
+
+    /// Prices the cart, sets its points aside, and writes it. What was set aside for a cart that could not be written is free again.
+    async fn write_placed(
+        &self,
+        actor: &Actor,
+        key: &IdempotencyKey,
+        cart: &PlaceOrder,
+        wanted: &BTreeMap<ProductId, i64>,
+    ) -> Result<Checkout, Error> {
+        let mut draft = self.draft(actor, cart, wanted).await?;
+        let until = draft.expires_at.plus_ms(HELD_AFTER_EXPIRY_MS);
+        let mut holds = Vec::new();
+        for order in draft.orders.iter_mut().filter(|order| order.by_points.points > 0) {
+            let points = PointsWanted {
+                member: order.member.clone(),
+                points: order.by_points.points,
+                unit: order.unit.clone(),
+                name: format!("{}/{}/{}", sha256_hex(key.stored.as_bytes()), order.merchant, order.by_points.points),
+                until,
+            };
+            match self.members.set_aside(actor, &points).await {
+                Ok(hold) => {
+                    order.hold = Some(hold.clone());
+                    holds.push(hold);
+                }
+                Err(problem) => {
+                    self.set_free(actor, &cart.member, &holds).await?;
+                    return Err(problem.into());
+                }
+            }
+        }
+        let written = self.write_cart(key, draft).await;
+        if written.is_err() {
+            self.set_free(actor, &cart.member, &holds).await?;
+        }
+        written
+    }
+
+    /// Sets the points of holds free that no order has: the same cart may have been placed meanwhile, by the same key.
+    async fn set_free(&self, actor: &Actor, member: &MemberId, holds: &[String]) -> Result<(), Error> {
+        for hold in holds {
+            let text = "SELECT 1 AS one FROM mall_order WHERE hold = $1 LIMIT 1";
+            if sql::one(self.kernel.db.near(), text, [hold.as_str().into()]).await?.is_none() {
+                self.members.set_free(actor, member, hold).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the points of a cart pay, at most what it costs.
+    fn worth(&self, points: i64, costs: Fen) -> Result<ByPoints, Problem> {
+        if points == 0 {
+            return Ok(ByPoints::default());
+        }
+        let a_yuan = i64::from(self.settings.points_a_yuan);
+        if a_yuan == 0 {
+            return Err(Problem::invalid("points", "orders can't be paid with points here; leave it out"));
+        }
+        let most = i128::from(costs.0) * i128::from(a_yuan) / 100;
+        let fen = i128::from(points) * 100;
+        if points < 0 || i128::from(points) > most || fen % i128::from(a_yuan) != 0 {
+            let words = format!("expected 0 to {most} points that come to whole fen; {a_yuan} points pay a yuan");
+            return Err(Problem::invalid("points", words));
+        }
+        let fen = i64::try_from(fen / i128::from(a_yuan)).map_err(|_| Problem::invalid("points", "expected fewer points"))?;
+        Ok(ByPoints { points, fen: Fen(fen) })
     }
 
     /// Prices the cart. Prices are checked again by the reservation.
@@ -168,13 +250,17 @@ impl Mall {
             return Err(Problem::invalid("discount", format!("expected 0 to {} fen, what the cart costs", whole.0)).into());
         }
         let discounts = prorate(cart.discount, &gross);
+        let by_points = self.worth(cart.points, Fen(whole.0 - cart.discount.0))?;
+        let left: Vec<Fen> = gross.iter().zip(&discounts).map(|(gross, discount)| Fen(gross.0 - discount.0)).collect();
+        let shares = points_shares(by_points, &left);
         let now = self.kernel.clock.now();
         let payment: OrderId = Kernel::new_id("pay");
         let mut draft = Draft {
             payment: payment.to_string(),
             member: cart.member.clone(),
-            amount: Fen(whole.0 - cart.discount.0),
+            amount: Fen(whole.0 - cart.discount.0 - by_points.fen.0),
             discount: cart.discount,
+            by_points,
             created_at: now,
             expires_at: now.plus_ms(i64::from(self.settings.order_expiry_minutes) * 60_000),
             orders: Vec::new(),
@@ -190,6 +276,8 @@ impl Mall {
                     line,
                     amount: Fen(0),
                     refunded: Fen(0),
+                    by_points: ByPoints::default(),
+                    hold: None,
                     state: "unpaid".into(),
                     created_at: now,
                     paid_at: None,
@@ -197,9 +285,11 @@ impl Mall {
                     commission_rate,
                 });
             }
-            let amount = Fen(gross[index].0 - discounts[index].0);
+            let share = shares[index];
+            let amount = Fen(left[index].0 - share.fen.0);
             if let Some(order) = draft.orders.last_mut() {
                 order.amount = Fen(order.amount.0 + amount.0);
+                order.by_points = ByPoints { points: order.by_points.points + share.points, fen: Fen(order.by_points.fen.0 + share.fen.0) };
                 order.parts.push(OrderPart {
                     product: product.id,
                     category: product.category,
@@ -208,6 +298,7 @@ impl Mall {
                     price: product.price,
                     discount: discounts[index],
                     amount,
+                    by_points: share,
                     refunded_quantity: 0,
                     refunded_amount: Fen(0),
                 });
@@ -274,6 +365,13 @@ impl Mall {
         let rows = sql::all(conn, &text, values).await?;
         records::with_parts(conn, rows).await
     }
+}
+
+/// Spreads what points pay over the lines: their worth in proportion to what the lines cost, the points in proportion to the worth.
+fn points_shares(by_points: ByPoints, left: &[Fen]) -> Vec<ByPoints> {
+    let worth = prorate(by_points.fen, left);
+    let points = prorate(Fen(by_points.points), &worth);
+    worth.into_iter().zip(points).map(|(fen, points)| ByPoints { points: points.0, fen }).collect()
 }
 
 /// Sums repeated lines, so that stock is asked for once per product.
@@ -355,8 +453,8 @@ pub(crate) async fn put_back(tx: &Tx, pieces: &BTreeMap<ProductId, i64>) -> Resu
 async fn insert_payment(tx: &Tx, key: &IdempotencyKey, draft: &Draft) -> Result<(), Error> {
     sql::execute(
         tx.conn(),
-        "INSERT INTO mall_payment (id, member, amount, discount, refunded, state, created_at, expires_at, idempotency, digest)
-         VALUES ($1, $2, $3, $4, 0, 'created', $5, $6, $7, $8)",
+        "INSERT INTO mall_payment (id, member, amount, discount, refunded, state, created_at, expires_at, idempotency, digest, points, points_fen)
+         VALUES ($1, $2, $3, $4, 0, 'created', $5, $6, $7, $8, $9, $10)",
         [
             draft.payment.as_str().into(),
             draft.member.as_str().into(),
@@ -366,6 +464,8 @@ async fn insert_payment(tx: &Tx, key: &IdempotencyKey, draft: &Draft) -> Result<
             draft.expires_at.ms().into(),
             key.stored.as_str().into(),
             key.digest.as_str().into(),
+            draft.by_points.points.into(),
+            draft.by_points.fen.0.into(),
         ],
     )
     .await?;
@@ -375,7 +475,7 @@ async fn insert_payment(tx: &Tx, key: &IdempotencyKey, draft: &Draft) -> Result<
 async fn insert_orders(tx: &Tx, draft: &Draft) -> Result<(), Error> {
     let (mut orders, mut parts): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     for order in &draft.orders {
-        orders.extend::<[Value; 12]>([
+        orders.extend::<[Value; 15]>([
             order.id.as_str().into(),
             order.payment.as_str().into(),
             order.member.as_str().into(),
@@ -388,9 +488,12 @@ async fn insert_orders(tx: &Tx, draft: &Draft) -> Result<(), Error> {
             order.commission_rate.numerator().into(),
             order.commission_rate.denominator().into(),
             order.created_at.ms().into(),
+            order.by_points.points.into(),
+            order.by_points.fen.0.into(),
+            order.hold.clone().into(),
         ]);
         for part in &order.parts {
-            parts.extend::<[Value; 10]>([
+            parts.extend::<[Value; 12]>([
                 order.id.as_str().into(),
                 part.product.as_str().into(),
                 part.category.as_str().into(),
@@ -401,19 +504,21 @@ async fn insert_orders(tx: &Tx, draft: &Draft) -> Result<(), Error> {
                 part.amount.0.into(),
                 0i64.into(),
                 0i64.into(),
+                part.by_points.points.into(),
+                part.by_points.fen.0.into(),
             ]);
         }
     }
     let text = format!(
         "INSERT INTO mall_order (id, payment, member, merchant, unit, line, amount, refunded, state, commission_numerator,
-           commission_denominator, created_at) VALUES {}",
-        sql::rows(orders.len() / 12, 12)
+           commission_denominator, created_at, points, points_fen, hold) VALUES {}",
+        sql::rows(orders.len() / 15, 15)
     );
     sql::execute(tx.conn(), &text, orders).await?;
     let text = format!(
         "INSERT INTO mall_order_line (order_id, product, category, kind, quantity, price, discount, amount, refunded_quantity,
-           refunded_amount) VALUES {}",
-        sql::rows(parts.len() / 10, 10)
+           refunded_amount, points, points_fen) VALUES {}",
+        sql::rows(parts.len() / 12, 12)
     );
     sql::execute(tx.conn(), &text, parts).await?;
     Ok(())

@@ -188,10 +188,11 @@ impl Mall {
         }
     }
 
-    /// The stock was given back when the payment expired: the order stands if it can be taken again, else the money goes back.
+    /// The stock was given back when the payment expired: the order stands if it can be taken again, else the money goes back. So does the
+    /// money of an order that points pay in part: they are free again.
     async fn money_came_late(&self, tx: &Tx, payment: &Payment, told: &Told) -> Result<&'static str, Error> {
         let orders = records::orders_of(tx.conn(), &payment.id).await?;
-        if in_stock(tx, &orders).await? {
+        if payment.by_points.points == 0 && in_stock(tx, &orders).await? {
             reserve(tx, orders.iter().flat_map(|order| &order.parts), false).await?;
             self.mark_paid(tx, &payment.id, &told.transaction, told.at).await?;
             return Ok(outcome::APPLIED);
@@ -226,15 +227,20 @@ impl Mall {
     }
 
     /// Frees the stock of an unpaid payment whose time is over, once; `false` when it was paid or freed meanwhile.
-    pub(crate) async fn expire(tx: &Tx, payment: &str) -> Result<bool, Error> {
+    pub(crate) async fn expire(tx: &Tx, payment: &str, now: Timestamp) -> Result<bool, Error> {
         let text = "UPDATE mall_payment SET state = 'expired' WHERE id = $1 AND state = 'created'";
         if sql::execute(tx.conn(), text, [payment.into()]).await? == 0 {
             return Ok(false);
         }
         set_state(tx, payment, "expired").await?;
         let mut pieces: BTreeMap<ProductId, i64> = BTreeMap::new();
-        for part in records::orders_of(tx.conn(), payment).await?.into_iter().flat_map(|order| order.parts) {
-            *pieces.entry(part.product).or_default() += part.quantity;
+        for order in records::orders_of(tx.conn(), payment).await? {
+            if order.hold.is_some() {
+                tx.emit(order.id.as_str(), &expired(&order, now)).await?;
+            }
+            for part in order.parts {
+                *pieces.entry(part.product).or_default() += part.quantity;
+            }
         }
         put_back(tx, &pieces).await?;
         Ok(true)
@@ -293,6 +299,16 @@ async fn in_stock(tx: &Tx, orders: &[Order]) -> Result<bool, Error> {
     Ok(true)
 }
 
+fn expired(order: &Order, at: Timestamp) -> DomainEvent {
+    DomainEvent::OrderExpired {
+        order: order.id.clone(),
+        member: order.member.clone(),
+        unit: order.unit.clone(),
+        points: order.order_points(),
+        occurred_at: at,
+    }
+}
+
 fn paid(order: &Order, at: Timestamp) -> DomainEvent {
     let line = |part: &records::OrderPart| OrderLine {
         sku: part.product.to_string(),
@@ -308,6 +324,7 @@ fn paid(order: &Order, at: Timestamp) -> DomainEvent {
         line: order.line,
         amount: order.amount,
         lines: order.parts.iter().map(line).collect(),
+        points: order.order_points(),
         occurred_at: at,
     }
 }

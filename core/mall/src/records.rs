@@ -2,9 +2,19 @@
 
 use crate::catalogue::{ProductKind, read_line, read_rate};
 use crate::error::{Error, corrupt};
-use heyuan_contract::{Fen, Line, MemberId, MerchantId, OrderId, OrgUnitId, ProductId, Ratio, Timestamp};
+use crate::proration::given_back;
+use heyuan_contract::{Fen, Line, MemberId, MerchantId, OrderId, OrderPoints, OrgUnitId, Points, ProductId, Ratio, Timestamp};
 use heyuan_kernel::sql;
 use std::collections::HashMap;
+
+/// What points pay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByPoints {
+    /// How many.
+    pub points: i64,
+    /// What they are worth.
+    pub fen: Fen,
+}
 
 /// One payment for everything in a cart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +23,16 @@ pub struct Payment {
     pub id: String,
     /// Who pays.
     pub member: MemberId,
-    /// What is paid, after the discount.
+    /// What is paid in money, after the discount and what points pay.
     pub amount: Fen,
     /// What was taken off the prices.
     pub discount: Fen,
     /// What has been given back.
     pub refunded: Fen,
+    /// What is paid with points.
+    pub by_points: ByPoints,
+    /// What of it has been given back.
+    pub points_refunded: i64,
     /// `created`, `paid`, `expired`, or `returned` for money that came too late and went back.
     pub state: String,
     /// When it was made.
@@ -46,10 +60,14 @@ pub struct Order {
     pub unit: OrgUnitId,
     /// The unit's line.
     pub line: Line,
-    /// What is paid for it, after discounts.
+    /// What is paid for it in money, after discounts and what points pay.
     pub amount: Fen,
     /// What has been given back.
     pub refunded: Fen,
+    /// What is paid with points.
+    pub by_points: ByPoints,
+    /// The hold that sets them aside until it is paid.
+    pub hold: Option<String>,
     /// `unpaid`, `paid`, `expired` or `returned`.
     pub state: String,
     /// When it was placed.
@@ -76,18 +94,46 @@ pub struct OrderPart {
     pub price: Fen,
     /// The part of the payment's discount that fell on it.
     pub discount: Fen,
-    /// What is paid for all pieces, after the discount.
+    /// What is paid in money for all pieces, after the discount and what points pay.
     pub amount: Fen,
+    /// What is paid with points for all pieces.
+    pub by_points: ByPoints,
     /// Pieces that went back.
     pub refunded_quantity: i64,
     /// What was given back for them.
     pub refunded_amount: Fen,
 }
 
-const PAYMENT: &str = "SELECT id, member, amount, discount, refunded, state, created_at, expires_at, paid_at, gateway_transaction, digest
- FROM mall_payment";
-pub(crate) const ORDER: &str = "SELECT id, payment, member, merchant, unit, line, amount, refunded, state, commission_numerator,
- commission_denominator, created_at, paid_at FROM mall_order";
+impl OrderPart {
+    /// What of the points has been given back for the pieces that went back.
+    pub(crate) fn points_given_back(&self, pieces: i64) -> ByPoints {
+        let share = |whole: i64| given_back(Fen(whole), self.quantity, pieces);
+        ByPoints { points: share(self.by_points.points).0, fen: share(self.by_points.fen.0) }
+    }
+}
+
+impl Order {
+    /// What it is worth: money and what points pay.
+    pub(crate) fn worth(&self) -> Fen {
+        Fen(self.amount.0 + self.by_points.fen.0)
+    }
+
+    /// What has been given back of the points so far.
+    pub(crate) fn points_refunded(&self) -> ByPoints {
+        let back = self.parts.iter().map(|part| part.points_given_back(part.refunded_quantity));
+        back.fold(ByPoints::default(), |sum, one| ByPoints { points: sum.points + one.points, fen: Fen(sum.fen.0 + one.fen.0) })
+    }
+
+    /// The points and their hold, as events tell them.
+    pub(crate) fn order_points(&self) -> Option<OrderPoints> {
+        self.hold.clone().map(|hold| OrderPoints { hold, points: Points(self.by_points.points) })
+    }
+}
+
+const PAYMENT: &str = "SELECT id, member, amount, discount, refunded, points, points_fen, points_refunded, state, created_at, expires_at,
+ paid_at, gateway_transaction, digest FROM mall_payment";
+pub(crate) const ORDER: &str = "SELECT id, payment, member, merchant, unit, line, amount, refunded, points, points_fen, hold, state,
+ commission_numerator, commission_denominator, created_at, paid_at FROM mall_order";
 
 /// The payment under a unique column; `lock` is what [`crate::mall::locking`] says, or nothing.
 pub(crate) async fn payment<C: sql::Connection>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Payment>, Error> {
@@ -117,8 +163,8 @@ pub(crate) async fn with_parts<C: sql::Connection>(conn: &C, rows: Vec<sql::Row>
         return Ok(orders);
     }
     let text = format!(
-        "SELECT order_id, product, category, kind, quantity, price, discount, amount, refunded_quantity, refunded_amount
-         FROM mall_order_line WHERE order_id IN ({})",
+        "SELECT order_id, product, category, kind, quantity, price, discount, amount, points, points_fen, refunded_quantity,
+           refunded_amount FROM mall_order_line WHERE order_id IN ({})",
         sql::placeholders(1, orders.len())
     );
     let ids: Vec<sea_orm::Value> = orders.iter().map(|order| order.id.as_str().into()).collect();
@@ -149,6 +195,11 @@ where
     sql::get::<String>(row, column)?.parse().map_err(|e| corrupt("id", e))
 }
 
+/// What points pay, or give back, by a row.
+pub(crate) fn by_points(row: &sql::Row) -> Result<ByPoints, Error> {
+    Ok(ByPoints { points: sql::get(row, "points")?, fen: Fen(sql::get(row, "points_fen")?) })
+}
+
 fn read_payment(row: &sql::Row) -> Result<Payment, Error> {
     Ok(Payment {
         id: sql::get(row, "id")?,
@@ -156,6 +207,8 @@ fn read_payment(row: &sql::Row) -> Result<Payment, Error> {
         amount: Fen(sql::get(row, "amount")?),
         discount: Fen(sql::get(row, "discount")?),
         refunded: Fen(sql::get(row, "refunded")?),
+        by_points: by_points(row)?,
+        points_refunded: sql::get(row, "points_refunded")?,
         state: sql::get(row, "state")?,
         created_at: time(row, "created_at")?,
         expires_at: time(row, "expires_at")?,
@@ -175,6 +228,8 @@ fn read_order(row: &sql::Row) -> Result<Order, Error> {
         line: read_line(row)?,
         amount: Fen(sql::get(row, "amount")?),
         refunded: Fen(sql::get(row, "refunded")?),
+        by_points: by_points(row)?,
+        hold: sql::get(row, "hold")?,
         state: sql::get(row, "state")?,
         created_at: time(row, "created_at")?,
         paid_at: time_if(row, "paid_at")?,
@@ -192,6 +247,7 @@ fn read_part(row: &sql::Row) -> Result<OrderPart, Error> {
         price: Fen(sql::get(row, "price")?),
         discount: Fen(sql::get(row, "discount")?),
         amount: Fen(sql::get(row, "amount")?),
+        by_points: by_points(row)?,
         refunded_quantity: sql::get(row, "refunded_quantity")?,
         refunded_amount: Fen(sql::get(row, "refunded_amount")?),
     })

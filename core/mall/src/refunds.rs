@@ -5,9 +5,9 @@ use crate::error::{Error, corrupt};
 use crate::mall::{Mall, locking};
 use crate::orders::put_back;
 use crate::proration::given_back;
-use crate::records::{self, Order, OrderPart, id, time};
+use crate::records::{self, ByPoints, Order, OrderPart, by_points, id, time};
 use futures::FutureExt;
-use heyuan_contract::{DomainEvent, Fen, OrderId, OrderLine, ProductId, Timestamp};
+use heyuan_contract::{DomainEvent, Fen, OrderId, OrderLine, Points, ProductId, Timestamp};
 use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
@@ -30,8 +30,10 @@ pub struct Refund {
     pub id: String,
     /// The order.
     pub order: OrderId,
-    /// What is given back.
+    /// What is given back in money.
     pub amount: Fen,
+    /// What is given back of the points.
+    pub by_points: ByPoints,
     /// Why.
     pub reason: String,
     /// When.
@@ -47,8 +49,10 @@ pub struct RefundPart {
     pub product: ProductId,
     /// Pieces.
     pub quantity: i64,
-    /// What is given back for them.
+    /// What is given back for them in money.
     pub amount: Fen,
+    /// What is given back for them of the points.
+    pub by_points: ByPoints,
 }
 
 impl Mall {
@@ -167,18 +171,30 @@ fn plan(order: &Order, wanted: &BTreeMap<ProductId, i64>, reason: String, now: T
     for part in &order.parts {
         if let Some(quantity) = wanted.get(&part.product) {
             let after = given_back(part.amount, part.quantity, part.refunded_quantity + quantity);
-            parts.push(RefundPart { product: part.product.clone(), quantity: *quantity, amount: Fen(after.0 - part.refunded_amount.0) });
+            let (points, points_before) =
+                (part.points_given_back(part.refunded_quantity + quantity), part.points_given_back(part.refunded_quantity));
+            parts.push(RefundPart {
+                product: part.product.clone(),
+                quantity: *quantity,
+                amount: Fen(after.0 - part.refunded_amount.0),
+                by_points: ByPoints { points: points.points - points_before.points, fen: Fen(points.fen.0 - points_before.fen.0) },
+            });
         }
     }
     let id: OrderId = Kernel::new_id("rfd");
     let amount = Fen(parts.iter().map(|part| part.amount.0).sum());
-    Refund { id: id.to_string(), order: order.id.clone(), amount, reason, refunded_at: now, parts }
+    let by_points = ByPoints {
+        points: parts.iter().map(|part| part.by_points.points).sum(),
+        fen: Fen(parts.iter().map(|part| part.by_points.fen.0).sum()),
+    };
+    Refund { id: id.to_string(), order: order.id.clone(), amount, by_points, reason, refunded_at: now, parts }
 }
 
 async fn insert(tx: &Tx, key: &IdempotencyKey, refund: &Refund) -> Result<(), Error> {
     sql::execute(
         tx.conn(),
-        "INSERT INTO mall_refund (id, order_id, amount, reason, refunded_at, idempotency, digest) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO mall_refund (id, order_id, amount, reason, refunded_at, idempotency, digest, points, points_fen)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         [
             refund.id.as_str().into(),
             refund.order.as_str().into(),
@@ -187,14 +203,23 @@ async fn insert(tx: &Tx, key: &IdempotencyKey, refund: &Refund) -> Result<(), Er
             refund.refunded_at.ms().into(),
             key.stored.as_str().into(),
             key.digest.as_str().into(),
+            refund.by_points.points.into(),
+            refund.by_points.fen.0.into(),
         ],
     )
     .await?;
     for part in &refund.parts {
         sql::execute(
             tx.conn(),
-            "INSERT INTO mall_refund_line (refund, product, quantity, amount) VALUES ($1, $2, $3, $4)",
-            [refund.id.as_str().into(), part.product.as_str().into(), part.quantity.into(), part.amount.0.into()],
+            "INSERT INTO mall_refund_line (refund, product, quantity, amount, points, points_fen) VALUES ($1, $2, $3, $4, $5, $6)",
+            [
+                refund.id.as_str().into(),
+                part.product.as_str().into(),
+                part.quantity.into(),
+                part.amount.0.into(),
+                part.by_points.points.into(),
+                part.by_points.fen.0.into(),
+            ],
         )
         .await?;
     }
@@ -211,6 +236,8 @@ async fn apply(tx: &Tx, order: &Order, refund: &Refund) -> Result<(), Error> {
         )
         .await?;
     }
+    let text = "UPDATE mall_payment SET points_refunded = points_refunded + $1 WHERE id = $2";
+    sql::execute(tx.conn(), text, [refund.by_points.points.into(), order.payment.as_str().into()]).await?;
     for (table, id) in [("mall_order", order.id.as_str()), ("mall_payment", order.payment.as_str())] {
         let text = format!("UPDATE {table} SET refunded = refunded + $1 WHERE id = $2");
         sql::execute(tx.conn(), &text, [refund.amount.0.into(), id.into()]).await?;
@@ -237,22 +264,24 @@ async fn void_vouchers(tx: &Tx, order: &Order, wanted: &BTreeMap<ProductId, i64>
 }
 
 async fn read<C: sql::Connection>(conn: &C, column: &str, value: &str) -> Result<Option<(Refund, String)>, Error> {
-    let text = format!("SELECT id, order_id, amount, reason, refunded_at, digest FROM mall_refund WHERE {column} = $1");
+    let text = format!("SELECT id, order_id, amount, points, points_fen, reason, refunded_at, digest FROM mall_refund WHERE {column} = $1");
     let Some(row) = sql::one(conn, &text, [value.into()]).await? else { return Ok(None) };
     let refund_id: String = sql::get(&row, "id")?;
-    let text = "SELECT product, quantity, amount FROM mall_refund_line WHERE refund = $1 ORDER BY product";
+    let text = "SELECT product, quantity, amount, points, points_fen FROM mall_refund_line WHERE refund = $1 ORDER BY product";
     let mut parts = Vec::new();
     for row in sql::all(conn, text, [refund_id.as_str().into()]).await? {
         parts.push(RefundPart {
             product: id(&row, "product")?,
             quantity: sql::get(&row, "quantity")?,
             amount: Fen(sql::get(&row, "amount")?),
+            by_points: by_points(&row)?,
         });
     }
     let refund = Refund {
         id: refund_id,
         order: id(&row, "order_id")?,
         amount: Fen(sql::get(&row, "amount")?),
+        by_points: by_points(&row)?,
         reason: sql::get(&row, "reason")?,
         refunded_at: time(&row, "refunded_at")?,
         parts,
@@ -279,6 +308,7 @@ fn told(order: &Order, refund: &Refund) -> DomainEvent {
         line: order.line,
         amount: refund.amount,
         lines: refund.parts.iter().map(line).collect(),
+        points: (refund.by_points.points > 0).then_some(Points(refund.by_points.points)),
         occurred_at: refund.refunded_at,
     }
 }

@@ -35,11 +35,13 @@ pub struct Settings {
     pub payment_secret: Option<Secret>,
     /// An order that is unpaid this long gives its stock back.
     pub order_expiry_minutes: u32,
+    /// Points that pay a yuan; 0 when orders can't be paid with points.
+    pub points_a_yuan: u32,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        // A quarter of an hour is what shoppers know from every mall app.
-        Settings { gateway_url: None, payment_secret: None, order_expiry_minutes: 15 }
+        // A quarter of an hour, and a hundred points for a yuan, are what shoppers know from every mall app.
+        Settings { gateway_url: None, payment_secret: None, order_expiry_minutes: 15, points_a_yuan: 100 }
     }
 }

@@ -14,6 +14,9 @@ const UNIT: &str = "cny_fen";
 /// What the payment gateway holds of ours.
 const GATEWAY: &str = "gateway/cny_fen";
 
+/// What the points centre owes for points that paid orders.
+const CENTRE: &str = "centre/cny_fen";
+
 /// A merchant's month.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -23,11 +26,11 @@ pub struct Statement {
     pub period: String,
     /// Orders paid.
     pub sales: i64,
-    /// What was paid for them.
+    /// What was paid for them, in money and with points.
     pub sales_amount: Fen,
     /// Refunds made.
     pub refunds: i64,
-    /// What was given back.
+    /// What was given back, of money and points.
     pub refunds_amount: Fen,
     /// What the mall keeps, after refunds.
     pub commission: Fen,
@@ -41,27 +44,33 @@ pub struct Statement {
 struct Entry<'a> {
     id: &'a str,
     kind: &'static str,
+    /// Money, and what points paid.
     amount: Fen,
+    /// Of it what points paid.
+    points: Fen,
     commission: Fen,
     at: Timestamp,
 }
 
 impl Mall {
     pub(crate) async fn settle_sale(&self, tx: &Tx, order: &Order) -> Result<(), Error> {
-        let commission = commission(order.amount, order.commission_rate)?;
-        let entry = Entry { id: order.id.as_str(), kind: "sale", amount: order.amount, commission, at: self.kernel.clock.now() };
+        let commission = commission(order.worth(), order.commission_rate)?;
+        let (amount, points) = (order.worth(), order.by_points.fen);
+        let entry = Entry { id: order.id.as_str(), kind: "sale", amount, points, commission, at: self.kernel.clock.now() };
         self.settle(tx, order, &entry).await
     }
 
     /// Takes back the commission's difference between what was kept before and after, so that it is right after any refunds.
     pub(crate) async fn settle_refund(&self, tx: &Tx, order: &Order, refund: &Refund) -> Result<(), Error> {
-        let kept = Fen(order.amount.0 - order.refunded.0);
+        let kept = Fen(order.worth().0 - order.refunded.0 - order.points_refunded().fen.0);
+        let back = refund.amount.0 + refund.by_points.fen.0;
         let before = commission(kept, order.commission_rate)?;
-        let after = commission(Fen(kept.0 - refund.amount.0), order.commission_rate)?;
+        let after = commission(Fen(kept.0 - back), order.commission_rate)?;
         let entry = Entry {
             id: &refund.id,
             kind: "refund",
-            amount: Fen(-refund.amount.0),
+            amount: Fen(-back),
+            points: Fen(-refund.by_points.fen.0),
             commission: Fen(after.0 - before.0),
             at: refund.refunded_at,
         };
@@ -88,6 +97,8 @@ impl Mall {
         let parts = [
             (merchant, order.merchant.as_str(), "share", entry.amount.0 - entry.commission.0),
             (mall, order.unit.as_str(), "commission", entry.commission.0),
+            // The gateway holds no money for what points paid: the points centre owes it.
+            (CENTRE.to_owned(), "centre", "points", -entry.points.0),
         ];
         let mut accounts = vec![Account::striped(GATEWAY, "gateway", UNIT)];
         let mut transfers = Vec::new();

@@ -34,12 +34,12 @@ impl Expiry {
         let db = &self.mall.kernel.db;
         let due = sql::all(db.reader(), text, [self.mall.kernel.clock.now().ms().into(), STEP_MAX.into()]).await?;
         for row in &due {
-            let (payment, fence): (String, Fence) = (sql::get(row, "id")?, fence.clone());
+            let (payment, fence, now): (String, Fence, _) = (sql::get(row, "id")?, fence.clone(), self.mall.kernel.clock.now());
             db.write("expire order", move |tx| {
                 let (payment, fence) = (payment.clone(), fence.clone());
                 async move {
                     fence.check(tx).await?;
-                    Mall::expire(tx, &payment).await
+                    Mall::expire(tx, &payment, now).await
                 }
                 .boxed()
             })

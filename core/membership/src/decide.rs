@@ -3,21 +3,23 @@
 //! Everything here is read and run outside any transaction; what counts is checked again in the one that posts.
 
 use crate::books;
-use crate::earn::{EarnRules, Earned};
+use crate::budget::{Allowance, Drawn};
+use crate::caps::{self, Counted};
+use crate::earn::{EarnRules, Earned, Moment};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
 use crate::policy::Policy;
 use crate::rule::{Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleError, RuleInput, RuleMember, RuleTransaction};
 use crate::transaction::Report;
-use heyuan_contract::{Line, MemberId, ProductId, Timestamp};
+use heyuan_contract::{Line, OrderLine, ProductId, Timestamp};
 use heyuan_kernel::plugin::Active;
-use heyuan_kernel::{Problem, Zone, guard, sql};
+use heyuan_kernel::{Problem, Zone, guard};
 use heyuan_ledger::{Balance, Period};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// What a rule may grant in a month when nobody set a budget.
-pub(crate) const BUDGET_POINTS_DEFAULT: i64 = 10_000_000;
 /// Points that one call of a rule may add.
 const CALL_POINTS_MAX: i64 = 100_000;
 /// Growth that one call of a rule may add or take.
@@ -34,8 +36,23 @@ pub(crate) struct Snapshot {
     pub(crate) growth: Balance,
     pub(crate) points: Balance,
     spendable: i64,
-    /// The tier at the moment of the decision; where no rule reads it, as it is stored.
+    /// The tier at the moment of the decision; where nothing reads it, as it is stored.
     pub(crate) tier: String,
+}
+
+/// How the earn rules came to what they gave, where a multiplier or a cap had a say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The member's tier when it was decided.
+    pub tier: String,
+    /// What would have been earned without caps.
+    pub gross: Earned,
+    /// The multiplier of growth.
+    pub growth_by: Option<String>,
+    /// The multiplier of points.
+    pub points_by: Option<String>,
+    /// The caps, with what each counted.
+    pub caps: Vec<Counted>,
 }
 
 /// One rule's part in a decision.
@@ -51,6 +68,7 @@ pub(crate) struct Drafted {
     pub(crate) effects: Vec<Effect>,
     pub(crate) budget_limit: i64,
     pub(crate) budget_spent: i64,
+    pub(crate) drawn: Vec<Drawn>,
     pub(crate) points: i64,
     pub(crate) growth: i64,
 }
@@ -61,8 +79,11 @@ pub(crate) struct Decided {
     pub(crate) snapshot: Snapshot,
     pub(crate) policy: Policy,
     /// The rules of the transaction's own time.
-    pub(crate) earn: EarnRules,
+    pub(crate) earn: Arc<EarnRules>,
     pub(crate) base: Earned,
+    pub(crate) basis: Basis,
+    /// Whether the tier had a say.
+    pub(crate) reads_tier: bool,
     pub(crate) calls: Vec<Drafted>,
     pub(crate) pointers: Vec<(String, i64)>,
     pub(crate) position: Option<i64>,
@@ -92,19 +113,28 @@ impl Membership {
     async fn decide_under(&self, report: &Report, line: Line, member: MemberRow, policy: Policy) -> Result<Decided, Error> {
         let kernel = self.kernel();
         let now = kernel.clock.now();
-        let snapshot = self.snapshot(member, &policy, now).await?;
         let earn = policy.earn_at(report.occurred_at)?.clone();
-        let base = earn.earn(line, report.amount.0, &report.lines).map_err(out_of_range)?;
+        let reads_tier = !policy.rules.is_empty() || earn.reads_tier(line);
+        let snapshot = self.snapshot(member, &policy, reads_tier, now).await?;
+        let mut counted = caps::of(&earn, line, &kernel.zone, report.occurred_at);
+        caps::read(kernel.db.near(), &snapshot.member.id, &mut counted).await?;
+        let moment = Moment { at: report.occurred_at, local: LocalTime::of(&kernel.zone, report.occurred_at), tier: &snapshot.tier };
+        let (base, basis) = basis(&earn, line, (report.amount.0, &report.lines), &moment, counted)?;
         let month = Period::of(&kernel.zone, report.occurred_at);
         let active = policy.rules.clone();
         let pointers = active.iter().map(|rule| (rule.name.clone(), rule.generation)).collect();
-        let spent = if active.is_empty() { Spent::default() } else { spent(kernel.db.near(), &snapshot.member.id, month).await? };
+        let mut allowance = match active.is_empty() {
+            true => Allowance::default(),
+            false => Allowance::read(kernel.db.near(), &snapshot.member.id, month, line, report.occurred_at).await?,
+        };
         let mut decided = Decided {
             expires_at: kernel.zone.day_start_after(report.occurred_at, earn.points_days + 1),
             snapshot,
             policy,
             earn,
             base,
+            basis,
+            reads_tier,
             calls: Vec::with_capacity(active.len()),
             pointers,
             position: None,
@@ -113,7 +143,7 @@ impl Membership {
             month,
         };
         for rule in active.iter() {
-            let call = self.call(report, line, &mut decided, rule, &spent, now).await?;
+            let call = self.call(report, line, &mut decided, rule, &mut allowance, now).await?;
             decided.growth = decided.growth.checked_add(call.growth).ok_or_else(|| out_of_range("growth"))?;
             decided.points = decided.points.checked_add(call.points).ok_or_else(|| out_of_range("points"))?;
             decided.calls.push(call);
@@ -121,9 +151,9 @@ impl Membership {
         Ok(decided)
     }
 
-    async fn snapshot(&self, member: MemberRow, policy: &Policy, now: Timestamp) -> Result<Snapshot, Error> {
+    async fn snapshot(&self, member: MemberRow, policy: &Policy, reads_tier: bool, now: Timestamp) -> Result<Snapshot, Error> {
         let (growth, points) = (books::growth_account(&member.id), books::points_account(&member.id));
-        let tier = if policy.rules.is_empty() {
+        let tier = if !reads_tier {
             member.tier.clone()
         } else {
             // The stored one may be overdue: time takes tiers away, and the clockwork comes by only now and then.
@@ -142,17 +172,18 @@ impl Membership {
         line: Line,
         decided: &mut Decided,
         rule: &Active,
-        spent: &Spent,
+        allowance: &mut Allowance,
         now: Timestamp,
     ) -> Result<Drafted, Error> {
         let names = reads(&rule.description);
-        let features = self.features(decided, spent.counters.get(&rule.name), &names).await?;
+        let features = self.features(decided, allowance.counted(&rule.name), &names).await?;
         let input = rule_input(report, line, decided, features, now, &self.kernel().zone);
         let bytes = self.rules().canonical(rule, &input)?;
         let answer = self.rules().decide(&rule.digest, &bytes).await.map_err(|error| stopped(rule, error))?;
-        let (limit, spent) = spent.budgets.get(&rule.name).copied().unwrap_or((BUDGET_POINTS_DEFAULT, 0));
+        let (limit, spent) = allowance.of_rule(&rule.name);
         let taken: i64 = decided.calls.iter().map(|call| call.growth).sum();
-        let effects = clamp(&answer.effects, (limit - spent).max(0), decided.base.growth + taken);
+        let effects = clamp(&answer.effects, allowance.left(&rule.name), decided.base.growth + taken);
+        let points = effects.iter().map(|effect| if let Change::Points(points) = effect.change { points } else { 0 }).sum();
         Ok(Drafted {
             rule: rule.name.clone(),
             digest: rule.digest.clone(),
@@ -160,7 +191,8 @@ impl Membership {
             input: bytes,
             output: answer.output,
             fuel: answer.fuel,
-            points: effects.iter().map(|effect| if let Change::Points(points) = effect.change { points } else { 0 }).sum(),
+            drawn: allowance.draw(&rule.name, points),
+            points,
             growth: effects.iter().map(|effect| if let Change::Growth(growth) = effect.change { growth } else { 0 }).sum(),
             raw: answer.effects,
             effects,
@@ -169,7 +201,7 @@ impl Membership {
         })
     }
 
-    async fn features(&self, decided: &mut Decided, counted: Option<&i64>, names: &[String]) -> Result<Vec<(String, FeatureValue)>, Error> {
+    async fn features(&self, decided: &mut Decided, counted: i64, names: &[String]) -> Result<Vec<(String, FeatureValue)>, Error> {
         let others: Vec<String> = names.iter().filter(|name| *name != POINTS_THIS_MONTH).cloned().collect();
         let mut values = HashMap::new();
         if let Some(anchor) = decided.snapshot.member.anchor.as_ref().filter(|_| !others.is_empty()) {
@@ -178,10 +210,24 @@ impl Membership {
             values.extend(others.into_iter().zip(found.values));
         }
         if names.iter().any(|name| name == POINTS_THIS_MONTH) {
-            values.insert(POINTS_THIS_MONTH.to_owned(), FeatureValue::Integer(counted.copied().unwrap_or(0)));
+            values.insert(POINTS_THIS_MONTH.to_owned(), FeatureValue::Integer(counted));
         }
         Ok(names.iter().map(|name| (name.clone(), values.remove(name).unwrap_or_default())).collect())
     }
+}
+
+/// What the earn rules give, and how they come to it. Pure: the same again from what a decision keeps.
+pub(crate) fn basis(
+    earn: &EarnRules,
+    line: Line,
+    (amount_fen, order): (i64, &[OrderLine]),
+    moment: &Moment<'_>,
+    mut caps: Vec<Counted>,
+) -> Result<(Earned, Basis), Error> {
+    let gross = earn.earn(line, amount_fen, order, moment).map_err(out_of_range)?;
+    let net = caps::hold(&mut caps, gross.earned);
+    let basis = Basis { tier: moment.tier.to_owned(), gross: gross.earned, growth_by: gross.growth_by, points_by: gross.points_by, caps };
+    Ok((net, basis))
 }
 
 fn out_of_range(what: impl std::fmt::Display) -> Error {
@@ -222,7 +268,7 @@ fn rule_input(
             amount_fen: report.amount.0,
             currency: report.currency.clone(),
             occurred_at_ms: report.occurred_at.ms(),
-            local_time: local_time(zone, report.occurred_at),
+            local_time: LocalTime::of(zone, report.occurred_at),
             base_growth: decided.base.growth,
             base_points: decided.base.points,
             order: OrderColumns {
@@ -239,18 +285,6 @@ fn rule_input(
             points: snapshot.spendable,
         },
         features,
-    }
-}
-
-fn local_time(zone: &Zone, at: Timestamp) -> LocalTime {
-    let civil = zone.civil(at);
-    let small = |number: i8| u8::try_from(number).unwrap_or(0);
-    LocalTime {
-        year: i32::from(civil.year()),
-        month: small(civil.month()),
-        day: small(civil.day()),
-        weekday: small(civil.weekday().to_monday_one_offset()),
-        minute_of_day: u16::from(small(civil.hour())) * 60 + u16::from(small(civil.minute())),
     }
 }
 
@@ -279,29 +313,6 @@ fn clamp(effects: &[Effect], budget: i64, growth_so_far: i64) -> Vec<Effect> {
         clamped.extend(change.map(|change| Effect { change, reason: effect.reason.clone() }));
     }
     clamped
-}
-
-/// What rules granted in a month, by rule.
-#[derive(Default)]
-struct Spent {
-    /// To everybody: the limit, and what is spent of it.
-    budgets: HashMap<String, (i64, i64)>,
-    /// To the member.
-    counters: HashMap<String, i64>,
-}
-
-async fn spent<C: sql::Connection>(conn: &C, member: &MemberId, month: Period) -> Result<Spent, Error> {
-    let text = "SELECT rule, points_max, points_spent, CAST(NULL AS BIGINT) AS counted FROM membership_budget WHERE period = $1
-                UNION ALL SELECT rule, CAST(0 AS BIGINT), CAST(0 AS BIGINT), points FROM membership_counter WHERE member = $2 AND period = $1";
-    let mut spent = Spent::default();
-    for row in sql::all(conn, text, [month.number().into(), member.as_str().into()]).await? {
-        let rule: String = sql::get(&row, "rule")?;
-        match sql::get::<Option<i64>>(&row, "counted")? {
-            Some(points) => drop(spent.counters.insert(rule, points)),
-            None => drop(spent.budgets.insert(rule, (sql::get(&row, "points_max")?, sql::get(&row, "points_spent")?))),
-        }
-    }
-    Ok(spent)
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! A decision on record: who decided with what, explained, and run again on the very bytes.
 
-use crate::decide::{Decided, Drafted};
+use crate::budget::Drawn;
+use crate::caps::Counted;
+use crate::decide::{self, Basis, Decided, Drafted};
+use crate::earn::{Earned, Moment};
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::corrupt;
-use crate::rule::{Effect, RuleError};
-use crate::transaction::RuleEffect;
-use heyuan_contract::{MemberId, OrgUnitId, Timestamp, TransactionId};
+use crate::rule::{Effect, LocalTime, RuleError};
+use crate::transaction::{self, RuleEffect};
+use heyuan_contract::{MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::secret::sha256_hex;
@@ -30,6 +33,8 @@ pub struct Decision {
     pub at: Timestamp,
     /// The version of the earn rules.
     pub earn_version: i64,
+    /// How the earn rules came to what they gave, where a multiplier or a cap had a say.
+    pub basis: Option<Basis>,
     /// The rules, in the order in which they ran.
     pub calls: Vec<Call>,
 }
@@ -57,6 +62,8 @@ pub struct Call {
     pub budget_limit: i64,
     /// What was spent of it before.
     pub budget_spent: i64,
+    /// The budgets with a name that held for it.
+    pub drawn: Vec<Drawn>,
     /// Points that it granted.
     pub points: i64,
 }
@@ -66,8 +73,10 @@ pub struct Call {
 pub struct RerunReport {
     /// The decision.
     pub id: String,
-    /// Whether every rule answered the same bytes.
+    /// Whether the earn rules gave the same, and every rule answered the same bytes.
     pub same: bool,
+    /// What the earn rules of then gave then, and give now.
+    pub base: (Earned, Earned),
     /// Each rule.
     pub calls: Vec<RerunCall>,
 }
@@ -109,10 +118,13 @@ pub(crate) async fn insert(
     decided: &Decided,
     at: Timestamp,
 ) -> Result<(), Error> {
+    let basis = &decided.basis;
+    let had_a_say = !basis.caps.is_empty() || basis.growth_by.is_some() || basis.points_by.is_some();
+    let basis = if had_a_say { Some(json(basis)?) } else { None };
     sql::execute(
         tx.conn(),
-        "INSERT INTO membership_decision (id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0)",
+        "INSERT INTO membership_decision (id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased, basis)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)",
         [
             id.into(),
             decided.snapshot.member.id.as_str().into(),
@@ -122,6 +134,7 @@ pub(crate) async fn insert(
             decided.earn.version.into(),
             json(&decided.pointers)?.into(),
             decided.position.into(),
+            basis.into(),
         ],
     )
     .await?;
@@ -132,10 +145,11 @@ pub(crate) async fn insert(
 }
 
 async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted) -> Result<(), Error> {
+    let budgets = if call.drawn.is_empty() { None } else { Some(json(&call.drawn)?) };
     sql::execute(
         tx.conn(),
         "INSERT INTO membership_decision_call (decision, place, rule, digest, generation, input, output, fuel, effects_raw, effects,
-           budget_limit, budget_spent, points) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+           budget_limit, budget_spent, points, budgets) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         [
             decision.into(),
             i64::try_from(place).unwrap_or(i64::MAX).into(),
@@ -150,6 +164,7 @@ async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted) -> R
             call.budget_limit.into(),
             call.budget_spent.into(),
             call.points.into(),
+            budgets.into(),
         ],
     )
     .await?;
@@ -161,6 +176,18 @@ pub(crate) async fn granted(tx: &Tx, decision: &str) -> Result<Vec<(String, i64)
     let text = "SELECT rule, points FROM membership_decision_call WHERE decision = $1 AND points > 0 ORDER BY place";
     let rows = sql::all(tx.conn(), text, [decision.into()]).await?;
     rows.iter().map(|row| Ok((sql::get(row, "rule")?, sql::get(row, "points")?))).collect()
+}
+
+/// What a decision counted under caps, for refunds.
+pub(crate) async fn capped(tx: &Tx, decision: &str) -> Result<Vec<Counted>, Error> {
+    let row = sql::one(tx.conn(), "SELECT basis FROM membership_decision WHERE id = $1", [decision.into()]).await?;
+    let basis = row.as_ref().map(basis).transpose()?.flatten();
+    Ok(basis.map_or_else(Vec::new, |basis| basis.caps.into_iter().filter(|cap| cap.taken > 0).collect()))
+}
+
+fn basis(row: &sql::Row) -> Result<Option<Basis>, Error> {
+    let text: Option<String> = sql::get(row, "basis")?;
+    Ok(text.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| corrupt("decision", e))?)
 }
 
 /// The effects that a decision's rules had.
@@ -231,17 +258,20 @@ impl Membership {
             transaction: TransactionId::new(sql::get::<String>(&row, "transaction_id")?).map_err(id_error)?,
             at: Timestamp::clamped(sql::get(&row, "at")?),
             earn_version: sql::get(&row, "earn_version")?,
+            basis: basis(&row)?,
             calls,
         })
     }
 
-    /// Runs every rule of a decision again on the bytes that it was shown, and compares what it answers with what is stored.
+    /// Lets the earn rules of then decide again, and runs every rule of a decision again on the bytes that it was shown; compares both with
+    /// what is stored.
     ///
     /// # Errors
     /// `forbidden`, `not_found`, `erased`.
     pub async fn rerun(&self, actor: &Actor, id: &str) -> Result<RerunReport, Error> {
         actor.require(Scope::Admin)?;
         let decision = self.decision(actor, id).await?;
+        let base = self.earn_again(&decision).await?;
         let mut calls = Vec::with_capacity(decision.calls.len());
         for call in decision.calls {
             let answer = match self.plugins().ready(&call.digest).await {
@@ -262,11 +292,27 @@ impl Membership {
                 why,
             });
         }
-        Ok(RerunReport { id: decision.id, same: calls.iter().all(|call| call.same), calls })
+        Ok(RerunReport { id: decision.id, same: base.0 == base.1 && calls.iter().all(|call| call.same), base, calls })
+    }
+
+    /// What the earn rules gave then, and what they give on what the decision keeps.
+    async fn earn_again(&self, decision: &Decision) -> Result<(Earned, Earned), Error> {
+        let reader = self.kernel().db.reader();
+        let row = transaction::find(reader, &decision.unit, &decision.transaction).await?;
+        let row = row.ok_or_else(|| corrupt("decision", "its transaction is gone"))?;
+        let order: Vec<OrderLine> = serde_json::from_str(&row.lines).map_err(|e| corrupt("transaction lines", e))?;
+        let policy = self.policy().await?;
+        let earn = policy.earn.iter().find(|rules| rules.version == decision.earn_version);
+        let earn = earn.ok_or_else(|| corrupt("decision", "its earn rules are gone"))?;
+        let kept = decision.basis.clone().unwrap_or_default();
+        let moment = Moment { at: row.occurred_at, local: LocalTime::of(&self.kernel().zone, row.occurred_at), tier: &kept.tier };
+        let (now, _) = decide::basis(earn, row.line, (row.amount, &order), &moment, kept.caps)?;
+        Ok((Earned { growth: row.base_growth, points: row.base_points }, now))
     }
 }
 
 fn read_call(row: &sql::Row) -> Result<Call, Error> {
+    let budgets: Option<String> = sql::get(row, "budgets")?;
     Ok(Call {
         rule: sql::get(row, "rule")?,
         digest: sql::get(row, "digest")?,
@@ -278,6 +324,7 @@ fn read_call(row: &sql::Row) -> Result<Call, Error> {
         effects: effects(row, "effects")?,
         budget_limit: sql::get(row, "budget_limit")?,
         budget_spent: sql::get(row, "budget_spent")?,
+        drawn: budgets.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text)).map_err(|e| corrupt("decision", e))?,
         points: sql::get(row, "points")?,
     })
 }

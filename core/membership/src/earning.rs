@@ -1,12 +1,16 @@
 //! New versions of the earn rules: checked whole, written once, in force from an instant that lies ahead.
 
-use crate::earn::{EarnRules, LineRule, Rates};
+use crate::caps::Caps;
+use crate::earn::{EarnRules, LineRule, Multiplier, Rates, When};
 use crate::error::Error;
-use crate::facade::Membership;
+use crate::facade::{Membership, require_group};
+use crate::fraction::gcd;
+use crate::tier::TierPolicy;
 use futures::FutureExt;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
-use heyuan_kernel::{Actor, Problem, Reach, Scope, Tx, audit, sql};
+use heyuan_kernel::{Actor, Problem, Scope, Tx, audit, sql};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How far ahead a version starts at least: longer than an own time may lie ahead and a posting under way may take, so that none is
@@ -20,8 +24,18 @@ const VERSIONS_MAX: i64 = 1_000;
 const POINTS_DAYS_MAX: i32 = 3_660;
 /// Categories that one line names.
 const CATEGORIES_MAX: usize = 100;
-/// Longest category, in bytes.
-const CATEGORY_BYTES_MAX: usize = 64;
+/// Longest category, article or name, in bytes.
+const CODE_BYTES_MAX: usize = 100;
+/// Articles that one line excludes.
+const ARTICLES_MAX: usize = 1_000;
+/// Multipliers of one line.
+const MULTIPLIERS_MAX: usize = 50;
+/// Largest part of a multiplier: with it the largest purchase is still exact in 128 bits.
+const FACTOR_PART_MAX: i64 = 100;
+/// Largest cap.
+const CAP_MAX: i64 = 1_000_000_000_000;
+/// The end of a day, in minutes.
+const DAY_MINUTES: u16 = 24 * 60;
 /// Largest part of a ratio, and the largest common denominator of one figure's ratios: with it a sum over all categories of the largest
 /// purchase is exact in 128 bits.
 const RATIO_PART_MAX: i64 = 1_000_000;
@@ -46,10 +60,7 @@ impl Membership {
     /// `forbidden`, also for a key of one unit; `invalid_request` with the field; `conflict` for a number that is not the next one, or
     /// that has other content.
     pub async fn put_earn_rules(&self, actor: &Actor, rules: &EarnRules) -> Result<EarnRules, Error> {
-        actor.require(Scope::Admin)?;
-        if *actor.reach() != Reach::Everything {
-            return Err(Error::refused(kernel_codes::FORBIDDEN, "earn rules are the whole group's and need its key"));
-        }
+        require_group(actor, "earn rules are the whole group's and need its key")?;
         let versions = self.earn_rules(self.kernel().db.reader()).await?;
         if let Some(known) = versions.iter().find(|known| known.version == rules.version) {
             if known == rules {
@@ -62,7 +73,8 @@ impl Membership {
         if rules.version != next || next > VERSIONS_MAX {
             return Err(Error::refused(kernel_codes::CONFLICT, format!("the next version is {next}, of at most {VERSIONS_MAX}")));
         }
-        check(rules, self.kernel().clock.now())?;
+        let tiers = self.tier_policy(self.kernel().db.reader()).await?;
+        check(rules, &tiers, self.kernel().clock.now())?;
         let entry = audit::Entry::new(actor, "put earn rules", &rules.version.to_string()).detail("starts_at_ms", rules.starts_at_ms);
         let (membership, written) = (self.clone(), Arc::new(rules.clone()));
         self.kernel()
@@ -90,7 +102,7 @@ impl Membership {
 }
 
 /// Refuses what can't be rules, with the field and what would be right.
-fn check(rules: &EarnRules, now: Timestamp) -> Result<(), Problem> {
+fn check(rules: &EarnRules, tiers: &TierPolicy, now: Timestamp) -> Result<(), Problem> {
     let earliest = now.ms() + LEAD_MS;
     if !(earliest..=now.ms() + AHEAD_MS).contains(&rules.starts_at_ms) {
         return Err(Problem::invalid("starts_at", "expected an instant at least ten minutes and at most five years from now"));
@@ -98,10 +110,11 @@ fn check(rules: &EarnRules, now: Timestamp) -> Result<(), Problem> {
     if !(1..=POINTS_DAYS_MAX).contains(&rules.points_days) {
         return Err(Problem::invalid("points_days", format!("expected 1 to {POINTS_DAYS_MAX} days")));
     }
-    rules.lines.iter().try_for_each(|(line, rule)| check_line(&format!("lines.{line}"), rule))
+    check_caps("caps", &rules.caps)?;
+    rules.lines.iter().try_for_each(|(line, rule)| check_line(&format!("lines.{line}"), rule, tiers))
 }
 
-fn check_line(at: &str, rule: &LineRule) -> Result<(), Problem> {
+fn check_line(at: &str, rule: &LineRule, tiers: &TierPolicy) -> Result<(), Problem> {
     let rates = |at: &str, rates: Rates| {
         check_ratio(&format!("{at}.growth"), rates.growth)?;
         check_ratio(&format!("{at}.points"), rates.points)
@@ -118,11 +131,14 @@ fn check_line(at: &str, rule: &LineRule) -> Result<(), Problem> {
         ));
     }
     for category in rule.categories.keys().chain(&rule.excluded) {
-        if category.is_empty() || category.len() > CATEGORY_BYTES_MAX || category.chars().any(char::is_control) {
-            let words = format!("expected categories of 1 to {CATEGORY_BYTES_MAX} bytes of text");
-            return Err(Problem::invalid(&format!("{at}.categories"), words));
-        }
+        check_text(&format!("{at}.categories"), category)?;
     }
+    if rule.excluded_articles.len() > ARTICLES_MAX {
+        return Err(Problem::invalid(&format!("{at}.excluded_articles"), format!("expected at most {ARTICLES_MAX} articles")));
+    }
+    rule.excluded_articles.iter().try_for_each(|article| check_text(&format!("{at}.excluded_articles"), article))?;
+    check_multipliers(&format!("{at}.multipliers"), &rule.multipliers, tiers)?;
+    check_caps(&format!("{at}.caps"), &rule.caps)?;
     if let Some(category) = rule.excluded.iter().find(|category| rule.categories.contains_key(*category)) {
         return Err(Problem::invalid(&format!("{at}.excluded"), format!("{category} is excluded and has rates; expected one of the two")));
     }
@@ -141,17 +157,75 @@ fn check_line(at: &str, rule: &LineRule) -> Result<(), Problem> {
     Ok(())
 }
 
+fn check_text(at: &str, text: &str) -> Result<(), Problem> {
+    if text.is_empty() || text.len() > CODE_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(Problem::invalid(at, format!("expected 1 to {CODE_BYTES_MAX} bytes of text")));
+    }
+    Ok(())
+}
+
+fn check_caps(at: &str, caps: &Caps) -> Result<(), Problem> {
+    for (span, cap) in [("day", caps.day), ("month", caps.month), ("ever", caps.ever)] {
+        for (figure, limit) in [("growth", cap.growth), ("points", cap.points)] {
+            if limit.is_some_and(|limit| !(0..=CAP_MAX).contains(&limit)) {
+                return Err(Problem::invalid(&format!("{at}.{span}.{figure}"), format!("expected 0 to {CAP_MAX}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_multipliers(at: &str, multipliers: &[Multiplier], tiers: &TierPolicy) -> Result<(), Problem> {
+    if multipliers.len() > MULTIPLIERS_MAX {
+        return Err(Problem::invalid(at, format!("expected at most {MULTIPLIERS_MAX} multipliers")));
+    }
+    let mut names = BTreeSet::new();
+    for (place, multiplier) in multipliers.iter().enumerate() {
+        let at = format!("{at}.{place}");
+        check_text(&format!("{at}.name"), &multiplier.name)?;
+        if !names.insert(&multiplier.name) {
+            return Err(Problem::invalid(&format!("{at}.name"), "expected a name that no other multiplier of the line has"));
+        }
+        let known = |tier: &&String| tiers.steps.iter().any(|step| step.tier == **tier);
+        if let Some(unknown) = multiplier.tiers.iter().find(|tier| !known(tier)) {
+            let all: Vec<&str> = tiers.steps.iter().map(|step| step.tier.as_str()).collect();
+            return Err(Problem::invalid(&format!("{at}.tiers"), format!("there is no tier {unknown}; expected of {}", all.join(", "))));
+        }
+        for (figure, factor) in [("growth", multiplier.growth), ("points", multiplier.points)] {
+            let parts = factor.denominator()..=FACTOR_PART_MAX;
+            if !parts.contains(&factor.numerator()) {
+                let words = format!("expected a ratio of at least 1 whose parts are at most {FACTOR_PART_MAX}, such as 3/2");
+                return Err(Problem::invalid(&format!("{at}.{figure}"), words));
+            }
+        }
+        check_when(&at, &multiplier.when)?;
+    }
+    Ok(())
+}
+
+fn check_when(at: &str, when: &When) -> Result<(), Problem> {
+    let wrong = |field: &str, words: &str| Err(Problem::invalid(&format!("{at}.{field}"), words));
+    if when.from_ms.zip(when.until_ms).is_some_and(|(from, until)| from >= until) {
+        return wrong("until", "expected an instant after from");
+    }
+    if !when.weekdays.iter().all(|day| (1..=7).contains(day)) {
+        return wrong("weekdays", "expected 1 for Monday to 7 for Sunday");
+    }
+    if !when.days.iter().all(|day| (1..=31).contains(day)) {
+        return wrong("days", "expected days of the month, 1 to 31");
+    }
+    if when.daily_from.unwrap_or(0) >= when.daily_until.unwrap_or(DAY_MINUTES) {
+        return wrong("daily_until", "expected a time after daily_from, of the same day");
+    }
+    Ok(())
+}
+
 /// The least common multiple of the denominators; `None` beyond [`RATIO_PART_MAX`].
 fn common_denominator(ratios: impl Iterator<Item = Ratio>) -> Option<i64> {
-    let gcd = |mut a: i64, mut b: i64| {
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
     let mut all = ratios;
     all.try_fold(1i64, |common, ratio| {
-        let next = common / gcd(common, ratio.denominator()) * ratio.denominator();
+        let shared = i64::try_from(gcd(common.into(), ratio.denominator().into())).ok()?;
+        let next = common / shared * ratio.denominator();
         (next <= RATIO_PART_MAX).then_some(next)
     })
 }

@@ -1,5 +1,7 @@
 //! A transaction's decision in words, English and Chinese.
 
+use crate::caps::{CapSpan, Figure};
+use crate::decide::Basis;
 use crate::decision::Decision;
 use crate::rule::Change;
 use crate::transaction::{Kind, State, TransactionView};
@@ -42,6 +44,9 @@ pub(crate) fn explain(view: &TransactionView, decision: Option<&Decision>) -> Ex
                     view.earn_version, view.base_growth, view.base_points
                 ),
             );
+            if let Some(basis) = decision.and_then(|decision| decision.basis.as_ref()) {
+                earned(basis, &mut words);
+            }
             rules(decision, &mut words);
             words.say(
                 format!("In sum {} growth and {} points; the tier is {}.", view.growth, view.points, view.tier),
@@ -54,6 +59,42 @@ pub(crate) fn explain(view: &TransactionView, decision: Option<&Decision>) -> Ex
         }
     }
     words
+}
+
+/// Which multipliers counted, and which caps left less than would have been earned.
+fn earned(basis: &Basis, words: &mut Explanation) {
+    for (figure, figure_zh, by) in [("growth", "成长值", &basis.growth_by), ("points", "积分", &basis.points_by)] {
+        if let Some(name) = by {
+            let tier = &basis.tier;
+            words.say(
+                format!("The multiplier {name} counts for {figure}, for a member of tier {tier}."),
+                format!("{figure_zh}按倍率“{name}”计算，会员等级为 {tier}。"),
+            );
+        }
+    }
+    for cap in &basis.caps {
+        let (gross, figure_zh) = match cap.figure {
+            Figure::Growth => (basis.gross.growth, "成长值"),
+            Figure::Points => (basis.gross.points, "积分"),
+        };
+        if (cap.limit - cap.before).max(0) >= gross {
+            continue;
+        }
+        let (at, at_zh) = match cap.line {
+            Some(line) => (format!("at line {line}"), format!("业态 {line}")),
+            None => ("at all lines".to_owned(), "全部业态".to_owned()),
+        };
+        let (span, span_zh) = match cap.span {
+            CapSpan::Day => ("a day", "每日"),
+            CapSpan::Month => ("a month", "每月"),
+            CapSpan::Ever => ("in all", "累计"),
+        };
+        let (limit, before, figure) = (cap.limit, cap.before, cap.figure.as_str());
+        words.say(
+            format!("A member earns at most {limit} {figure} {span} {at}; {before} were earned before, and {gross} would have been added."),
+            format!("{at_zh}{span_zh}最多获得{figure_zh} {limit}；此前已获 {before}，本次原可获 {gross}。"),
+        );
+    }
 }
 
 fn refund(view: &TransactionView, words: &mut Explanation) {
@@ -92,6 +133,12 @@ fn rules(decision: Option<&Decision>, words: &mut Explanation) {
                 ),
                 format!("规则 {rule} 的请求超出限额；此前本月已用 {}/{} 积分。", call.budget_spent, call.budget_limit),
             );
+            for budget in &call.drawn {
+                words.say(
+                    format!("Of the budget {}, {} of {} points were spent before.", budget.name, budget.spent, budget.limit),
+                    format!("预算 {} 此前已用 {}/{} 积分。", budget.name, budget.spent, budget.limit),
+                );
+            }
         }
     }
 }

@@ -11,11 +11,12 @@ use crate::reaction;
 use crate::rule::BenefitRules;
 use crate::tier::TierPolicy;
 use futures::FutureExt;
+use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::plugin::Plugins;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
-use heyuan_kernel::{Kernel, Tx, sql};
+use heyuan_kernel::{Actor, Kernel, Reach, Scope, Tx, sql};
 use heyuan_ledger::{Ledger, Period};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,12 @@ use std::sync::Arc;
 
 /// Months before the first start in which facts may still count: as far back as their own time may lie. Older ones count in the first.
 const HISTORY_MONTHS: u32 = 60;
+
+/// Refuses all but an admin key of the whole group, in words that name what needs one.
+pub(crate) fn require_group(actor: &Actor, words: &str) -> Result<(), Error> {
+    actor.require(Scope::Admin)?;
+    if *actor.reach() == Reach::Everything { Ok(()) } else { Err(Error::refused(kernel_codes::FORBIDDEN, words)) }
+}
 
 /// One membership for all lines. Cheap to clone.
 #[derive(Clone)]

@@ -1,7 +1,9 @@
 //! Membership's routes: a handler extracts, calls the facade, converts.
 
 mod benefits;
+mod budgets;
 mod clearing;
+mod earn_rules;
 mod earning;
 mod import;
 mod members;
@@ -48,7 +50,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(transactions::rerun_decision)
         .service(earning::put_earn_rules)
         .service(earning::list_earn_rules)
-        .service(clearing::put_budget)
+        .service(budgets::put_rule_budget)
+        .service(budgets::put_budget)
+        .service(budgets::list_budgets)
         .service(clearing::get_clearing)
         .service(clearing::close_period)
         .service(statements::list_statements)

@@ -1,14 +1,16 @@
 //! One member for all lines: joining, tiers, earning, benefits, points, clearing.
 //!
 //! Membership owns members with their accounts at lines, the transactions that lines report, the decisions made about them, tiers, benefits,
-//! points in use, opening balances, budgets of rules, and the clearing of lines with the points centre and what lines say to it. It promises that a transaction is posted once with everything that it
-//! earned or nothing, that a decision can be explained and run again on the bytes that it was made with, that refunds end alike in
-//! whatever order and parts they come, that no member spends a point twice and no rule grants one beyond its budget, and that a
-//! closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`, `tier.changed.v1` and `voucher.granted.v1`.
+//! points in use, opening balances, budgets of rules, and the clearing of lines with the points centre and what lines say to it. It
+//! promises that a transaction is posted once with everything that it earned or nothing, that a decision can be explained and run again on
+//! the bytes that it was made with, that refunds end alike in whatever order and parts they come, that no member spends a point twice and
+//! no rule grants one beyond its budget, and that a closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`, `tier.changed.v1` and `voucher.granted.v1`.
 //! It reacts to `order.paid.v1`, `order.refunded.v1` and `customer.erased.v1`.
 
 mod benefit;
 mod books;
+mod budget;
+mod caps;
 mod clearing;
 mod clock;
 mod customers;
@@ -19,6 +21,7 @@ mod earning;
 mod error;
 mod explain;
 mod facade;
+mod fraction;
 mod give_back;
 mod http;
 mod import;
@@ -48,11 +51,14 @@ pub use benefit::{
     Benefit, BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Every, GrantBenefit, Reserve, TierBenefit,
     UseBenefit,
 };
+pub use budget::{Budget, BudgetView, Drawn};
 pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 pub use clock::Clockwork;
 pub use customers::{Customers, Features, Identifier};
+pub use decide::Basis;
 pub use decision::{Call, Decision, RerunCall, RerunReport};
-pub use earn::{EarnRules, Earned, LineRule, Rates};
+pub use caps::{Cap, CapSpan, Caps, Counted, Figure};
+pub use earn::{Earned, EarnRules, LineRule, Multiplier, Rates, When};
 pub use error::{Error, codes};
 pub use facade::Membership;
 pub use give_back::GivenBack;

@@ -2,6 +2,7 @@
 
 use crate::customers::Identifier;
 use crate::error::Error;
+use crate::fraction::gcd;
 use heyuan_contract::{Line, MemberId, Ratio, Timestamp, TransactionId};
 use heyuan_kernel::table::{self, Heading, Row, RowError, Table};
 use heyuan_kernel::time::parse_day;
@@ -222,13 +223,8 @@ fn exact(text: &str) -> Option<Ratio> {
         _ => return None,
     };
     let fits = (1..=COST_DENOMINATOR_MAX).contains(&below) && above <= COST_FEN_MAX * below;
-    let divisor = divisor(above, below);
-    if fits { Ratio::new(above / divisor, below / divisor).ok() } else { None }
-}
-
-/// The greatest common divisor of two numbers that are not negative; 1 where both are 0.
-fn divisor(a: i64, b: i64) -> i64 {
-    if b == 0 { a.max(1) } else { divisor(b, a % b) }
+    let common = i64::try_from(gcd(above.into(), below.into())).ok()?;
+    if fits { Ratio::new(above / common, below / common).ok() } else { None }
 }
 
 /// The first instant after the last day on which the points can be spent.

@@ -16,14 +16,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     /// Every version, the newest last.
-    pub(crate) earn: Arc<[EarnRules]>,
+    pub(crate) earn: Arc<[Arc<EarnRules>]>,
     pub(crate) tiers: Arc<TierPolicy>,
     pub(crate) rules: Arc<[Active]>,
 }
 
 impl Policy {
     /// The earn rules in force at an instant: of those that have started the newest.
-    pub(crate) fn earn_at(&self, at: Timestamp) -> Result<&EarnRules, Error> {
+    pub(crate) fn earn_at(&self, at: Timestamp) -> Result<&Arc<EarnRules>, Error> {
         let found = self.earn.iter().rev().find(|rules| rules.starts_at_ms <= at.ms());
         found.ok_or_else(|| corrupt("earn rules", "none is in force").into())
     }
@@ -54,7 +54,7 @@ impl Membership {
     pub(crate) async fn read_policy(&self) -> Result<Policy, Error> {
         let reader = self.kernel().db.near();
         let policy = Policy {
-            earn: self.earn_rules(reader).await?.into(),
+            earn: self.earn_rules(reader).await?.into_iter().map(Arc::new).collect(),
             tiers: Arc::new(self.tier_policy(reader).await?),
             rules: self.plugins().active(PluginKind::BenefitRule).await?.into(),
         };

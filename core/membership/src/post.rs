@@ -1,7 +1,9 @@
 //! Posting a purchase: everything that it earned, its decision and its events in one transaction.
 
 use crate::books::{self, LineAccount, Movement};
-use crate::decide::{BUDGET_POINTS_DEFAULT, Decided};
+use crate::budget;
+use crate::caps;
+use crate::decide::Decided;
 use crate::decision;
 use crate::error::Error;
 use crate::facade::Membership;
@@ -10,15 +12,10 @@ use crate::refund;
 use crate::report::Accepted;
 use crate::rule::Change;
 use crate::transaction::{self, Row, State};
-use futures::FutureExt;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, ProductId, Timestamp};
-use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::plugin::{PluginKind, Plugins};
-use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
+use heyuan_kernel::{Kernel, Tx, sql};
 use heyuan_ledger::{Book, Lots, NewLot, Period, Transfer};
-
-/// Largest budget of a rule and month.
-const BUDGET_POINTS_MAX: i64 = 1_000_000_000_000;
 
 impl Membership {
     /// Posts a decided purchase, and the refunds that waited for it.
@@ -32,6 +29,7 @@ impl Membership {
         let mut row = self.purchase_row(accepted, decided, period)?;
         row.points_balance = self.post_transfers(tx, &row, decided, period, book).await?;
         row.no = transaction::insert(tx, &row).await?;
+        caps::take(tx, &locked.id, &decided.basis.caps).await?;
         add_growth(tx, &locked.id, row.no, row.growth, row.occurred_at).await?;
         let tier = self.settle_tier_after(tx, locked, decided, &row).await?;
         if tier != row.tier {
@@ -45,7 +43,7 @@ impl Membership {
         announce_vouchers(tx, &row, decided).await?;
         self.grant_by_rules(tx, &row, decided).await?;
         // Late, since on PostgreSQL everybody who grants from the same budget waits for its row until the commit.
-        spend_budgets(tx, decided).await?;
+        budget::spend(tx, decided).await?;
         if !poised.refunds_wait {
             return Ok(row);
         }
@@ -61,7 +59,7 @@ impl Membership {
         let from = tiers.window_start_ms(now.ms());
         let growth = member::growth_since(tx.conn(), &locked.id, from).await?;
         let own = if row.occurred_at.ms() > from { row.growth } else { 0 };
-        if !decided.calls.is_empty() && tiers.tier_for(growth - own) != decided.snapshot.tier {
+        if decided.reads_tier && tiers.tier_for(growth - own) != decided.snapshot.tier {
             return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
         }
         self.settle_tier_at(tx, locked, tiers, growth, now).await
@@ -116,44 +114,6 @@ impl Membership {
             points_kept: decided.points,
             decision: Some(Kernel::new_id::<heyuan_contract::EntryId>("dec").to_string()),
         })
-    }
-
-    /// Sets what a rule may grant to all members together in a month; what it granted already stays.
-    ///
-    /// # Errors
-    /// `forbidden`, also for a key of one unit, since a budget is the whole group's; `invalid_request`.
-    pub async fn set_budget(&self, actor: &Actor, rule: &str, period: &str, points_max: i64) -> Result<(), Error> {
-        actor.require(Scope::Admin)?;
-        if *actor.reach() != Reach::Everything {
-            return Err(Error::refused(kernel_codes::FORBIDDEN, "a rule's budget needs a key of the whole group"));
-        }
-        let period = Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?;
-        let named = !rule.is_empty() && rule.len() <= 63 && rule.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !named {
-            return Err(Problem::invalid("rule", "expected a plugin's name: 1 to 63 characters of a-z 0-9 -").into());
-        }
-        if !(0..=BUDGET_POINTS_MAX).contains(&points_max) {
-            return Err(Problem::invalid("points_max", format!("expected 0 to {BUDGET_POINTS_MAX} points")).into());
-        }
-        let entry = audit::Entry::new(actor, "set rule budget", rule).detail("period", period.number()).detail("points_max", points_max);
-        let rule = rule.to_owned();
-        self.kernel()
-            .db
-            .write("set a budget", move |tx| {
-                let (rule, entry) = (rule.clone(), entry.clone());
-                async move {
-                    sql::execute(
-                        tx.conn(),
-                        "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, 0)
-                         ON CONFLICT (rule, period) DO UPDATE SET points_max = excluded.points_max",
-                        [rule.into(), period.number().into(), points_max.into()],
-                    )
-                    .await?;
-                    Ok(audit::record(tx, &entry).await?)
-                }
-                .boxed()
-            })
-            .await
     }
 
     /// Applies the refunds that came before their purchase, in the order of their arrival.
@@ -217,32 +177,13 @@ fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Result<Ve
     Ok(transfers)
 }
 
-/// Takes what the rules grant from their budgets; a budget that no longer has it lets the use case decide again.
-async fn spend_budgets(tx: &Tx, decided: &Decided) -> Result<(), Error> {
-    for call in decided.calls.iter().filter(|call| call.points > 0) {
-        let spent = sql::execute(
-            tx.conn(),
-            "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (rule, period) DO UPDATE SET points_spent = membership_budget.points_spent + excluded.points_spent
-             WHERE membership_budget.points_spent + excluded.points_spent <= membership_budget.points_max",
-            [call.rule.clone().into(), decided.month.number().into(), BUDGET_POINTS_DEFAULT.into(), call.points.into()],
-        )
-        .await?;
-        if spent == 0 {
-            return Err(heyuan_kernel::Error::Stale("a rule's budget").into());
-        }
-        count(tx, &decided.snapshot.member.id, &call.rule, decided.month, call.points).await?;
-    }
-    Ok(())
-}
-
-/// Counts points that a rule granted a member in a month, or with a minus took back.
-pub(crate) async fn count(tx: &Tx, member: &MemberId, rule: &str, month: Period, points: i64) -> Result<(), Error> {
+/// Counts what a rule or a cap's line granted a member in a period, or with a minus took back.
+pub(crate) async fn count(tx: &Tx, member: &MemberId, rule: &str, period: i64, points: i64) -> Result<(), Error> {
     sql::execute(
         tx.conn(),
         "INSERT INTO membership_counter (member, rule, period, points) VALUES ($1, $2, $3, $4)
          ON CONFLICT (member, rule, period) DO UPDATE SET points = membership_counter.points + excluded.points",
-        [member.as_str().into(), rule.into(), month.number().into(), points.into()],
+        [member.as_str().into(), rule.into(), period.into(), points.into()],
     )
     .await?;
     Ok(())

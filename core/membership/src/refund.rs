@@ -105,10 +105,12 @@ impl Membership {
         // Dated as the purchase's, so that the two leave the window of the tier together.
         post::add_growth(tx, &owner, refund.no, -growth, purchase.occurred_at).await?;
         if let Some(decision) = &purchase.decision {
-            let granted_in = Period::of(&self.kernel().zone, purchase.occurred_at);
-            for (rule, granted) in decision::granted(tx, decision).await? {
-                let back = kept(granted, purchase.amount, before) - kept(granted, purchase.amount, after);
-                post::count(tx, &owner, &rule, granted_in, -back).await?;
+            let granted_in = Period::of(&self.kernel().zone, purchase.occurred_at).number();
+            let granted = decision::granted(tx, decision).await?.into_iter().map(|(rule, points)| (rule, granted_in, points));
+            let capped = decision::capped(tx, decision).await?.into_iter().map(|cap| (cap.counter(), cap.period, cap.taken));
+            for (counter, counted_in, counted) in granted.chain(capped) {
+                let back = kept(counted, purchase.amount, before) - kept(counted, purchase.amount, after);
+                post::count(tx, &owner, &counter, counted_in, -back).await?;
             }
         }
         purchase.refunded = after;

@@ -1,8 +1,9 @@
 //! What membership needs of a benefit rule; answered by the plugin host, wired by the server. No float is anywhere in it.
 
 use futures::future::BoxFuture;
-use heyuan_kernel::Problem;
+use heyuan_contract::Timestamp;
 use heyuan_kernel::plugin::Active;
+use heyuan_kernel::{Problem, Zone};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a rule may be shown, before the host cuts it to what the rule declared.
@@ -58,6 +59,21 @@ pub struct LocalTime {
     pub weekday: u8,
     /// 0 to 1439.
     pub minute_of_day: u16,
+}
+
+impl LocalTime {
+    /// An instant in a zone.
+    pub(crate) fn of(zone: &Zone, at: Timestamp) -> LocalTime {
+        let civil = zone.civil(at);
+        let small = |number: i8| u8::try_from(number).unwrap_or(0);
+        LocalTime {
+            year: i32::from(civil.year()),
+            month: small(civil.month()),
+            day: small(civil.day()),
+            weekday: small(civil.weekday().to_monday_one_offset()),
+            minute_of_day: u16::from(small(civil.hour())) * 60 + u16::from(small(civil.minute())),
+        }
+    }
 }
 
 /// Order lines as columns of equal length.

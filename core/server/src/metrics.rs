@@ -68,7 +68,7 @@ impl Metrics {
 
     async fn observe(&self, kernel: &Kernel, cdp: &Cdp, pumps: &Pumps, bodies: &Bodies) -> Result<(), Problem> {
         self.body_bytes.record(whole(bodies.taken()), &[]);
-        let consumers: Vec<&'static str> = pumps.0.iter().map(|(name, _)| *name).collect();
+        let consumers: Vec<(&'static str, i64)> = pumps.0.iter().map(|(name, pump)| (*name, pump.looked_at())).collect();
         self.lag.observe(&kernel.db, &consumers).await?;
         let waiting = cdp.waiting().await?;
         self.waiting_events.record(waiting.events, &[]);

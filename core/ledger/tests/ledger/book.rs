@@ -1,65 +1,22 @@
 //! The book's promises on both databases: floors, keys, lots, holds, chains, under concurrent writers beside a plain model.
 
-use crate::ground::{NOW_MS, db, ledger, open};
+use crate::ground::{DAY_MS, NOW_MS, at, db, ledger, month, open, post, run, sealed_and_sound, transfer};
 use futures::FutureExt;
 use futures::future::join_all;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::sql;
-use heyuan_ledger::{Account, Error, Hold, Ledger, Lots, NewLot, Period, Poster, TakeBack, TakenBack, Transfer};
+use heyuan_ledger::{Account, Error, Hold, Ledger, Lots, NewLot, Poster, TakeBack, TakenBack, Transfer};
 use std::collections::HashMap;
-
-const DAY_MS: i64 = 86_400_000;
-
-async fn post(ledger: &Ledger, transfers: Vec<Transfer>) -> Result<Vec<heyuan_ledger::Posted>, Error> {
-    let db = db(ledger);
-    db.settle(|| {
-        let (ledger, transfers) = (ledger.clone(), transfers.clone());
-        db.write("post", move |tx| {
-            let (ledger, transfers) = (ledger.clone(), transfers.clone());
-            async move { ledger.post(tx, &transfers).await }.boxed()
-        })
-    })
-    .await
-}
-
-fn transfer(key: &str, debit: &str, credit: &str, amount: i64, lots: Lots) -> Transfer {
-    Transfer {
-        key: key.into(),
-        unit: "points".into(),
-        debit: debit.into(),
-        credit: credit.into(),
-        amount,
-        occurred_at: Timestamp::clamped(NOW_MS),
-        period: Period::parse("2026-11").expect("a month"),
-        kind: "move".into(),
-        reference: "test".into(),
-        lots,
-    }
-}
 
 fn lot(days: i64) -> Lots {
     let cost = Ratio::new(6, 5).expect("a ratio");
-    Lots::New(NewLot { issuer: "mall".into(), cost, expires_at: Timestamp::clamped(NOW_MS + days * DAY_MS) })
+    Lots::New(NewLot { issuer: "mall".into(), cost, expires_at: at(days) })
 }
 
 async fn holds(ledger: &Ledger, account: &str) -> i64 {
     ledger.balance(account).await.expect("the account is open").balance
-}
-
-async fn sealed_and_sound(ledger: &Ledger) {
-    let inner = ledger.clone();
-    db(ledger)
-        .write("seal", move |tx| {
-            let ledger = inner.clone();
-            async move { ledger.seal(tx).await }.boxed()
-        })
-        .await
-        .expect("the sealer seals");
-    let report = ledger.verify().await.expect("the book can be read");
-    assert!(report.is_sound(), "{:?}", report.findings);
-    assert_eq!(report.tail, 0);
 }
 
 fn member_accounts() -> Vec<Account> {
@@ -127,8 +84,8 @@ async fn lots_go_first_expiring_first_and_come_back_with_their_own_expiry() {
             credit: "line/mall/issued".into(),
             amount: 30,
             owed_max: 25,
-            occurred_at: Timestamp::clamped(NOW_MS),
-            period: Period::parse("2026-11").expect("a month"),
+            occurred_at: at(0),
+            period: month(),
             kind: "refund".into(),
             reference: "test".into(),
         };
@@ -145,13 +102,13 @@ async fn lots_go_first_expiring_first_and_come_back_with_their_own_expiry() {
         }
         assert_eq!(holds(&ledger, "member/1/receivable").await, -25);
         let expired = async |days: i64| {
-            let lots = ledger.expired_lots("points", Timestamp::clamped(NOW_MS + days * DAY_MS), 9).await.expect("lots are listed");
+            let lots = ledger.expired_lots("points", at(days), 9).await.expect("lots are listed");
             lots.into_iter().map(|expired| (expired.lot.source, (expired.since.ms() - NOW_MS) / DAY_MS)).collect::<Vec<_>>()
         };
         assert_eq!(expired(0).await, [("gone".to_owned(), -1)]);
         // What comes back into a lot after its expiry is past it since then.
         let lots = Lots::RestoredFrom("spend".into());
-        let occurred_at = Timestamp::clamped(NOW_MS + 20 * DAY_MS);
+        let occurred_at = at(20);
         let late = Transfer { occurred_at, ..transfer("late back", "line/mall/spent", "member/1/points", 7, lots) };
         post(&ledger, vec![late]).await.expect("it was spent");
         assert_eq!(expired(30).await, [("gone".to_owned(), -1), ("soon".to_owned(), 20)]);
@@ -174,8 +131,8 @@ async fn a_hold_ends_once() {
             amount,
             kind: "spend".into(),
             reference: "order".into(),
-            at: Timestamp::clamped(NOW_MS),
-            expires_at: Timestamp::clamped(NOW_MS + DAY_MS),
+            at: at(0),
+            expires_at: at(1),
         };
         let set_aside = async |hold: Hold| {
             let inner = ledger.clone();
@@ -192,7 +149,7 @@ async fn a_hold_ends_once() {
                 .write("settle", move |tx| {
                     let ledger = inner.clone();
                     async move {
-                        let period = Period::parse("2026-11").expect("a month");
+                        let period = month();
                         if amount == 0 {
                             ledger.void_hold(tx, key).await
                         } else {
@@ -215,7 +172,7 @@ async fn a_hold_ends_once() {
         settle("two", 0).await.expect("it is voided");
         settle("two", 0).await.expect("again it is the same");
         assert!(matches!(settle("two", 1).await, Err(Error::HoldSettled(_))));
-        assert_eq!(ledger.spendable("member/1/points", Timestamp::clamped(NOW_MS)).await.expect("it is read").0, 75);
+        assert_eq!(ledger.spendable("member/1/points", at(0)).await.expect("it is read").0, 75);
         sealed_and_sound(&ledger).await;
     })
     .await;
@@ -236,8 +193,8 @@ async fn the_same_end_of_a_hold_at_once_is_one_end() {
                 amount: 10,
                 kind: "spend".into(),
                 reference: "order".into(),
-                at: Timestamp::clamped(NOW_MS),
-                expires_at: Timestamp::clamped(NOW_MS + DAY_MS),
+                at: at(0),
+                expires_at: at(1),
             };
             let (inner, set_aside) = (ledger.clone(), hold.clone());
             db(&ledger)
@@ -254,7 +211,7 @@ async fn the_same_end_of_a_hold_at_once_is_one_end() {
                     db.write("end", move |tx| {
                         let (ledger, key) = (ledger.clone(), key.clone());
                         async move {
-                            let period = Period::parse("2026-11").expect("a month");
+                            let period = month();
                             if round % 2 == 0 {
                                 ledger.post_hold(tx, &key, 7, period).await.map(drop)
                             } else {
@@ -403,7 +360,7 @@ async fn books_written_before_still_hold() {
             number("credit"),
             number("credit_version"),
             number("credit_balance"),
-            Period::parse("2026-11").expect("a month").number(),
+            month().number(),
             number("posted_at"),
         );
         let (debit, credit, expires_at) = (number("debit"), number("credit"), NOW_MS + DAY_MS);
@@ -420,15 +377,4 @@ async fn books_written_before_still_hold() {
         assert_eq!(signature, hex::encode(keys.head().mac(&[b"ledger", &1i64.to_be_bytes(), expected.as_bytes()])));
     })
     .await;
-}
-
-async fn run(ledger: &Ledger, text: &str) {
-    let text = text.to_owned();
-    db(ledger)
-        .write("tamper", move |tx| {
-            let text = text.clone();
-            async move { sql::execute(tx.conn(), &text, []).await }.boxed()
-        })
-        .await
-        .expect("the statement runs");
 }

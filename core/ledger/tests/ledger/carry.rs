@@ -1,21 +1,11 @@
 //! Carrying from one account with lots to another, on both databases.
 
-use crate::ground::{NOW_MS, ledger, open, sealed_and_sound, write};
+use crate::ground::{DAY_MS, NOW_MS, at, ledger, month, open, sealed_and_sound, write};
 use futures::FutureExt;
 use futures::future::join_all;
-use heyuan_contract::{Ratio, Timestamp};
+use heyuan_contract::Ratio;
 use heyuan_harness::for_both_databases;
-use heyuan_ledger::{Account, Carry, Error, Ledger, LotUse, Lots, NewLot, Period, Transfer};
-
-const DAY_MS: i64 = 86_400_000;
-
-fn at(days: i64) -> Timestamp {
-    Timestamp::clamped(NOW_MS + days * DAY_MS)
-}
-
-fn month() -> Period {
-    Period::parse("2026-11").expect("a month")
-}
+use heyuan_ledger::{Account, Carry, Error, Ledger, LotUse, Lots, NewLot, Transfer};
 
 fn earn(key: &str, issuer: &str, cost: (i64, i64), amount: i64, days: i64) -> Transfer {
     let cost = Ratio::new(cost.0, cost.1).expect("a ratio");

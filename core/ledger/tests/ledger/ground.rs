@@ -5,11 +5,37 @@ use futures::future::BoxFuture;
 use heyuan_contract::Timestamp;
 use heyuan_harness::TestDatabase;
 use heyuan_kernel::secret::{Key, TenantKeys};
-use heyuan_kernel::{Clock, Database, Kernel, Location, Tx, Zone};
-use heyuan_ledger::{Account, Error, Ledger};
+use heyuan_kernel::{Clock, Database, Kernel, Location, Tx, Zone, sql};
+use heyuan_ledger::{Account, Error, Ledger, Lots, Period, Posted, Transfer};
 use sea_orm_migration::MigratorTrait;
 
 pub(crate) const NOW_MS: i64 = 1_793_491_200_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
+
+pub(crate) fn at(days: i64) -> Timestamp {
+    Timestamp::clamped(NOW_MS + days * DAY_MS)
+}
+
+/// The month of [`NOW_MS`].
+pub(crate) fn month() -> Period {
+    Period::parse("2026-11").expect("a month")
+}
+
+/// A transfer of points of today.
+pub(crate) fn transfer(key: &str, debit: &str, credit: &str, amount: i64, lots: Lots) -> Transfer {
+    Transfer {
+        key: key.into(),
+        unit: "points".into(),
+        debit: debit.into(),
+        credit: credit.into(),
+        amount,
+        occurred_at: at(0),
+        period: month(),
+        kind: "move".into(),
+        reference: "test".into(),
+        lots,
+    }
+}
 
 pub(crate) async fn ledger(database: &TestDatabase) -> Ledger {
     let location = match database.database_url() {
@@ -53,6 +79,26 @@ where
         db.write("test", move |tx| work(ledger.clone(), tx))
     })
     .await
+}
+
+/// Posts in a unit of its own.
+pub(crate) async fn post(ledger: &Ledger, transfers: Vec<Transfer>) -> Result<Vec<Posted>, Error> {
+    write(ledger, move |ledger, tx| {
+        let transfers = transfers.clone();
+        async move { ledger.post(tx, &transfers).await }.boxed()
+    })
+    .await
+}
+
+/// Runs a statement past the ledger; answers how many rows it changed.
+pub(crate) async fn run(ledger: &Ledger, text: &str) -> u64 {
+    let text = text.to_owned();
+    write(ledger, move |_, tx| {
+        let text = text.clone();
+        async move { Ok(sql::execute(tx.conn(), &text, []).await?) }.boxed()
+    })
+    .await
+    .expect("the statement runs")
 }
 
 /// Seals what is there, and looks at every promise of the book.

@@ -1,23 +1,13 @@
 //! Holds on both databases: what they hold pays, what they free expires, and they run out once.
 
-use crate::ground::{NOW_MS, db, ledger, open, sealed_and_sound, write};
+use crate::ground::{at, db, ledger, month, open, sealed_and_sound, write};
 use futures::FutureExt;
 use futures::future::join_all;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::lease;
 use heyuan_kernel::processor::{Progress, Task};
-use heyuan_ledger::{Account, Error, Hold, HoldClock, Ledger, Lots, NewLot, Outcome, Period, Transfer};
-
-const DAY_MS: i64 = 86_400_000;
-
-fn at(days: i64) -> Timestamp {
-    Timestamp::clamped(NOW_MS + days * DAY_MS)
-}
-
-fn month() -> Period {
-    Period::parse("2026-11").expect("a month")
-}
+use heyuan_ledger::{Account, Error, Hold, HoldClock, Ledger, Lots, NewLot, Outcome, Transfer};
 
 async fn accounts(ledger: &Ledger) {
     let accounts = vec![

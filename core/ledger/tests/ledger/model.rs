@@ -1,23 +1,14 @@
 //! Generated histories on both databases: one after the other beside a model in plain code, and by several writers at once.
 
-use crate::ground::{NOW_MS, ledger, open, sealed_and_sound, write};
+use crate::ground::{self, at, ledger, month, open, sealed_and_sound, write};
 use futures::FutureExt;
 use futures::future::join_all;
-use heyuan_contract::{Ratio, Timestamp};
+use heyuan_contract::Ratio;
 use heyuan_harness::for_both_databases;
-use heyuan_ledger::{Account, Carry, Error, Hold, Ledger, Lots, NewLot, Period, TakeBack, Transfer};
+use heyuan_ledger::{Account, Carry, Error, Hold, Ledger, Lots, NewLot, TakeBack, Transfer};
 use std::collections::BTreeMap;
 
-const DAY_MS: i64 = 86_400_000;
 const MEMBERS: [&str; 3] = ["anna", "bert", "carl"];
-
-fn at(days: i64) -> Timestamp {
-    Timestamp::clamped(NOW_MS + days * DAY_MS)
-}
-
-fn month() -> Period {
-    Period::parse("2026-11").expect("a month")
-}
 
 /// A small generator of its own: the same histories on every run.
 struct Dice(u64);
@@ -92,9 +83,7 @@ impl Known {
 }
 
 fn transfer(key: &str, debit: &str, credit: &str, amount: i64, day: i64, lots: Lots) -> Transfer {
-    let (kind, reference) = ("move".to_owned(), "test".to_owned());
-    let (unit, occurred_at, period) = ("points".to_owned(), at(day), month());
-    Transfer { key: key.into(), unit, debit: debit.into(), credit: credit.into(), amount, occurred_at, period, kind, reference, lots }
+    Transfer { occurred_at: at(day), ..ground::transfer(key, debit, credit, amount, lots) }
 }
 
 /// Does it in the book.

@@ -1,37 +1,12 @@
 //! Changes planted past the ledger: `verify` finds each of them and names the place; links of an earlier release still hold.
 
-use crate::ground::{NOW_MS, ledger, open, sealed_and_sound, write};
+use crate::ground::{DAY_MS, NOW_MS, at, ledger, month, open, post, run, sealed_and_sound, transfer, write};
 use futures::FutureExt;
-use heyuan_contract::{Ratio, Timestamp};
+use heyuan_contract::Ratio;
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::secret::{Key, TenantKeys, sha256_hex};
 use heyuan_kernel::sql;
-use heyuan_ledger::{Account, Carry, Hold, Ledger, Lots, NewLot, Period, Transfer};
-
-const DAY_MS: i64 = 86_400_000;
-
-fn at(days: i64) -> Timestamp {
-    Timestamp::clamped(NOW_MS + days * DAY_MS)
-}
-
-fn month() -> Period {
-    Period::parse("2026-11").expect("a month")
-}
-
-fn transfer(key: &str, debit: &str, credit: &str, amount: i64, lots: Lots) -> Transfer {
-    Transfer {
-        key: key.into(),
-        unit: "points".into(),
-        debit: debit.into(),
-        credit: credit.into(),
-        amount,
-        occurred_at: at(0),
-        period: month(),
-        kind: "move".into(),
-        reference: "test".into(),
-        lots,
-    }
-}
+use heyuan_ledger::{Account, Carry, Hold, Ledger, Lots, NewLot};
 
 fn hold(key: &str, amount: i64) -> Hold {
     Hold {
@@ -47,15 +22,6 @@ fn hold(key: &str, amount: i64) -> Hold {
     }
 }
 
-async fn post(ledger: &Ledger, transfers: Vec<Transfer>) {
-    write(ledger, move |ledger, tx| {
-        let transfers = transfers.clone();
-        async move { ledger.post(tx, &transfers).await.map(drop) }.boxed()
-    })
-    .await
-    .expect("it is posted");
-}
-
 /// Accounts of every shape, and an entry of every kind.
 async fn book(ledger: &Ledger) {
     let accounts = vec![
@@ -69,9 +35,9 @@ async fn book(ledger: &Ledger) {
     let lot = |days: i64| Lots::New(NewLot { issuer: "mall".into(), cost: Ratio::new(6, 5).expect("a ratio"), expires_at: at(days) });
     let spend = transfer("spend", "anna", "spent", 40, Lots::FirstExpiring);
     let earned = vec![transfer("soon", "issued", "anna", 30, lot(10)), transfer("late", "issued", "anna", 90, lot(300)), spend];
-    post(ledger, earned).await;
-    post(ledger, vec![transfer("back", "spent", "anna", 15, Lots::RestoredFrom("spend".into()))]).await;
-    post(ledger, vec![transfer("plainly", "issued", "plain", 8, Lots::None)]).await;
+    post(ledger, earned).await.expect("it is posted");
+    post(ledger, vec![transfer("back", "spent", "anna", 15, Lots::RestoredFrom("spend".into()))]).await.expect("it is posted");
+    post(ledger, vec![transfer("plainly", "issued", "plain", 8, Lots::None)]).await.expect("it is posted");
     write(ledger, |ledger, tx| {
         async move {
             for (key, amount) in [("posted", 20), ("voided", 10), ("open", 7)] {
@@ -179,7 +145,7 @@ async fn links_of_an_earlier_release_hold_beside_those_of_this_one() {
     for_both_databases(|database| async move {
         let ledger = ledger(&database).await;
         open(&ledger, vec![Account::striped("issued", "mall", "points"), Account::plain("plain", "3", "points", None)]).await;
-        post(&ledger, vec![transfer("first", "issued", "plain", 10, Lots::None)]).await;
+        post(&ledger, vec![transfer("first", "issued", "plain", 10, Lots::None)]).await.expect("it is posted");
         let row = sql::one(ledger.database().reader(), "SELECT * FROM ledger_transfer WHERE key = 'first'", []).await;
         let row = row.expect("it is read").expect("it is there");
         let number = |column: &str| sql::get::<i64>(&row, column).expect("a number");
@@ -199,7 +165,7 @@ async fn links_of_an_earlier_release_hold_beside_those_of_this_one() {
         run(&ledger, &format!("INSERT INTO ledger_head (number, hash, signature, at) VALUES (1, '{first}', '{signature}', 0)")).await;
         run(&ledger, "DELETE FROM ledger_unsealed").await;
         sealed_and_sound(&ledger).await;
-        post(&ledger, vec![transfer("second", "issued", "plain", 5, Lots::None)]).await;
+        post(&ledger, vec![transfer("second", "issued", "plain", 5, Lots::None)]).await.expect("it is posted");
         sealed_and_sound(&ledger).await;
         let rows = sql::all(ledger.database().reader(), "SELECT format FROM ledger_seal ORDER BY number", []).await.expect("it is read");
         let formats: Vec<i64> = rows.iter().map(|row| sql::get(row, "format").expect("a number")).collect();
@@ -227,20 +193,10 @@ async fn of_each_day_one_head_stays() {
             if key == "three" {
                 run(&ledger, &format!("UPDATE ledger_head SET at = at - {DAY_MS}")).await;
             }
-            post(&ledger, vec![transfer(key, "issued", "plain", 1, Lots::None)]).await;
+            post(&ledger, vec![transfer(key, "issued", "plain", 1, Lots::None)]).await.expect("it is posted");
             sealed_and_sound(&ledger).await;
             assert_eq!(heads().await, expected, "{key}");
         }
     })
     .await;
-}
-
-async fn run(ledger: &Ledger, text: &str) -> u64 {
-    let text = text.to_owned();
-    write(ledger, move |_, tx| {
-        let text = text.clone();
-        async move { Ok(sql::execute(tx.conn(), &text, []).await?) }.boxed()
-    })
-    .await
-    .expect("the statement runs")
 }

@@ -7,7 +7,7 @@ use super::catalogue::path_id;
 use crate::gateway::SIGNATURE;
 use crate::mall::Mall;
 use crate::orders::{CheckoutLine, OrderList, PlaceOrder};
-use crate::records::{Order, OrderPart, Payment};
+use crate::records::{ByPoints, Order, OrderPart, Payment};
 use crate::refunds::{Refund, RefundRequest};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::{Fen, MemberId, MerchantId, OrderId, ProductId};
@@ -43,6 +43,25 @@ struct PlaceOrderBody {
     lines: Vec<LineBody>,
     /// What is taken off the whole, spread over the lines to the fen; not with a member's token.
     discount: Option<MoneyBody>,
+    /// Points that pay a part of it or all: they are set aside until it is paid, and spread over the lines.
+    #[serde(default)]
+    #[schema(examples(500))]
+    points: i64,
+}
+
+/// What points pay.
+#[derive(Debug, Serialize, ToSchema)]
+struct ByPointsBody {
+    /// How many.
+    points: i64,
+    /// What they are worth.
+    amount: MoneyBody,
+}
+
+impl ByPointsBody {
+    fn of(by_points: ByPoints) -> Option<ByPointsBody> {
+        (by_points.points > 0).then(|| ByPointsBody { points: by_points.points, amount: by_points.fen.into() })
+    }
 }
 
 /// A payment.
@@ -52,8 +71,11 @@ struct PaymentBody {
     id: String,
     /// Who pays.
     member: String,
-    /// What is paid, after the discount.
+    /// What is paid in money, after the discount and what points pay.
     amount: MoneyBody,
+    /// What is paid with points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_points: Option<ByPointsBody>,
     /// What was taken off the prices.
     discount: MoneyBody,
     /// What has been given back.
@@ -72,7 +94,12 @@ struct PaymentBody {
 impl From<Payment> for PaymentBody {
     fn from(payment: Payment) -> PaymentBody {
         PaymentBody {
-            state: state_of(&payment.state, payment.amount, payment.refunded),
+            state: state_of(
+                &payment.state,
+                payment.refunded > Fen(0) || payment.points_refunded > 0,
+                payment.refunded == payment.amount && payment.points_refunded == payment.by_points.points,
+            ),
+            by_points: ByPointsBody::of(payment.by_points),
             id: payment.id,
             member: payment.member.into(),
             amount: payment.amount.into(),
@@ -100,8 +127,11 @@ struct OrderLineBody {
     price: MoneyBody,
     /// The part of the payment's discount that fell on it.
     discount: MoneyBody,
-    /// What is paid for all pieces, after the discount.
+    /// What is paid in money for all pieces, after the discount and what points pay.
     amount: MoneyBody,
+    /// What is paid with points for all pieces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_points: Option<ByPointsBody>,
     /// Pieces that went back.
     refunded_quantity: i64,
     /// What was given back for them.
@@ -118,6 +148,7 @@ impl From<OrderPart> for OrderLineBody {
             price: part.price.into(),
             discount: part.discount.into(),
             amount: part.amount.into(),
+            by_points: ByPointsBody::of(part.by_points),
             refunded_quantity: part.refunded_quantity,
             refunded_amount: part.refunded_amount.into(),
         }
@@ -137,8 +168,11 @@ struct OrderBody {
     merchant: String,
     /// Where.
     unit: String,
-    /// What is paid for it, after discounts.
+    /// What is paid for it in money, after discounts and what points pay.
     amount: MoneyBody,
+    /// What is paid with points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_points: Option<ByPointsBody>,
     /// What has been given back.
     refunded: MoneyBody,
     /// `unpaid`, `paid`, `partly_refunded`, `refunded`, `expired` or `returned`.
@@ -155,7 +189,12 @@ struct OrderBody {
 impl From<Order> for OrderBody {
     fn from(order: Order) -> OrderBody {
         OrderBody {
-            state: state_of(&order.state, order.amount, order.refunded),
+            state: state_of(
+                &order.state,
+                order.parts.iter().any(|part| part.refunded_quantity > 0),
+                order.parts.iter().all(|part| part.refunded_quantity == part.quantity),
+            ),
+            by_points: ByPointsBody::of(order.by_points),
             id: order.id.into(),
             payment: order.payment,
             member: order.member.into(),
@@ -212,8 +251,11 @@ struct RefundLineBody {
     product: String,
     /// Pieces.
     quantity: i64,
-    /// What is given back for them.
+    /// What is given back for them in money.
     amount: MoneyBody,
+    /// What is given back for them of the points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_points: Option<ByPointsBody>,
 }
 
 /// A refund as it was made.
@@ -223,8 +265,11 @@ struct RefundedBody {
     id: String,
     /// The order.
     order: String,
-    /// What is given back.
+    /// What is given back in money.
     amount: MoneyBody,
+    /// What is given back of the points.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_points: Option<ByPointsBody>,
     /// Why.
     reason: String,
     /// When.
@@ -239,11 +284,13 @@ impl From<Refund> for RefundedBody {
             product: part.product.into(),
             quantity: part.quantity,
             amount: part.amount.into(),
+            by_points: ByPointsBody::of(part.by_points),
         };
         RefundedBody {
             id: refund.id,
             order: refund.order.into(),
             amount: refund.amount.into(),
+            by_points: ByPointsBody::of(refund.by_points),
             reason: refund.reason,
             refunded_at: Rfc3339(refund.refunded_at),
             lines: refund.parts.into_iter().map(line).collect(),
@@ -286,10 +333,10 @@ struct OrderQuery {
     limit: Option<u64>,
 }
 
-fn state_of(state: &str, amount: Fen, refunded: Fen) -> String {
+fn state_of(state: &str, some_went_back: bool, all_went_back: bool) -> String {
     match state {
-        "paid" if refunded > Fen(0) && refunded < amount => "partly_refunded".into(),
-        "paid" if refunded > Fen(0) => "refunded".into(),
+        "paid" if some_went_back && all_went_back => "refunded".into(),
+        "paid" if some_went_back => "partly_refunded".into(),
         other => other.into(),
     }
 }
@@ -319,7 +366,7 @@ pub(super) async fn place_order(
 ) -> Result<web::Json<CheckoutBody>, Problem> {
     let Body(body) = body;
     let discount = body.discount.map_or(Ok(Fen(0)), |money| money.fen("discount"))?;
-    let cart = PlaceOrder { member: body.member, lines: lines_of(body.lines), discount };
+    let cart = PlaceOrder { member: body.member, lines: lines_of(body.lines), discount, points: body.points };
     let placed = mall.place(&actor, idempotency_header(&request), cart).await?;
     Ok(web::Json(CheckoutBody { payment: placed.payment.into(), orders: placed.orders.into_iter().map(OrderBody::from).collect() }))
 }

@@ -2,5 +2,6 @@
 
 mod gateway;
 mod http;
+mod points;
 mod use_cases;
 mod world;

@@ -11,12 +11,12 @@ use heyuan_kernel::processor::Progress;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Scope, Zone, sql};
 use heyuan_mall::{
-    Checkout, CheckoutLine, Mall, Members, PlaceOrder, ProductKind, PutMerchant, PutProduct, Secret, Settings, StockChange, sign,
+    Checkout, CheckoutLine, Mall, Members, PlaceOrder, PointsWanted, ProductKind, PutMerchant, PutProduct, Secret, Settings, StockChange, sign,
 };
 use sea_orm_migration::MigratorTrait;
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const SECRET: &str = "a secret of tests";
 pub(crate) const MEMBER: &str = "mbr_1";
@@ -24,11 +24,42 @@ pub(crate) const MEMBER: &str = "mbr_1";
 pub(crate) const START: i64 = 1_793_491_200_000;
 pub(crate) const MINUTE: i64 = 60_000;
 
-struct Everybody;
+/// Who is a member, and the points that are set aside: by the name of the hold.
+#[derive(Default)]
+pub(crate) struct Everybody {
+    aside: Mutex<BTreeMap<String, i64>>,
+}
+
+/// Points that every member has.
+pub(crate) const POINTS: i64 = 10_000;
 
 impl Members for Everybody {
     fn exists<'a>(&'a self, member: &'a MemberId) -> BoxFuture<'a, Result<bool, Problem>> {
         async move { Ok(member.as_str().starts_with("mbr_")) }.boxed()
+    }
+
+    fn set_aside<'a>(&'a self, _: &'a Actor, wanted: &'a PointsWanted) -> BoxFuture<'a, Result<String, Problem>> {
+        let mut aside = self.aside.lock().expect("nobody panics with it");
+        let others: i64 = aside.iter().filter(|(name, _)| **name != wanted.name).map(|(_, points)| points).sum();
+        let answer = if others + wanted.points > POINTS {
+            Err(Problem::invalid("points", "the member has fewer"))
+        } else {
+            aside.insert(wanted.name.clone(), wanted.points);
+            Ok(wanted.name.clone())
+        };
+        async move { answer }.boxed()
+    }
+
+    fn set_free<'a>(&'a self, _: &'a Actor, _: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>> {
+        self.aside.lock().expect("nobody panics with it").remove(hold);
+        async move { Ok(()) }.boxed()
+    }
+}
+
+impl Everybody {
+    /// Points that are set aside now.
+    pub(crate) fn aside(&self) -> i64 {
+        self.aside.lock().expect("nobody panics with it").values().sum()
     }
 }
 
@@ -36,6 +67,7 @@ pub(crate) struct World {
     pub(crate) kernel: Kernel,
     pub(crate) mall: Mall,
     pub(crate) clock: Clock,
+    pub(crate) members: Arc<Everybody>,
     keys: AtomicU64,
     _place: TestDatabase,
 }
@@ -60,8 +92,9 @@ impl World {
         let keys = TenantKeys::new(&Key::from_bytes([7; 32]));
         let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
         let kernel = Kernel::open(db, keys, clock.clone(), zone).await.expect("the kernel opens");
-        let mall = Mall::new(kernel.clone(), Arc::new(Everybody), settings);
-        let world = World { kernel, mall, clock, keys: AtomicU64::new(0), _place: place };
+        let members = Arc::new(Everybody::default());
+        let mall = Mall::new(kernel.clone(), members.clone(), settings);
+        let world = World { kernel, mall, clock, members, keys: AtomicU64::new(0), _place: place };
         world.furnish().await;
         world
     }
@@ -200,7 +233,7 @@ pub(crate) fn member() -> MemberId {
 
 pub(crate) fn cart(lines: &[(&str, i64)], discount: i64) -> PlaceOrder {
     let lines = lines.iter().map(|(id, quantity)| CheckoutLine { product: product(id), quantity: *quantity }).collect();
-    PlaceOrder { member: member(), lines, discount: Fen(discount) }
+    PlaceOrder { member: member(), lines, discount: Fen(discount), points: 0 }
 }
 
 /// The code of a refusal.

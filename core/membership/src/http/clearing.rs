@@ -1,12 +1,12 @@
-//! Clearing and budgets over HTTP.
+//! Clearing over HTTP.
 
 use crate::clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 use crate::facade::Membership;
-use actix_web::{get, post, put, web};
+use actix_web::{get, post, web};
 use heyuan_kernel::Problem;
 use heyuan_kernel::error::ProblemBody;
-use heyuan_kernel::http::{Authenticated, Body};
-use serde::{Deserialize, Serialize};
+use heyuan_kernel::http::Authenticated;
+use serde::Serialize;
 use utoipa::ToSchema;
 
 /// The clearing of a month between the lines and the points centre.
@@ -132,38 +132,6 @@ impl From<Clearing> for ClearingBody {
             centre: clearing.centre.into(),
         }
     }
-}
-
-/// A rule's budget.
-#[derive(Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct RuleBudgetBody {
-    /// Points that the rule may grant to all members together in the month.
-    #[schema(examples(10_000_000))]
-    points_max: i64,
-}
-
-/// Sets what a benefit rule may grant in a month. What it granted already stays.
-#[utoipa::path(
-    tag = "membership", summary = "Set a rule's budget", request_body = RuleBudgetBody, security(("key" = [])),
-    params(("rule" = String, Path, description = "The plugin's name"), ("period" = String, Path, description = "A month such as 2026-11")),
-    responses(
-        (status = 200, body = RuleBudgetBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-    )
-)]
-#[put("/v1/rule-budgets/{rule}/{period}")]
-pub(super) async fn put_budget(
-    Authenticated(actor): Authenticated,
-    membership: web::Data<Membership>,
-    path: web::Path<(String, String)>,
-    body: Body<RuleBudgetBody>,
-) -> Result<web::Json<RuleBudgetBody>, Problem> {
-    let Body(body) = body;
-    membership.set_budget(&actor, &path.0, &path.1, body.points_max).await?;
-    Ok(web::Json(body))
 }
 
 /// Reads the clearing of a month: as it stands, or as it was closed.

@@ -4,6 +4,7 @@
 
 use super::members::MemberIdentifier;
 use super::path_id;
+use crate::budget::Drawn;
 use crate::decision::{Decision, RerunReport};
 use crate::explain::explain;
 use crate::facade::Membership;
@@ -250,6 +251,27 @@ struct DecisionCallBody {
     budget_limit: i64,
     /// What was spent of it before.
     budget_spent: i64,
+    /// The budgets with a name that held for it.
+    budgets: Vec<DrawnBody>,
+}
+
+/// A budget with a name, as a rule's call saw it.
+#[derive(Serialize, ToSchema)]
+struct DrawnBody {
+    /// The budget.
+    name: String,
+    /// What may be granted from it in all.
+    limit: i64,
+    /// What had been granted before.
+    spent: i64,
+    /// What the call granted.
+    points: i64,
+}
+
+impl From<&Drawn> for DrawnBody {
+    fn from(drawn: &Drawn) -> DrawnBody {
+        DrawnBody { name: drawn.name.clone(), limit: drawn.limit, spent: drawn.spent, points: drawn.points }
+    }
 }
 
 /// A transaction, explained.
@@ -280,6 +302,7 @@ fn calls(decision: &Decision) -> Vec<DecisionCallBody> {
             effects: of(&call.rule, &call.effects),
             budget_limit: call.budget_limit,
             budget_spent: call.budget_spent,
+            budgets: call.drawn.iter().map(DrawnBody::from).collect(),
         })
         .collect()
 }
@@ -384,8 +407,16 @@ pub(super) async fn get_transaction(
 struct RerunBody {
     /// The decision.
     id: String,
-    /// Whether every rule answered the same bytes as then.
+    /// Whether the earn rules gave the same as then, and every rule answered the same bytes.
     same: bool,
+    /// Growth that the earn rules of then gave.
+    base_growth: i64,
+    /// Points that the earn rules of then gave.
+    base_points: i64,
+    /// Growth that they give now.
+    base_growth_again: i64,
+    /// Points that they give now.
+    base_points_again: i64,
     /// Each rule.
     calls: Vec<RerunCallBody>,
 }
@@ -420,11 +451,20 @@ impl From<RerunReport> for RerunBody {
             output_sha256: call.output_sha256,
             why: call.why,
         };
-        RerunBody { id: report.id, same: report.same, calls: report.calls.into_iter().map(call).collect() }
+        let (then, again) = report.base;
+        RerunBody {
+            id: report.id,
+            same: report.same,
+            base_growth: then.growth,
+            base_points: then.points,
+            base_growth_again: again.growth,
+            base_points_again: again.points,
+            calls: report.calls.into_iter().map(call).collect(),
+        }
     }
 }
 
-/// Runs the rules of a decision again on the very bytes that they were shown, and compares the answers.
+/// Lets the earn rules of a decision decide again, runs its benefit rules again on the very bytes that they were shown, and compares.
 #[utoipa::path(
     tag = "membership", summary = "Run a decision again", security(("key" = [])),
     params(("id" = String, Path, description = "The decision")),

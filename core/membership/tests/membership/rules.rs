@@ -3,8 +3,10 @@
 use crate::world::{at, code, purchase, unit, world};
 use futures::FutureExt;
 use futures::future::join_all;
+use heyuan_contract::Line;
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Actor, Reach, Scope};
+use heyuan_kernel::{Actor, Problem, Reach, Scope};
+use heyuan_membership::Budget;
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,6 +116,64 @@ async fn budgets_are_spent_to_the_last_point_and_no_further() {
         extra.sort_unstable();
         assert_eq!(extra, [0, 0, 30, 40, 40, 40]);
         assert_eq!(world.count("SELECT points_spent AS n FROM membership_budget").await, 150);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_budget_holds_over_rules_and_lines_to_the_last_point() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        world.activate("bonus", "points 40").await;
+        world.activate("gift", "points 30").await;
+        let budget = |name: &str, rules: &[&str], lines: &[Line], points_max| Budget {
+            name: name.into(),
+            rules: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+            lines: lines.iter().copied().collect(),
+            from: at(-5),
+            until: at(5),
+            points_max,
+        };
+        let put = async |budget: &Budget| world.membership.put_budget(&world.admin, budget).await;
+        put(&budget("autumn", &[], &[Line::Mall], 205)).await.expect("it is set");
+        put(&budget("gifts", &["gift"], &[], 70)).await.expect("it is set");
+        let mut members = Vec::new();
+        for n in 0..6 {
+            members.push(world.join(&format!("m{n}")).await);
+        }
+        // Each sale asks for 40 and 30 at the mall: 205 in all, of them at most 70 as gifts.
+        let reports: Vec<_> = members.iter().enumerate().map(|(n, member)| purchase(&format!("t{n}"), "mall-1", 100, member)).collect();
+        let posted = join_all(reports.iter().map(|report| world.report(report))).await;
+        let posted: Vec<_> = posted.into_iter().map(|view| view.expect("it is posted")).collect();
+        assert_eq!(posted.iter().map(|view| view.points - 1).sum::<i64>(), 205);
+        let listed = world.membership.list_budgets(&world.admin, None, 10).await.expect("they are read");
+        let spent: Vec<_> = listed.iter().map(|view| (view.budget.name.as_str(), view.points_spent)).collect();
+        assert!(matches!(spent.as_slice(), [("autumn", 205), ("gifts", 60..=70)]), "{spent:?}");
+        // Another line draws on the second alone, and time on neither.
+        let hotel = world.report(&purchase("h1", "hotel-1", 100, &members[0])).await.expect("it is posted");
+        assert_eq!(hotel.points - 1, 40 + 70 - spent[1].1);
+        let mut later = purchase("t9", "mall-1", 100, &members[0]);
+        world.kernel.clock.set(at(5));
+        later.occurred_at = at(5);
+        let later = world.report(&later).await.expect("it is posted");
+        assert_eq!(later.points - 1, 70);
+        let decision = world.membership.decision(&world.admin, &hotel.decision.expect("it is kept")).await.expect("it is read");
+        let drawn: Vec<_> = decision.calls.iter().map(|call| call.drawn.iter().map(|one| one.name.as_str()).collect::<Vec<_>>()).collect();
+        assert_eq!(drawn, [vec![], vec!["gifts"]], "what was seen is kept");
+        // Points may change, nothing else once some are granted.
+        put(&budget("autumn", &[], &[Line::Mall], 500)).await.expect("it is raised");
+        assert_eq!(put(&budget("autumn", &[], &[], 500)).await.map_err(code).err(), Some("conflict"));
+        for (field, wrong) in [
+            ("name", budget("Autumn sale", &[], &[], 1)),
+            ("points_max", budget("a", &[], &[], -1)),
+            ("rules", budget("a", &["no rule"], &[], 1)),
+            ("until", Budget { until: at(-5), ..budget("a", &[], &[], 1) }),
+        ] {
+            let problem = put(&wrong).await.map_err(Problem::from).err().expect("it is refused");
+            assert_eq!((problem.code().code, problem.body().field.as_deref()), ("invalid_request", Some(field)));
+        }
+        assert_eq!(world.membership.put_budget(&world.app, &budget("a", &[], &[], 1)).await.map_err(code).err(), Some("forbidden"));
         world.sound().await;
     })
     .await;

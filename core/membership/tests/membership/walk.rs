@@ -192,6 +192,7 @@ async fn orders_earn_and_an_erased_person_leaves() {
             line: Line::Mall,
             amount: Fen(10_000),
             lines: Vec::new(),
+            points: None,
             occurred_at: at(0),
         };
         let back = DomainEvent::OrderRefunded {
@@ -203,6 +204,7 @@ async fn orders_earn_and_an_erased_person_leaves() {
             line: Line::Mall,
             amount: Fen(5_000),
             lines: Vec::new(),
+            points: None,
             occurred_at: at(0),
         };
         for event in [paid.clone(), paid, back.clone(), back] {

@@ -17,12 +17,12 @@ const CUSTOMERS: usize = 20;
 /// The mark before compiled code in the store.
 const MARK_BYTES: usize = 40;
 
-fn component(name: &str) -> Vec<u8> {
+pub(crate) fn component(name: &str) -> Vec<u8> {
     let path = cache_dir().join("plugins").join(format!("{name}.wasm"));
     fs::read(&path).unwrap_or_else(|error| panic!("plugins/build.sh makes {}: {error}", path.display()))
 }
 
-async fn upload(admin: &Caller, name: &str, module: Vec<u8>) -> Answer {
+pub(crate) async fn upload(admin: &Caller, name: &str, module: Vec<u8>) -> Answer {
     let path = format!("/v1/plugins/{name}/versions");
     Answer::of(admin.request(Method::PUT, &path).header("Content-Type", "application/wasm").body(module)).await
 }

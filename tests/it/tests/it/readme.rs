@@ -154,7 +154,10 @@ fn run(tenant: &Tenant, script: &str) -> String {
     bash.args(["-c", "exec bash ./typed 2>&1"]).current_dir(&folder).stdin(Stdio::null());
     let output = bash.env("URL", tenant.url()).env("NO_PROXY", "127.0.0.1").output().expect("bash runs");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "a command of the README failed:\n{printed}");
+    // The end first: where a report is cut, that is what is needed.
+    let end: Vec<&str> = printed.lines().rev().take(30).collect();
+    let end = end.into_iter().rev().collect::<Vec<_>>().join("\n");
+    assert!(output.status.success(), "a command of the README failed, at last with\n{end}\n---- and before that ----\n{printed}");
     printed
 }
 
