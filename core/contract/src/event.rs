@@ -159,6 +159,9 @@ pub enum DomainEvent {
         points_balance: Points,
         occurred_at: Timestamp,
     },
+    /// Points of a member expire before long; told once a member and day of expiry.
+    #[serde(rename = "points.expiring.v1")]
+    PointsExpiring { member: MemberId, anchor: AnchorId, amount: Points, expires_at: Timestamp, occurred_at: Timestamp },
     /// A benefit rule granted a voucher; the mall issues it.
     #[serde(rename = "voucher.granted.v1")]
     VoucherGranted { member: MemberId, product: ProductId, grant: String, reason: String, occurred_at: Timestamp },
@@ -232,6 +235,7 @@ impl DomainEvent {
             DomainEvent::MemberJoined { .. } => "member.joined.v1",
             DomainEvent::TierChanged { .. } => "tier.changed.v1",
             DomainEvent::TransactionPosted { .. } => "transaction.posted.v1",
+            DomainEvent::PointsExpiring { .. } => "points.expiring.v1",
             DomainEvent::VoucherGranted { .. } => "voucher.granted.v1",
             DomainEvent::OrderPaid { .. } => "order.paid.v1",
             DomainEvent::OrderExpired { .. } => "order.expired.v1",
@@ -253,6 +257,7 @@ impl DomainEvent {
             | DomainEvent::MemberJoined { occurred_at, .. }
             | DomainEvent::TierChanged { occurred_at, .. }
             | DomainEvent::TransactionPosted { occurred_at, .. }
+            | DomainEvent::PointsExpiring { occurred_at, .. }
             | DomainEvent::VoucherGranted { occurred_at, .. }
             | DomainEvent::OrderPaid { occurred_at, .. }
             | DomainEvent::OrderExpired { occurred_at, .. }

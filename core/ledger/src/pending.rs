@@ -152,6 +152,19 @@ impl Ledger {
         }
     }
 
+    /// Sets one hold free if it has run out by now; answers whether it did so, and nobody had ended it before.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHold`]; the database's.
+    pub async fn expire_hold(&self, tx: &Tx, key: &str) -> Result<bool, Error> {
+        let stored = find(tx.conn(), key).await?.ok_or_else(|| Error::UnknownHold(key.to_owned()))?;
+        if stored.outcome.is_some() || self.kernel.clock.now() <= stored.hold.expires_at {
+            return Ok(false);
+        }
+        self.lock(tx, std::slice::from_ref(&stored.hold.debit)).await?;
+        Ok(self.end(tx, &stored.hold, Outcome::Expired).await?.is_some())
+    }
+
     /// Sets free what has run out by an instant, up to `limit` holds; answers their keys.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The plans of statements whose cost must not grow with the book: SQLite walks indexes, sorts nothing and scans no table.
 
-use crate::{Migrator, agreement, reports, statement, verify};
+use crate::{Migrator, agreement, expiring, reports, statement, verify};
 use heyuan_kernel::sql;
 use sea_orm::{ConnectOptions, DbBackend};
 use sea_orm_migration::MigratorTrait;
@@ -38,4 +38,11 @@ async fn stripes_are_compared_along_the_indexes_of_transfers() {
     for index in ["ledger_transfer_debit", "ledger_transfer_credit"] {
         assert!(plan.iter().any(|line| line.contains("SEARCH") && line.contains(index)), "{plan:#?}");
     }
+}
+
+#[tokio::test]
+async fn lots_that_expire_are_walked_along_their_index() {
+    let plan = plan(expiring::PAGE, 5).await;
+    assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE") || line.starts_with("SCAN l")), "{plan:#?}");
+    assert!(plan.iter().any(|line| line.starts_with("SEARCH") && line.contains("ledger_lot_expiry")), "{plan:#?}");
 }

@@ -6,11 +6,13 @@
 
 mod catalogue;
 mod clockwork;
+mod exchange;
 mod grant;
 mod report;
 mod usage;
 
 pub use catalogue::{Benefit, BenefitState, BenefitStock, BenefitTerms, Every, TierBenefit};
+pub use exchange::{Exchange, ExchangeView};
 pub use grant::{BenefitGrant, GrantBenefit};
 pub use report::BenefitFigures;
 pub use usage::{BenefitUse, Reserve, UseBenefit};

@@ -34,10 +34,14 @@ pub(crate) enum Movement {
     Recover,
     /// A balance from before the book: the line that issued it owes the cost.
     Open,
+    /// From one member to another, lot by lot: nothing changes for any line.
+    Transfer,
+    /// People grant points or take them, under four eyes: the issuer owes the cost, or gets it.
+    Adjust,
 }
 
 impl Movement {
-    const ALL: [Movement; 8] = [
+    const ALL: [Movement; 10] = [
         Movement::Earn,
         Movement::Spend,
         Movement::Return,
@@ -46,6 +50,8 @@ impl Movement {
         Movement::Forfeit,
         Movement::Recover,
         Movement::Open,
+        Movement::Transfer,
+        Movement::Adjust,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -58,6 +64,8 @@ impl Movement {
             Movement::Forfeit => "forfeit",
             Movement::Recover => "recover",
             Movement::Open => "open",
+            Movement::Transfer => "transfer",
+            Movement::Adjust => "adjust",
         }
     }
 
@@ -76,6 +84,7 @@ pub(crate) enum LineAccount {
     Forfeited,
     Opened,
     Spent,
+    Adjusted,
     Growth,
     Settlement,
 }
@@ -88,6 +97,7 @@ pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
         LineAccount::Forfeited => "points_forfeited",
         LineAccount::Opened => "points_opened",
         LineAccount::Spent => "points_spent",
+        LineAccount::Adjusted => "points_adjusted",
         LineAccount::Growth => "growth_issued",
         LineAccount::Settlement => "settlement",
     };
@@ -96,8 +106,15 @@ pub(crate) fn line_account(line: Line, account: LineAccount) -> String {
 
 /// Every account of the lines and the centre.
 pub(crate) fn standing_accounts() -> Vec<Account> {
-    let points =
-        [LineAccount::Issued, LineAccount::Refunded, LineAccount::Expired, LineAccount::Forfeited, LineAccount::Opened, LineAccount::Spent];
+    let points = [
+        LineAccount::Issued,
+        LineAccount::Refunded,
+        LineAccount::Expired,
+        LineAccount::Forfeited,
+        LineAccount::Opened,
+        LineAccount::Spent,
+        LineAccount::Adjusted,
+    ];
     let mut accounts = vec![Account::striped(CENTRE, "centre", FEN)];
     for line in Line::ALL {
         accounts.extend(points.iter().map(|account| Account::striped(line_account(line, *account), line.as_str(), POINTS)));

@@ -1,7 +1,8 @@
 //! Clearing (单项结算): what each line owes the points centre for a month, or gets from it.
 //!
 //! A line owes the cost of the points that it issued, also of those that were taken over as opening balances, gets back the cost of those
-//! that were taken back, expired or were forfeited, and gets the cost of the points that were spent with it. Points that pay a debt are the
+//! that were taken back, expired or were forfeited, and gets the cost of the points that were spent with it. What people granted or took under
+//! four eyes it owes or gets likewise; points that go from one member to another change nothing for any line. Points that pay a debt are the
 //! centre's, which stood for them. Costs are summed exactly and rounded to fen once per issuer, spender and period.
 
 use crate::books::{self, LineAccount, Movement};
@@ -86,6 +87,12 @@ pub struct ClearingLine {
     /// Their cost: the line gets it.
     #[serde(default)]
     pub forfeited_fen: i64,
+    /// Points of its that people granted, less those that they took.
+    #[serde(default)]
+    pub adjusted_points: i64,
+    /// Their cost: the line owes it, or with a minus gets it.
+    #[serde(default)]
+    pub adjusted_fen: i64,
     /// Points of any line that were spent with it, less those given back.
     pub spent_points: i64,
     /// Their cost: the line gets it.
@@ -158,6 +165,7 @@ struct Sums {
     refunded: BTreeMap<Line, Exact>,
     expired: BTreeMap<Line, Exact>,
     forfeited: BTreeMap<Line, Exact>,
+    adjusted: BTreeMap<Line, Exact>,
     recovered: Exact,
     corrected: BTreeMap<Line, i64>,
     spent: BTreeMap<(Line, Line), Exact>,
@@ -312,6 +320,9 @@ impl Membership {
                 Movement::Open => sums.opened.entry(issuer).or_default().add(movement.amount, movement.cost)?,
                 Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
                 Movement::Forfeit => sums.forfeited.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+                Movement::Adjust => sums.adjusted.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+                // What leaves the one comes to the other, at the same cost.
+                Movement::Transfer => {}
                 Movement::Recover => sums.recovered.add(-movement.amount, movement.cost)?,
                 Movement::Spend | Movement::Return => {
                     let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
@@ -343,13 +354,14 @@ impl Membership {
 }
 
 /// What a line gets for each column, or with a minus owes; the names are those of the settlement's keys, for ever.
-const fn columns(line: &ClearingLine) -> [(&'static str, i64); 7] {
+const fn columns(line: &ClearingLine) -> [(&'static str, i64); 8] {
     [
         ("issued", -line.issued_fen),
         ("opened", -line.opened_fen),
         ("refunded", line.refunded_fen),
         ("expired", line.expired_fen),
         ("forfeited", line.forfeited_fen),
+        ("adjusted", -line.adjusted_fen),
         ("spent", line.spent_fen),
         ("corrected", line.corrected_fen),
     ]
@@ -364,7 +376,7 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
     let mut lines = Vec::with_capacity(Line::ALL.len());
     for line in Line::ALL {
         let (issued, refunded, expired) = (of(&sums.issued, line), of(&sums.refunded, line), of(&sums.expired, line));
-        let (opened, forfeited) = (of(&sums.opened, line), of(&sums.forfeited, line));
+        let (opened, forfeited, adjusted) = (of(&sums.opened, line), of(&sums.forfeited, line), of(&sums.adjusted, line));
         let cells = matrix.iter().filter(|cell| cell.spender == line);
         let (spent_points, spent_fen) = cells.fold((0, 0), |(points, fen), cell| (points + cell.points, fen + cell.fen));
         let (issued_fen, refunded_fen, expired_fen) = (issued.fen()?, refunded.fen()?, expired.fen()?);
@@ -380,6 +392,8 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
             opened_fen: opened.fen()?,
             forfeited_points: forfeited.points,
             forfeited_fen: forfeited.fen()?,
+            adjusted_points: adjusted.points,
+            adjusted_fen: adjusted.fen()?,
             spent_points,
             spent_fen,
             corrected_fen: sums.corrected.get(&line).copied().unwrap_or(0),

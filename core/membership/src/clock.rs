@@ -34,7 +34,10 @@ impl Clockwork {
         let given_up = self.membership.give_up_waiting(Some(fence)).await?;
         let ended = self.membership.expire_benefits(Some(fence)).await?;
         let granted = self.membership.grant_tier_benefits(Some(fence)).await?;
-        Ok(if expired + looked_at + given_up + ended + granted > 0 { Progress::Busy } else { Progress::Idle })
+        let freed = self.membership.expire_point_holds(Some(fence)).await?;
+        let lapsed = self.membership.lapse_adjustments(Some(fence)).await?;
+        let told = self.membership.notify_expiry(Some(fence)).await?;
+        Ok(if expired + looked_at + given_up + ended + granted + freed + lapsed + told > 0 { Progress::Busy } else { Progress::Idle })
     }
 }
 

@@ -52,6 +52,21 @@ pub mod codes {
     /// More than what is left of the spend.
     pub const RETURN_TOO_LARGE: Code =
         Code::new(Kind::Conflict, "return_too_large", "More is given back than is left of the spend", "退回积分超过可退数量");
+    /// The policy lets nobody, or not these two, transfer points.
+    pub const TRANSFER_NOT_ALLOWED: Code =
+        Code::new(Kind::Conflict, "transfer_not_allowed", "Points can't be transferred between these members", "积分不可在该会员间转赠");
+    /// More than the policy lets one transfer hold, or one member transfer in a day or a month.
+    pub const TRANSFER_LIMIT: Code =
+        Code::new(Kind::Conflict, "transfer_limit", "More points than one member may transfer", "超出积分转赠限额");
+    /// Whoever proposed it can't decide about it.
+    pub const FOUR_EYES: Code =
+        Code::new(Kind::Forbidden, "four_eyes", "Somebody else than who proposed it must decide", "须由提议人以外的人员审批");
+    /// Approved, rejected or lapsed.
+    pub const ADJUSTMENT_DECIDED: Code =
+        Code::new(Kind::Conflict, "adjustment_decided", "The adjustment has been decided already", "积分调整已处理");
+    /// A benefit that is not given for points.
+    pub const BENEFIT_WITHOUT_PRICE: Code =
+        Code::new(Kind::Conflict, "benefit_without_price", "The benefit is not given for points", "该权益不支持积分兑换");
     /// A rule ran out of fuel, time or memory: nothing was posted, try again.
     pub const RULE_STOPPED: Code =
         Code::new(Kind::Unavailable, "rule_stopped", "A benefit rule was stopped; nothing was posted", "权益规则被中止，未入账");
@@ -104,6 +119,11 @@ pub mod codes {
         TIME_OUT_OF_RANGE,
         NOT_ENOUGH_POINTS,
         RETURN_TOO_LARGE,
+        TRANSFER_NOT_ALLOWED,
+        TRANSFER_LIMIT,
+        FOUR_EYES,
+        ADJUSTMENT_DECIDED,
+        BENEFIT_WITHOUT_PRICE,
         RULE_STOPPED,
         RULE_FAILED,
         UNKNOWN_BENEFIT,

@@ -101,7 +101,7 @@ impl Membership {
             period,
             kind: Movement::Return.as_str().to_owned(),
             reference: format!("{}/{}", spend.unit, spend.id),
-            lots: Lots::RestoredFrom(points::spend_key(&spend.id)),
+            lots: Lots::RestoredFrom(spend.transfer_key()),
         };
         let posted = self.ledger().post(tx, &[transfer]).await?;
         let restored: Vec<_> = posted.iter().flat_map(|posted| &posted.lots).collect();

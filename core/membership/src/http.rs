@@ -1,10 +1,13 @@
 //! Membership's routes: a handler extracts, calls the facade, converts.
 
+mod adjustments;
 mod benefits;
 mod budgets;
 mod clearing;
 mod earn_rules;
 mod earning;
+mod exchanges;
+mod holds;
 mod import;
 mod members;
 mod points;
@@ -12,6 +15,7 @@ mod reconcile;
 mod standing;
 mod statements;
 mod transactions;
+mod transfers;
 
 use heyuan_kernel::Problem;
 use std::str::FromStr;
@@ -44,6 +48,20 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(benefits::use_reservation)
         .service(members::spend_points)
         .service(points::return_points)
+        .service(holds::hold_points)
+        .service(holds::list_holds)
+        .service(holds::get_hold)
+        .service(holds::capture_hold)
+        .service(holds::release_hold)
+        .service(transfers::put_points_policy)
+        .service(transfers::get_points_policy)
+        .service(transfers::transfer_points)
+        .service(exchanges::exchange_points)
+        .service(adjustments::propose_adjustment)
+        .service(adjustments::list_adjustments)
+        .service(adjustments::get_adjustment)
+        .service(adjustments::approve_adjustment)
+        .service(adjustments::reject_adjustment)
         .service(transactions::report_transaction)
         .service(transactions::quote_transaction)
         .service(transactions::get_transaction)

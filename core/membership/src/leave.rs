@@ -111,11 +111,13 @@ impl Membership {
         if !(parting.leaves_blocked && row.state == MemberState::Blocked) {
             row.check_open()?;
         }
+        let at = self.kernel().clock.now();
+        self.release_holds_of(tx, id).await?;
+        self.reject_adjustments_of(tx, id).await?;
         if self.ledger().balance_in(tx, &books::points_account(id)).await?.reserved > 0 {
             let words = format!("points of member {id} are held for an open order; finish or cancel it first");
             return Err(Error::refused(codes::MEMBER_HAS_HOLDS, words));
         }
-        let at = self.kernel().clock.now();
         let points = self.forfeit(tx, book, id).await?;
         link::unlink_all(self.kernel(), tx, id).await?;
         let text = "UPDATE membership_member SET state = 'closed', former_anchor = anchor, anchor = NULL, tier_due = $2 WHERE id = $1";
@@ -172,8 +174,11 @@ impl Membership {
         Err(Error::refused(kernel_codes::LIMITED, words))
     }
 
-    /// Forfeits what an erased person's member has left; what is held is left to the end of its hold and to its expiry.
+    /// Forfeits what an erased person's member has left, also what was held for an order; what another room holds is left to the end of
+    /// its hold and to its expiry.
     pub(crate) async fn forfeit_erased(&self, tx: &Tx, book: Book, row: &MemberRow) -> Result<(), Error> {
+        self.release_holds_of(tx, &row.id).await?;
+        self.reject_adjustments_of(tx, &row.id).await?;
         if self.ledger().balance_in(tx, &books::points_account(&row.id)).await?.reserved == 0 {
             self.forfeit(tx, book, &row.id).await?;
         }

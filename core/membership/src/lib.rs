@@ -4,9 +4,11 @@
 //! points in use, opening balances, budgets of rules, and the clearing of lines with the points centre and what lines say to it. It
 //! promises that a transaction is posted once with everything that it earned or nothing, that a decision can be explained and run again on
 //! the bytes that it was made with, that refunds end alike in whatever order and parts they come, that no member spends a point twice and
-//! no rule grants one beyond its budget, and that a closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`, `tier.changed.v1` and `voucher.granted.v1`.
-//! It reacts to `order.paid.v1`, `order.refunded.v1` and `customer.erased.v1`.
+//! no rule grants one beyond its budget, and that a closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`,
+//! `tier.changed.v1`, `points.expiring.v1` and `voucher.granted.v1`.
+//! It reacts to `order.paid.v1`, `order.expired.v1`, `order.refunded.v1` and `customer.erased.v1`.
 
+mod adjustment;
 mod benefit;
 mod books;
 mod budget;
@@ -23,6 +25,7 @@ mod explain;
 mod facade;
 mod fraction;
 mod give_back;
+mod hold;
 mod http;
 mod import;
 mod join;
@@ -31,8 +34,10 @@ mod link;
 mod linked;
 mod member;
 mod migration;
+mod notice;
 mod opening;
 mod points;
+mod points_policy;
 mod policy;
 mod post;
 mod reaction;
@@ -45,11 +50,13 @@ mod settlement;
 mod standing;
 mod tier;
 mod transaction;
+mod transfer;
 mod waiting;
 
+pub use adjustment::{Adjust, AdjustmentState, AdjustmentView, AdjustmentsOf};
 pub use benefit::{
-    Benefit, BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Every, GrantBenefit, Reserve, TierBenefit,
-    UseBenefit,
+    Benefit, BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Every, Exchange, ExchangeView,
+    GrantBenefit, Reserve, TierBenefit, UseBenefit,
 };
 pub use budget::{Budget, BudgetView, Drawn};
 pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
@@ -62,6 +69,7 @@ pub use earn::{Earned, EarnRules, LineRule, Multiplier, Rates, When};
 pub use error::{Error, codes};
 pub use facade::Membership;
 pub use give_back::GivenBack;
+pub use hold::{HoldPoints, HoldState, HoldView};
 pub use http::routes;
 pub use import::{ImportOpenings, ImportedOpenings, LineSum};
 pub use join::{Join, Joined};
@@ -69,7 +77,9 @@ pub use leave::Departure;
 pub use link::{Link, LinkView};
 pub use member::MemberView;
 pub use migration::Migrator;
+pub use notice::NextExpiry;
 pub use points::{Spend, SpendView, StatementLine};
+pub use points_policy::{PointsPolicy, TransferAudience};
 pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
@@ -78,3 +88,4 @@ pub use settlement::{LineStatement, Say, StatementState};
 pub use standing::MemberState;
 pub use tier::{TierPolicy, TierStep};
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};
+pub use transfer::{TransferPoints, TransferView};

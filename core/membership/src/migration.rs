@@ -18,6 +18,8 @@ mod m20261127_000009_import;
 mod m20261127_000010_reconciliation;
 #[path = "migration/m20261129_000015_earning.rs"]
 mod m20261129_000015_earning;
+#[path = "migration/m20261129_000012_points_in_use.rs"]
+mod m20261129_000012_points_in_use;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000009_import::MIGRATION),
             Box::new(m20261127_000010_reconciliation::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
+            Box::new(m20261129_000012_points_in_use::MIGRATION),
         ]
     }
 

@@ -3,12 +3,13 @@
 use crate::books::{self, LineAccount, Movement};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
+use crate::hold;
 use crate::member;
 use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
-use heyuan_ledger::{Lots, Period, Transfer};
+use heyuan_ledger::{Book, Lots, Period, Transfer};
 use serde::Serialize;
 
 /// Most points of one spend.
@@ -46,6 +47,15 @@ pub struct SpendView {
     pub period: Option<Period>,
     /// What could be spent after it.
     pub points_balance: i64,
+    /// The hold that it was captured from, if it was.
+    pub hold: Option<String>,
+}
+
+impl SpendView {
+    /// The key of the transfer that it is.
+    pub(crate) fn transfer_key(&self) -> String {
+        self.hold.as_deref().map_or_else(|| spend_key(&self.id), hold::transfer_key)
+    }
 }
 
 /// One entry of a member's points.
@@ -53,7 +63,7 @@ pub struct SpendView {
 pub struct StatementLine {
     /// Counted from 1 without gaps.
     pub number: i64,
-    /// `earn`, `spend`, `refund`, `expire`.
+    /// `earn`, `spend`, `refund`, `expire`, `transfer`, …
     pub kind: String,
     /// What it belongs to.
     pub reference: String,
@@ -76,10 +86,7 @@ impl Membership {
         actor.require_for_member(Scope::App, id)?;
         let key = IdempotencyKey::new(actor, "spend points", header, &(id, spend))?;
         check_amount(spend.amount)?;
-        let reference = &spend.reference;
-        if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX || reference.chars().any(char::is_control) {
-            return Err(Problem::invalid("reference", format!("expected 1 to {REFERENCE_BYTES_MAX} bytes of text")).into());
-        }
+        check_reference(&spend.reference)?;
         let line = self.line_of(actor, &spend.unit)?;
         if actor.as_member().is_some() {
             // Also a retry is no longer answered to a token whose membership has ended.
@@ -107,14 +114,26 @@ impl Membership {
     async fn write_spend(&self, tx: &Tx, key: &IdempotencyKey, member: MemberId, spend: Spend, line: Line) -> Result<SpendView, Error> {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         member::lock(tx, &member).await?;
+        self.take_spend(tx, book, key, member, spend, line).await
+    }
+
+    /// Takes the points of a locked member and records the spend under the key. The book is entered.
+    pub(crate) async fn take_spend(
+        &self,
+        tx: &Tx,
+        book: Book,
+        key: &IdempotencyKey,
+        member: MemberId,
+        spend: Spend,
+        line: Line,
+    ) -> Result<SpendView, Error> {
         let now = self.kernel().clock.now();
         let period = book.period(Period::of(&self.kernel().zone, now));
         let id = Kernel::new_id::<EntryId>("spd").to_string();
-        let account = books::points_account(&member);
         let transfer = Transfer {
             key: spend_key(&id),
             unit: books::POINTS.to_owned(),
-            debit: account.clone(),
+            debit: books::points_account(&member),
             credit: books::line_account(line, LineAccount::Spent),
             amount: spend.amount,
             occurred_at: now,
@@ -124,27 +143,35 @@ impl Membership {
             lots: Lots::FirstExpiring,
         };
         match self.ledger().post(tx, &[transfer]).await {
-            Err(heyuan_ledger::Error::NotEnough { .. }) => {
-                let words = format!("member {member} has fewer than {} points that can be spent", spend.amount);
-                return Err(Problem::new(codes::NOT_ENOUGH_POINTS, words).field("amount").into());
-            }
+            Err(heyuan_ledger::Error::NotEnough { .. }) => return Err(not_enough(&member, spend.amount)),
             other => other?,
         };
-        let balance = self.ledger().spendable_in(tx, &account, now).await?.0;
+        let Spend { amount, unit, reference } = spend;
+        let taken =
+            SpendView { id, member, unit, amount, reference, occurred_at: now, period: Some(period), points_balance: 0, hold: None };
+        self.record_spend(tx, key, line, taken).await
+    }
+
+    /// Writes the record of a spend whose points are taken, under the key, and answers it with what can still be spent.
+    pub(crate) async fn record_spend(&self, tx: &Tx, key: &IdempotencyKey, line: Line, taken: SpendView) -> Result<SpendView, Error> {
+        let account = books::points_account(&taken.member);
+        let points_balance = self.ledger().spendable_in(tx, &account, self.kernel().clock.now()).await?.0;
+        let spend = SpendView { points_balance, ..taken };
         let inserted = sql::execute(
             tx.conn(),
-            "INSERT INTO membership_spend (id, member, unit, line, amount, reference, occurred_at, period, points_balance, idempotency, idempotency_digest)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (idempotency) DO NOTHING",
+            "INSERT INTO membership_spend (id, member, unit, line, amount, reference, occurred_at, period, points_balance, hold,
+               idempotency, idempotency_digest) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (idempotency) DO NOTHING",
             [
-                id.clone().into(),
-                member.as_str().into(),
+                spend.id.clone().into(),
+                spend.member.as_str().into(),
                 spend.unit.as_str().into(),
                 line.as_str().into(),
                 spend.amount.into(),
                 spend.reference.clone().into(),
-                now.ms().into(),
-                period.number().into(),
-                balance.into(),
+                spend.occurred_at.ms().into(),
+                spend.period.map_or(0, Period::number).into(),
+                points_balance.into(),
+                spend.hold.clone().into(),
                 key.stored.clone().into(),
                 key.digest.clone().into(),
             ],
@@ -153,16 +180,7 @@ impl Membership {
         if inserted == 0 {
             return Err(heyuan_kernel::Error::Stale("a spend with the same key").into());
         }
-        Ok(SpendView {
-            id,
-            member,
-            unit: spend.unit,
-            amount: spend.amount,
-            reference: spend.reference,
-            occurred_at: now,
-            period: Some(period),
-            points_balance: balance,
-        })
+        Ok(spend)
     }
 
     /// The entries of a member's points, newest first.
@@ -193,8 +211,22 @@ pub(crate) fn check_amount(amount: i64) -> Result<(), Problem> {
     Err(Problem::new(codes::AMOUNT_OUT_OF_RANGE, format!("expected 1 to {AMOUNT_MAX} points")).field("amount"))
 }
 
-/// The key of the transfer that a spend is.
-pub(crate) fn spend_key(id: &str) -> String {
+/// Refuses what can't be the words of a spend or a hold.
+pub(crate) fn check_reference(reference: &str) -> Result<(), Problem> {
+    if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX || reference.chars().any(char::is_control) {
+        return Err(Problem::invalid("reference", format!("expected 1 to {REFERENCE_BYTES_MAX} bytes of text")));
+    }
+    Ok(())
+}
+
+/// The refusal of a member that has fewer points than wanted.
+pub(crate) fn not_enough(member: &MemberId, amount: i64) -> Error {
+    let words = format!("member {member} has fewer than {amount} points that can be spent");
+    Problem::new(codes::NOT_ENOUGH_POINTS, words).field("amount").into()
+}
+
+/// The key of the transfer that a spend is which no hold came before.
+fn spend_key(id: &str) -> String {
     format!("spend/{id}")
 }
 
@@ -204,7 +236,8 @@ pub(crate) async fn find_spend<C: sql::Connection>(conn: &C, id: &str) -> Result
     Ok(row.as_ref().map(read).transpose()?.map(|(spend, _)| spend))
 }
 
-async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
+/// The spend that a key made, with the digest of its request.
+pub(crate) async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
     let row = sql::one(conn, "SELECT * FROM membership_spend WHERE idempotency = $1", [stored.into()]).await?;
     row.as_ref().map(read).transpose()
 }
@@ -219,6 +252,21 @@ fn read(row: &sql::Row) -> Result<(SpendView, String), Error> {
         occurred_at: Timestamp::clamped(sql::get(row, "occurred_at")?),
         period: Period::from_number(sql::get(row, "period")?),
         points_balance: sql::get(row, "points_balance")?,
+        hold: sql::get(row, "hold")?,
     };
     Ok((view, sql::get(row, "idempotency_digest")?))
+}
+
+/// Empties the words about an erased member's points in use; the numbers stay.
+pub(crate) async fn erase(tx: &Tx, member: &MemberId) -> Result<(), Error> {
+    for text in [
+        "UPDATE membership_spend SET reference = 'erased' WHERE member = $1",
+        "UPDATE membership_hold SET reference = 'erased' WHERE member = $1",
+        "UPDATE membership_points_transfer SET note = '' WHERE sender = $1 OR recipient = $1",
+        "UPDATE membership_adjustment SET reason = 'erased', words = '' WHERE member = $1",
+        "DELETE FROM membership_expiry_notice WHERE member = $1",
+    ] {
+        sql::execute(tx.conn(), text, [member.as_str().into()]).await?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::link;
 use crate::member;
+use crate::points;
 use crate::report::Accepted;
 use crate::standing::MemberState;
 use crate::transaction::{self, Kind, Report, Who};
@@ -153,7 +154,7 @@ impl Membership {
             decision::empty_reasons(tx, &found.id).await?;
             benefit::erase(tx, &found.id).await?;
             sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
-            sql::execute(tx.conn(), "UPDATE membership_spend SET reference = 'erased' WHERE member = $1", [id.into()]).await?;
+            points::erase(tx, &found.id).await?;
         }
         Ok(())
     }

@@ -138,11 +138,15 @@ impl Membership {
     async fn take_points(&self, tx: &Tx, refund: &Row, purchase: &Row, points: i64, period: Period) -> Result<TakenBack, Error> {
         let Some(owner) = purchase.member.as_ref().filter(|_| points > 0) else { return Ok(TakenBack::default()) };
         let lot = books::earn_key(&purchase.unit, &purchase.id);
-        // What expired or was forfeited was not used and is owed by nobody; what was spent is owed once.
+        // What expired, was forfeited or was taken by people was not used and is owed by nobody; what was spent or given to another member
+        // is owed once.
         let moves = self.ledger().lot_moves(tx, &lot).await?;
         let used: i64 = moves
             .iter()
-            .filter(|(kind, _)| !matches!(Movement::parse(kind), Some(Movement::Expire | Movement::Forfeit | Movement::Refund)))
+            .filter(|(kind, _)| {
+                let kind = Movement::parse(kind);
+                !matches!(kind, Some(Movement::Expire | Movement::Forfeit | Movement::Adjust | Movement::Refund))
+            })
             .map(|(_, amount)| -amount)
             .sum();
         // What a hold has set aside is as good as spent; set free again, it pays what is owed now.

@@ -23,6 +23,8 @@ pub(super) const QUANTITY_MAX: i64 = 10_000;
 pub(super) const VOUCHERS_MAX: i64 = 20;
 /// Highest cost of a unit, in fen: a hundred thousand yuan.
 const COST_FEN_MAX: i64 = 10_000_000;
+/// Highest price of a unit, in points.
+const PRICE_POINTS_MAX: i64 = 100_000;
 /// Most units of a stock.
 const STOCK_MAX: i64 = 1_000_000_000;
 /// Longest life of a grant, in days.
@@ -113,6 +115,9 @@ pub struct BenefitTerms {
     pub voucher: Option<ProductId>,
     /// Whether units of other lines honour it as well.
     pub anywhere: bool,
+    /// Points that a unit is given for; none: it is not given for points.
+    #[serde(default)]
+    pub points_price: Option<i64>,
     /// Whether it can be granted.
     pub state: BenefitState,
     /// What tiers get by themselves.
@@ -149,6 +154,7 @@ impl BenefitTerms {
         text("measure", &self.measure, MEASURE_BYTES_MAX)?;
         number("quantity", self.quantity, 1, quantity_max)?;
         number("cost_fen", self.cost_fen, 0, COST_FEN_MAX)?;
+        number("points_price", self.points_price.unwrap_or(1), 1, PRICE_POINTS_MAX)?;
         number("valid_days", self.valid_days.into(), 0, VALID_DAYS_MAX.into())?;
         number("stock.month", self.stock.month.unwrap_or(0), 0, STOCK_MAX)?;
         number("stock.total", self.stock.total.unwrap_or(0), 0, STOCK_MAX)?;
@@ -279,7 +285,7 @@ impl Membership {
     }
 }
 
-fn shows(actor: &Actor, benefit: &Benefit) -> bool {
+pub(super) fn shows(actor: &Actor, benefit: &Benefit) -> bool {
     benefit.terms.state == BenefitState::Active || (actor.has(Scope::Admin) && actor.reach().covers(&benefit.terms.unit))
 }
 

@@ -71,16 +71,16 @@ pub struct BenefitGrant {
 }
 
 /// A grant to be made; the member is locked.
-struct Granting<'a> {
+pub(super) struct Granting<'a> {
     /// What makes it the same one again.
-    source: String,
-    digest: &'a str,
-    member: &'a MemberId,
-    quantity: i64,
+    pub(super) source: String,
+    pub(super) digest: &'a str,
+    pub(super) member: &'a MemberId,
+    pub(super) quantity: i64,
     /// What its days count from.
-    from: Timestamp,
-    reason: &'a str,
-    transaction: Option<(&'a OrgUnitId, &'a TransactionId)>,
+    pub(super) from: Timestamp,
+    pub(super) reason: &'a str,
+    pub(super) transaction: Option<(&'a OrgUnitId, &'a TransactionId)>,
 }
 
 impl Membership {
@@ -142,7 +142,7 @@ impl Membership {
     }
 
     /// Grants the newest version of a benefit, which must be active and have stock.
-    async fn grant_active(&self, tx: &Tx, code: &str, granting: &Granting<'_>) -> Result<BenefitGrant, Error> {
+    pub(super) async fn grant_active(&self, tx: &Tx, code: &str, granting: &Granting<'_>) -> Result<BenefitGrant, Error> {
         let benefit = catalogue::find(tx.conn(), code).await?.ok_or_else(|| corrupt("benefit", "it is gone"))?;
         if benefit.terms.state != BenefitState::Active {
             let words = format!("the benefit {code} is {}", benefit.terms.state.as_str());
@@ -391,7 +391,7 @@ async fn give_back(tx: &Tx, benefit: &str, period: i64, quantity: i64) -> Result
     Ok(())
 }
 
-async fn by_source<C: sql::Connection>(conn: &C, source: &str) -> Result<Option<(BenefitGrant, String)>, Error> {
+pub(super) async fn by_source<C: sql::Connection>(conn: &C, source: &str) -> Result<Option<(BenefitGrant, String)>, Error> {
     let row = sql::one(conn, "SELECT * FROM membership_benefit_grant WHERE source = $1", [source.into()]).await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some((read(&row)?, sql::get(&row, "digest")?)))

@@ -2,13 +2,15 @@
 
 mod bodies;
 
+pub(super) use bodies::BenefitGrantBody;
+
 use super::path_id;
 use crate::benefit::{GrantBenefit, Reserve, UseBenefit};
 use crate::facade::Membership;
 use actix_web::{HttpRequest, get, post, put, web};
 use bodies::{
-    BenefitBody, BenefitFiguresBody, BenefitGrantBody, BenefitReportBody, BenefitReportQuery, BenefitUseBody, GrantBenefitBody,
-    PutBenefitBody, ReserveBenefitBody, ReturnBenefitBody, UseBenefitBody, UseReservationBody,
+    BenefitBody, BenefitFiguresBody, BenefitReportBody, BenefitReportQuery, BenefitUseBody, GrantBenefitBody, PutBenefitBody,
+    ReserveBenefitBody, ReturnBenefitBody, UseBenefitBody, UseReservationBody,
 };
 use heyuan_kernel::Problem;
 use heyuan_kernel::error::ProblemBody;

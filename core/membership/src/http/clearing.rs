@@ -67,6 +67,10 @@ pub(super) struct ClearingLineBody {
     forfeited_points: i64,
     /// Their cost: the line gets it.
     forfeited_fen: i64,
+    /// Points of its that people granted, less those that they took.
+    adjusted_points: i64,
+    /// Their cost: the line owes it, or with a minus gets it.
+    adjusted_fen: i64,
     /// Points of any line that were spent with it, less those given back.
     spent_points: i64,
     /// Their cost: the line gets it.
@@ -91,6 +95,8 @@ impl From<ClearingLine> for ClearingLineBody {
             opened_fen: line.opened_fen,
             forfeited_points: line.forfeited_points,
             forfeited_fen: line.forfeited_fen,
+            adjusted_points: line.adjusted_points,
+            adjusted_fen: line.adjusted_fen,
             spent_points: line.spent_points,
             spent_fen: line.spent_fen,
             corrected_fen: line.corrected_fen,

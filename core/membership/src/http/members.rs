@@ -5,7 +5,7 @@ use crate::customers::Identifier;
 use crate::facade::Membership;
 use crate::join::Join;
 use crate::member::MemberView;
-use crate::points::{Spend, StatementLine};
+use crate::points::{Spend, SpendView, StatementLine};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::OrgUnitId;
 use heyuan_kernel::error::ProblemBody;
@@ -115,7 +115,7 @@ impl From<MemberView> for MemberBody {
 pub(super) struct PointsEntryBody {
     /// Counted from 1 without gaps.
     number: i64,
-    /// `earn`, `spend`, `refund` or `expire`.
+    /// `earn`, `spend`, `return`, `refund`, `expire`, `forfeit`, `recover`, `open`, `transfer` or `adjust`.
     kind: String,
     /// What it belongs to.
     reference: String,
@@ -142,6 +142,27 @@ impl From<StatementLine> for PointsEntryBody {
             accounting_period: line.period.to_string(),
         }
     }
+}
+
+/// A page of a member's points, and what of them expires next.
+#[derive(Serialize, ToSchema)]
+pub(super) struct MemberPointsBody {
+    /// The entries, newest first.
+    items: Vec<PointsEntryBody>,
+    /// The cursor of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    /// What expires next; none when nothing does.
+    next_expiry: Option<PointsExpiryBody>,
+}
+
+/// Points that expire next.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PointsExpiryBody {
+    /// How many go on the first day on which any do.
+    amount: i64,
+    /// When the first of them do.
+    expires_at: Rfc3339,
 }
 
 /// Points to spend.
@@ -178,6 +199,21 @@ pub(super) struct SpentBody {
     accounting_period: Option<String>,
     /// What could be spent after it.
     points_balance: i64,
+}
+
+impl From<SpendView> for SpentBody {
+    fn from(spent: SpendView) -> SpentBody {
+        SpentBody {
+            id: spent.id,
+            member: spent.member.to_string(),
+            unit: spent.unit.to_string(),
+            amount: spent.amount,
+            reference: spent.reference,
+            occurred_at: Rfc3339(spent.occurred_at),
+            accounting_period: spent.period.map(|period| period.to_string()),
+            points_balance: spent.points_balance,
+        }
+    }
 }
 
 /// Makes the customer behind verified identifiers a member, from any line. One that is a member already is answered as it is.
@@ -231,12 +267,12 @@ pub(super) async fn get_member(
     Ok(web::Json(membership.member(&actor, &path_id("member", &id)?).await?.into()))
 }
 
-/// Lists the entries of a member's points, newest first.
+/// Lists the entries of a member's points, newest first, and tells what of them expires next.
 #[utoipa::path(
     tag = "membership", summary = "Read a member's points", security(("key" = [])),
     params(("id" = String, Path, description = "The member"), PageQuery),
     responses(
-        (status = 200, body = Page<PointsEntryBody>),
+        (status = 200, body = MemberPointsBody),
         (status = 400, body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, body = ProblemBody, content_type = "application/problem+json"),
@@ -249,11 +285,15 @@ pub(super) async fn get_points(
     membership: web::Data<Membership>,
     id: web::Path<String>,
     page: web::Query<PageQuery>,
-) -> Result<web::Json<Page<PointsEntryBody>>, Problem> {
+) -> Result<web::Json<MemberPointsBody>, Problem> {
     let limit = page.limit()?;
-    let lines = membership.statement(&actor, &path_id("member", &id)?, page.after_number()?, limit + 1).await?;
+    let id = path_id("member", &id)?;
+    let lines = membership.statement(&actor, &id, page.after_number()?, limit + 1).await?;
     let entries = lines.into_iter().map(PointsEntryBody::from).collect();
-    Ok(web::Json(Page::of(entries, limit, |entry: &PointsEntryBody| entry.number.to_string())))
+    let Page { items, next } = Page::of(entries, limit, |entry: &PointsEntryBody| entry.number.to_string());
+    let expiry = membership.next_expiry(&actor, &id).await?;
+    let next_expiry = expiry.map(|next| PointsExpiryBody { amount: next.amount, expires_at: Rfc3339(next.expires_at) });
+    Ok(web::Json(MemberPointsBody { items, next, next_expiry }))
 }
 
 /// Spends points, those that expire first first; refused whole when there are fewer.
@@ -283,14 +323,5 @@ pub(super) async fn spend_points(
     let Body(body) = body;
     let spend = Spend { amount: body.amount, unit: body.unit, reference: body.reference };
     let spent = membership.spend(&actor, &path_id("member", &id)?, &spend, idempotency_header(&request)).await?;
-    Ok(web::Json(SpentBody {
-        id: spent.id,
-        member: spent.member.to_string(),
-        unit: spent.unit.to_string(),
-        amount: spent.amount,
-        reference: spent.reference,
-        occurred_at: Rfc3339(spent.occurred_at),
-        accounting_period: spent.period.map(|period| period.to_string()),
-        points_balance: spent.points_balance,
-    }))
+    Ok(web::Json(spent.into()))
 }

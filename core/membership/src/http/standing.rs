@@ -164,8 +164,8 @@ pub(super) async fn unblock(
     Ok(web::Json(membership.unblock(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
 }
 
-/// Ends a membership, also a blocked one. The points that are left are forfeited to the lines that issued them; the books stay. Refused while
-/// points are held for an open order. The customer may join again, as a new member.
+/// Ends a membership, also a blocked one. Points that are held for open orders are set free, adjustments that wait are rejected, and the
+/// points that are left are forfeited to the lines that issued them; the books stay. The customer may join again, as a new member.
 #[utoipa::path(
     tag = "membership", summary = "Close a member", request_body = ReasonBody, security(("key" = [])),
     params(

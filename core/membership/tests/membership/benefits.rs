@@ -24,6 +24,7 @@ fn terms() -> BenefitTerms {
         valid_days: 30,
         voucher: None,
         anywhere: false,
+        points_price: None,
         state: BenefitState::Active,
         tiers: Vec::new(),
     }

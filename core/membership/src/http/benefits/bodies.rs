@@ -85,6 +85,9 @@ pub(super) struct PutBenefitBody {
     /// Whether units of other lines honour it as well.
     #[serde(default)]
     pub(super) anywhere: bool,
+    /// Points that a unit is given for; not given for points when left out.
+    #[schema(examples(200))]
+    pub(super) points_price: Option<i64>,
     /// `draft`, `active` or `retired`.
     pub(super) state: BenefitStateBody,
     /// What tiers get by themselves.
@@ -110,6 +113,7 @@ impl From<PutBenefitBody> for BenefitTerms {
             valid_days: body.valid_days,
             voucher: body.voucher,
             anywhere: body.anywhere,
+            points_price: body.points_price,
             state: match body.state {
                 BenefitStateBody::Draft => BenefitState::Draft,
                 BenefitStateBody::Active => BenefitState::Active,
@@ -153,6 +157,8 @@ pub(super) struct BenefitBody {
     pub(super) voucher: Option<String>,
     /// Whether units of other lines honour it as well.
     pub(super) anywhere: bool,
+    /// Points that a unit is given for.
+    pub(super) points_price: Option<i64>,
     /// `draft`, `active` or `retired`.
     pub(super) state: &'static str,
     /// What tiers get by themselves.
@@ -185,6 +191,7 @@ impl BenefitBody {
             valid_days: terms.valid_days,
             voucher: terms.voucher.map(|product| product.to_string()),
             anywhere: terms.anywhere,
+            points_price: terms.points_price,
             state: terms.state.as_str(),
             tiers: terms
                 .tiers
@@ -198,7 +205,7 @@ impl BenefitBody {
 
 /// What a member was granted: available, reserved, used and lapsed units add up to the quantity.
 #[derive(Serialize, ToSchema)]
-pub(super) struct BenefitGrantBody {
+pub(in crate::http) struct BenefitGrantBody {
     /// Its id.
     pub(super) id: String,
     /// Whose.
