@@ -1,8 +1,12 @@
 //! Membership's routes: a handler extracts, calls the facade, converts.
 
 mod benefits;
+mod cells;
+mod checklist;
 mod clearing;
+mod corrections;
 mod earning;
+mod export;
 mod import;
 mod members;
 mod points;
@@ -49,8 +53,19 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(earning::put_earn_rules)
         .service(earning::list_earn_rules)
         .service(clearing::put_budget)
+        // Before what has a month in this place.
+        .service(export::get_breakage)
+        .service(corrections::list_corrections)
+        .service(corrections::propose_correction)
+        .service(corrections::approve_correction)
+        .service(corrections::reject_correction)
         .service(clearing::get_clearing)
-        .service(clearing::close_period)
+        .service(checklist::get_checklist)
+        .service(checklist::close_period)
+        .service(cells::list_steps)
+        .service(cells::export_steps)
+        .service(cells::get_lot)
+        .service(export::export_clearing)
         .service(statements::list_statements)
         .service(statements::confirm_statement)
         .service(statements::dispute_statement)

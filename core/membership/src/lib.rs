@@ -9,8 +9,12 @@
 
 mod benefit;
 mod books;
+mod breakage;
+mod cells;
+mod checklist;
 mod clearing;
 mod clock;
+mod correction;
 mod customers;
 mod decide;
 mod decision;
@@ -18,6 +22,7 @@ mod earn;
 mod earning;
 mod error;
 mod explain;
+mod export;
 mod facade;
 mod give_back;
 mod http;
@@ -39,6 +44,8 @@ mod refund;
 mod report;
 mod rule;
 mod settlement;
+mod sheet;
+mod snapshot;
 mod standing;
 mod tier;
 mod transaction;
@@ -48,12 +55,17 @@ pub use benefit::{
     Benefit, BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Every, GrantBenefit, Reserve, TierBenefit,
     UseBenefit,
 };
+pub use breakage::{Breakage, Expiring, NoEstimate, Outstanding, Share};
+pub use cells::{Cell, CellPage, CellStep, Column, LotStory, MadeBy};
+pub use checklist::{Check, CheckState, Checklist, ClosedBy, Closing, NotReady};
 pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 pub use clock::Clockwork;
+pub use correction::{Amount, Correction, CorrectionFilter, CorrectionState, CorrectionView, Verdict};
 pub use customers::{Customers, Features, Identifier};
 pub use decision::{Call, Decision, RerunCall, RerunReport};
 pub use earn::{EarnRules, Earned, LineRule, Rates};
 pub use error::{Error, codes};
+pub use export::{Format, StepRows, Table};
 pub use facade::Membership;
 pub use give_back::GivenBack;
 pub use http::routes;
@@ -69,6 +81,7 @@ pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
 };
 pub use settlement::{LineStatement, Say, StatementState};
+pub use sheet::Language;
 pub use standing::MemberState;
 pub use tier::{TierPolicy, TierStep};
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};

@@ -1,9 +1,14 @@
 //! Membership's promises at its door, on both databases.
 
 mod benefits;
+mod breakage;
+mod cells;
+mod checklist;
 mod clearing;
+mod corrections;
 mod debts;
 mod earning;
+mod exports;
 mod imports;
 mod joining;
 mod members;
