@@ -147,7 +147,7 @@ impl Membership {
 
     /// Looks at a month that nobody has closed yet, as it stands at one moment.
     pub(crate) async fn look(&self, period: Period) -> Result<Vec<Check>, Error> {
-        let snapshot = self.snapshot().await?;
+        let snapshot = self.begin_reading().await?;
         let book = self.ledger().book(&snapshot, books::POINTS).await?;
         let next = self.ledger().next_to_close(&snapshot, books::POINTS).await?;
         let (now, zone) = (self.kernel().clock.now(), &self.kernel().zone);

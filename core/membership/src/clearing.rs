@@ -192,7 +192,7 @@ impl Membership {
             (false, false) => ClearingState::Open,
         };
         // At one moment, while postings run.
-        self.compute(&self.snapshot().await?, period, state).await
+        self.compute(&self.begin_reading().await?, period, state).await
     }
 
     /// Closes the next period, for the first time the first one with points: from now on later facts count in the next one. Closing a period again answers the same. What a close

@@ -13,18 +13,20 @@ impl World {
     async fn checks(&self, period: &str) -> Checklist {
         self.membership.checklist(&self.admin, period).await.expect("it is read")
     }
+}
 
-    async fn hold(&self, hold: Hold) {
-        let ledger = self.ledger.clone();
-        self.kernel
-            .db
-            .write("hold", move |tx| {
-                let (ledger, hold) = (ledger.clone(), hold.clone());
-                async move { ledger.hold(tx, &hold).await }.boxed()
-            })
-            .await
-            .expect("it is set aside");
-    }
+/// Sets points aside, as an order does.
+async fn hold(world: &World, hold: Hold) {
+    let ledger = world.ledger.clone();
+    world
+        .kernel
+        .db
+        .write("hold", move |tx| {
+            let (ledger, hold) = (ledger.clone(), hold.clone());
+            async move { ledger.hold(tx, &hold).await }.boxed()
+        })
+        .await
+        .expect("it is set aside");
 }
 
 /// The entries that are not fine, with their counts.
@@ -76,7 +78,7 @@ async fn warnings_are_kept_with_the_month_and_refuse_only_when_asked() {
         let member = world.join("138").await;
         world.report(&purchase("t1", "mall-1", 10_000, &member)).await.expect("it is posted");
         world.report(&refund("r2", "unheard-of", "hotel-1", 500)).await.expect("it waits");
-        let hold = Hold {
+        let order = Hold {
             key: "hold/1".into(),
             unit: "points".into(),
             debit: format!("member/{member}/points"),
@@ -87,7 +89,7 @@ async fn warnings_are_kept_with_the_month_and_refuse_only_when_asked() {
             at: at(0),
             expires_at: at(1),
         };
-        world.hold(hold).await;
+        hold(&world, order).await;
         let books = "transaction,unit,kind,amount_fen\nt1,mall-1,purchase,9000\n";
         world.membership.reconcile(&world.admin, "2026-11", Line::Mall, books.as_bytes(), None).await.expect("it is compared");
         world.kernel.clock.set(at(30));
