@@ -20,11 +20,11 @@ const HISTORY_MONTHS_MAX: i64 = 24;
 const HISTORY_MONTHS_MIN: i64 = 3;
 
 /// How the estimate is made, in English.
-pub const METHOD: &str = "Per line and months to expiry: of the points that were out as many months before their expiry, in the last 24 months \
+pub(crate) const METHOD: &str = "Per line and months to expiry: of the points that were out as many months before their expiry, in the last 24 months \
     of expiry up to the closed month, the share that expired unused; an exact ratio of at least 3 months of expiry, never above 1. It is \
     applied to the points that are out, rounded down to points and to the nearest fen.";
 /// The same in Chinese.
-pub const METHOD_ZH: &str = "按业态和距到期月数：取截至该关账月最近24个到期月中，距到期相同月数时的在外积分，其最终过期未用的比例；\
+pub(crate) const METHOD_ZH: &str = "按业态和距到期月数：取截至该关账月最近24个到期月中，距到期相同月数时的在外积分，其最终过期未用的比例；\
     为至少3个到期月的精确比值，不超过1。以该比例乘以当前在外积分，积分向下取整，金额四舍五入到分。";
 
 /// Why there is no estimate.

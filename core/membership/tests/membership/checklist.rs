@@ -38,7 +38,7 @@ fn told(list: &Checklist) -> Vec<(&str, CheckState, i64)> {
 /// The codes of a refused close's own list, beside the problem's code.
 fn refused(error: Error) -> (&'static str, Vec<String>) {
     let Error::NotReady(not_ready) = error else { panic!("{error:?} has no list") };
-    let against = not_ready.checks.iter().filter(|check| check.state == CheckState::Blocking).map(|check| check.code.clone());
+    let against = not_ready.checks.iter().filter(|check| check.state == Blocking).map(|check| check.code.clone());
     let against = against.collect();
     (Problem::from(Error::NotReady(not_ready)).code().code, against)
 }
