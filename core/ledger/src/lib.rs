@@ -26,7 +26,9 @@ mod reports;
 mod seal;
 mod statement;
 mod take_back;
+mod trail;
 mod transfer;
+mod unfinished;
 mod verify;
 mod written;
 
@@ -45,7 +47,9 @@ pub use poster::Poster;
 pub use reports::{AccountStatement, ENTRY_COLUMNS, EntryRows, StatementEntry, TrialLine};
 pub use statement::{Leg, Turnover};
 pub use take_back::{TakeBack, TakenBack};
+pub use trail::{LotState, LotStep, Trail, TrailOf, TrailPlace};
 pub use transfer::{LotPart, LotUse, Lots, NewLot, Posted, Transfer};
+pub use unfinished::Cohort;
 pub use verify::Report;
 
 pub use heyuan_kernel::chain::{Finding, Head};

@@ -1,5 +1,6 @@
 //! The plans of statements whose cost must not grow with the book: SQLite walks indexes, sorts nothing and scans no table.
 
+use crate::trail::{self, Trail};
 use crate::{Migrator, agreement, expiring, reports, statement, verify};
 use heyuan_kernel::sql;
 use sea_orm::{ConnectOptions, DbBackend};
@@ -45,4 +46,13 @@ async fn lots_that_expire_are_walked_along_their_index() {
     let plan = plan(expiring::PAGE, 5).await;
     assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE") || line.starts_with("SCAN l")), "{plan:#?}");
     assert!(plan.iter().any(|line| line.starts_with("SEARCH") && line.contains("ledger_lot_expiry")), "{plan:#?}");
+}
+
+#[tokio::test]
+async fn the_trail_of_a_period_is_walked_along_its_numbers() {
+    for (trail, index) in [(Trail::Opened, "ledger_lot_period"), (Trail::Moved, "ledger_lot_move_period")] {
+        let plan = plan(&trail::page(trail, 2), 9).await;
+        assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE") || line.starts_with("SCAN")), "{trail:?}: {plan:#?}");
+        assert!(plan.iter().any(|line| line.starts_with("SEARCH") && line.contains(index)), "{trail:?}: {plan:#?}");
+    }
 }

@@ -41,7 +41,8 @@ pub(crate) enum Movement {
 }
 
 impl Movement {
-    const ALL: [Movement; 10] = [
+    /// Every movement.
+    pub(crate) const ALL: [Movement; 10] = [
         Movement::Earn,
         Movement::Spend,
         Movement::Return,
@@ -128,6 +129,11 @@ pub(crate) fn points_account(member: &MemberId) -> String {
     format!("member/{member}/points")
 }
 
+/// The member whose points an account holds, if it is such a one.
+pub(crate) fn owner(account: &str) -> Option<&str> {
+    account.strip_prefix("member/")?.strip_suffix("/points")
+}
+
 pub(crate) fn growth_account(member: &MemberId) -> String {
     format!("member/{member}/growth")
 }
@@ -148,6 +154,12 @@ pub(crate) fn member_accounts(member: &MemberId) -> Vec<Account> {
 /// The key of the transfer that opened a purchase's lot.
 pub(crate) fn earn_key(unit: &OrgUnitId, id: &TransactionId) -> String {
     format!("transaction/{unit}/{id}/points")
+}
+
+/// The transaction that opened a lot, by the key of its transfer; `None` where it was another one.
+pub(crate) fn earned_by(source: &str) -> Option<(OrgUnitId, TransactionId)> {
+    let (unit, id) = source.strip_prefix("transaction/")?.strip_suffix("/points")?.split_once('/')?;
+    Some((OrgUnitId::new(unit).ok()?, TransactionId::new(id).ok()?))
 }
 
 /// Enters the book of points, and lets one unit of work at a time deal with a purchase and its refunds, whether or not its row is there

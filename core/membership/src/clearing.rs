@@ -6,6 +6,7 @@
 //! centre's, which stood for them. Costs are summed exactly and rounded to fen once per issuer, spender and period.
 
 use crate::books::{self, LineAccount, Movement};
+use crate::checklist::{self, Check, CheckState, Closing};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::corrupt;
@@ -119,7 +120,7 @@ pub struct MatrixCell {
 
 /// An exact sum of points and their cost.
 #[derive(Debug, Clone, Copy)]
-struct Exact {
+pub(crate) struct Exact {
     points: i64,
     numerator: i128,
     denominator: i128,
@@ -132,7 +133,7 @@ impl Default for Exact {
 }
 
 impl Exact {
-    fn add(&mut self, points: i64, cost: Ratio) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, points: i64, cost: Ratio) -> Result<(), Error> {
         let overflow = || corrupt("clearing", "the exact cost does not fit");
         let (n, d) = (i128::from(points) * i128::from(cost.numerator()), i128::from(cost.denominator()));
         let left = self.numerator.checked_mul(d).ok_or_else(overflow)?;
@@ -147,14 +148,23 @@ impl Exact {
         Ok(())
     }
 
+    /// A part of it, exactly; of the points the whole ones. The part's lower number is above zero.
+    pub(crate) fn times(self, numerator: i64, denominator: i64) -> Result<Exact, Error> {
+        let overflow = || corrupt("clearing", "the exact cost does not fit");
+        let above = self.numerator.checked_mul(i128::from(numerator)).ok_or_else(overflow)?;
+        let below = self.denominator.checked_mul(i128::from(denominator)).ok_or_else(overflow)?;
+        let points = (i128::from(self.points) * i128::from(numerator)).div_euclid(i128::from(denominator));
+        Ok(Exact { points: i64::try_from(points).map_err(|_| overflow())?, numerator: above, denominator: below })
+    }
+
     /// To whole fen, half a fen up.
-    fn fen(self) -> Result<i64, Error> {
+    pub(crate) fn fen(self) -> Result<i64, Error> {
         let doubled = 2 * self.numerator + self.denominator;
         Ok(i64::try_from(doubled.div_euclid(2 * self.denominator)).map_err(|e| corrupt("clearing", e))?)
     }
 }
 
-fn gcd(a: u128, b: u128) -> u128 {
+pub(crate) fn gcd(a: u128, b: u128) -> u128 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
@@ -189,7 +199,8 @@ impl Membership {
             (false, true) => ClearingState::Closing,
             (false, false) => ClearingState::Open,
         };
-        self.compute(reader, period, state).await
+        // At one moment, while postings run.
+        self.compute(&self.begin_reading().await?, period, state).await
     }
 
     /// Closes the next period, for the first time the first one with points: from now on later facts count in the next one. Closing a period again answers the same. What a close
@@ -198,7 +209,17 @@ impl Membership {
     /// # Errors
     /// `forbidden`; `invalid_request` for no month; `period_not_over`, also while an earlier one is open, and for one before the book.
     pub async fn close(&self, actor: &Actor, period: &str) -> Result<Clearing, Error> {
+        self.close_with(actor, period, &Closing::default()).await
+    }
+
+    /// As [`Membership::close`], by a check list that is kept with the month: what blocks refuses the close, warnings only where that is
+    /// asked for. Points past their expiry are moved out before.
+    ///
+    /// # Errors
+    /// As [`Membership::close`]; `period_not_ready`.
+    pub async fn close_with(&self, actor: &Actor, period: &str, closing: &Closing) -> Result<Clearing, Error> {
         let period = parse(actor, period)?;
+        closing.check()?;
         let reader = self.kernel().db.reader();
         if let Some(closed) = stored(reader, period).await? {
             return Ok(closed);
@@ -206,13 +227,15 @@ impl Membership {
         let book = self.ledger().book(reader, books::POINTS).await?;
         let next = self.ledger().next_to_close(reader, books::POINTS).await?;
         if let Some(words) = self.not_over(period, book, next) {
-            return Err(Error::refused(codes::PERIOD_NOT_OVER, words));
+            return Err(checklist::not_over(words, self.look(period).await?));
         }
         for shut in shut_without_statement(reader, book).await? {
             self.write_statement(actor, shut).await?;
         }
         if !book.is_closed(period) {
-            self.shut(period).await?;
+            self.sweep_before_close().await?;
+            let checks = checklist::accepted(self.look(period).await?, closing)?;
+            self.shut(actor, period, closing, checks).await?;
         }
         self.write_statement(actor, period).await
     }
@@ -229,21 +252,27 @@ impl Membership {
         next.filter(|next| period > *next).map(|next| format!("close {next} first"))
     }
 
-    /// Waits for the postings under way, and lets no further one into the period.
-    async fn shut(&self, period: Period) -> Result<(), Error> {
-        let ledger = self.ledger().clone();
+    /// Waits for the postings under way, and lets no further one into the period; it keeps the list that it was shut with.
+    async fn shut(&self, actor: &Actor, period: Period, closing: &Closing, checks: Vec<Check>) -> Result<(), Error> {
+        let (ledger, actor, closing, checks) = (self.ledger().clone(), actor.clone(), closing.clone(), Arc::new(checks));
+        let now = self.kernel().clock.now();
         let shut = self
             .kernel()
             .db
             .write("shut a period", move |tx| {
-                let ledger = ledger.clone();
-                async move { ledger.close_book(tx, books::POINTS, period).await }.boxed()
+                let (ledger, actor, closing, checks) = (ledger.clone(), actor.clone(), closing.clone(), checks.clone());
+                async move {
+                    ledger.close_book(tx, books::POINTS, period).await?;
+                    checklist::keep(tx, period, &actor, now, &closing, &checks).await
+                }
+                .boxed()
             })
             .await;
         match shut {
-            Ok(_) => Ok(()),
-            Err(error @ heyuan_ledger::Error::NotNext { .. }) => Err(Error::refused(codes::PERIOD_NOT_OVER, error.to_string())),
-            Err(error) => Err(error.into()),
+            Err(Error::Ledger(error @ heyuan_ledger::Error::NotNext { .. })) => {
+                Err(Error::refused(codes::PERIOD_NOT_OVER, error.to_string()))
+            }
+            other => other,
         }
     }
 
@@ -252,7 +281,14 @@ impl Membership {
     async fn write_statement(&self, actor: &Actor, period: Period) -> Result<Clearing, Error> {
         let reader = self.kernel().db.reader();
         let statement = Arc::new(self.compute(reader, period, ClearingState::Closed).await?);
-        let entry = audit::Entry::new(actor, "close period", &period.to_string());
+        let mut entry = audit::Entry::new(actor, "close period", &period.to_string());
+        if let Some((checks, closed)) = checklist::kept(reader, period).await? {
+            let warnings = checks.iter().filter(|check| check.state == CheckState::Warning).map(|check| check.code.as_str());
+            entry = entry.detail("warnings", warnings.collect::<Vec<_>>());
+            if let Some(reason) = closed.reason {
+                entry = entry.detail("reason", reason);
+            }
+        }
         let name = actor.name().to_owned();
         let (membership, written) = (self.clone(), statement.clone());
         self.kernel()
@@ -310,7 +346,7 @@ impl Membership {
         Ok(())
     }
 
-    async fn compute<C: sql::Connection>(&self, conn: &C, period: Period, state: ClearingState) -> Result<Clearing, Error> {
+    pub(crate) async fn compute<C: sql::Connection>(&self, conn: &C, period: Period, state: ClearingState) -> Result<Clearing, Error> {
         let mut sums = Sums::default();
         for movement in self.ledger().lot_movements(conn, books::POINTS, period).await? {
             let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
@@ -411,11 +447,17 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
 }
 
 /// Clearing is between the lines of the whole group: a key of one unit sees none of it.
-fn parse(actor: &Actor, period: &str) -> Result<Period, Error> {
+pub(crate) fn of_the_group(actor: &Actor) -> Result<(), Error> {
     actor.require(Scope::Admin)?;
     if *actor.reach() != Reach::Everything {
         return Err(Error::refused(kernel_codes::FORBIDDEN, "clearing needs a key of the whole group"));
     }
+    Ok(())
+}
+
+/// The month that somebody names who may see the clearing.
+pub(crate) fn parse(actor: &Actor, period: &str) -> Result<Period, Error> {
+    of_the_group(actor)?;
     Ok(Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?)
 }
 

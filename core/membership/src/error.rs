@@ -1,5 +1,6 @@
 //! What can go wrong in membership, and what a caller hears of it.
 
+use crate::checklist::NotReady;
 use heyuan_kernel::{Code, Failure, Problem};
 
 /// Membership's stable codes.
@@ -103,6 +104,16 @@ pub mod codes {
     /// The period can't be closed yet.
     pub const PERIOD_NOT_OVER: Code = Code::new(Kind::Conflict, "period_not_over", "The period can't be closed yet", "该期间尚不能关账");
 
+    /// The check list of the close is against it.
+    pub const PERIOD_NOT_READY: Code =
+        Code::new(Kind::Conflict, "period_not_ready", "The check list of the period is against a close", "该期间未通过关账检查");
+    /// Who proposed it can't approve it.
+    pub const SECOND_PERSON_NEEDED: Code =
+        Code::new(Kind::Forbidden, "second_person_needed", "Somebody else has to approve this", "需由另一人复核");
+    /// The correction was decided otherwise.
+    pub const CORRECTION_STATE: Code =
+        Code::new(Kind::Conflict, "correction_state", "The correction was decided already", "更正已有处理结果");
+
     /// Every code of membership.
     pub const ALL: &[Code] = &[
         UNVERIFIED_IDENTIFIER,
@@ -137,6 +148,9 @@ pub mod codes {
         BENEFIT_ELSEWHERE,
         STATEMENT_STATE,
         PERIOD_NOT_OVER,
+        PERIOD_NOT_READY,
+        SECOND_PERSON_NEEDED,
+        CORRECTION_STATE,
     ];
 }
 
@@ -152,6 +166,9 @@ pub enum Error {
     /// An answer for the caller.
     #[error("{0}")]
     Refused(Problem),
+    /// The check list of a close is against it.
+    #[error("{}", .0.problem)]
+    NotReady(Box<NotReady>),
 }
 
 impl Error {
@@ -199,6 +216,7 @@ impl From<Error> for Problem {
             Error::Kernel(error) => error.into(),
             Error::Ledger(error) => error.into(),
             Error::Refused(problem) => problem,
+            Error::NotReady(not_ready) => not_ready.problem,
         }
     }
 }

@@ -8,6 +8,10 @@ mod earn_rules;
 mod earning;
 mod exchanges;
 mod holds;
+mod cells;
+mod checklist;
+mod corrections;
+mod export;
 mod import;
 mod members;
 mod points;
@@ -71,8 +75,19 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(budgets::put_rule_budget)
         .service(budgets::put_budget)
         .service(budgets::list_budgets)
+        // Before what has a month in this place.
+        .service(export::get_breakage)
+        .service(corrections::list_corrections)
+        .service(corrections::propose_correction)
+        .service(corrections::approve_correction)
+        .service(corrections::reject_correction)
         .service(clearing::get_clearing)
-        .service(clearing::close_period)
+        .service(checklist::get_checklist)
+        .service(checklist::close_period)
+        .service(cells::list_steps)
+        .service(cells::export_steps)
+        .service(cells::get_lot)
+        .service(export::export_clearing)
         .service(statements::list_statements)
         .service(statements::confirm_statement)
         .service(statements::dispute_statement)

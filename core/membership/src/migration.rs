@@ -20,6 +20,8 @@ mod m20261127_000010_reconciliation;
 mod m20261129_000015_earning;
 #[path = "migration/m20261129_000012_points_in_use.rs"]
 mod m20261129_000012_points_in_use;
+#[path = "migration/m20261129_000013_clearing.rs"]
+mod m20261129_000013_clearing;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000010_reconciliation::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
             Box::new(m20261129_000012_points_in_use::MIGRATION),
+            Box::new(m20261129_000013_clearing::MIGRATION),
         ]
     }
 

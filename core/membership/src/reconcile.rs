@@ -1,13 +1,14 @@
 //! Reconciling (对账): what a line's own books say of a month beside the transactions that it reported, row by row.
 //!
 //! Months are those of the transactions' own time, since that is how a line keeps its books; in which accounting month a transaction counts
-//! is told beside it. Nothing is changed: what differs is mended by people, with a refund, a late report or a correction.
+//! is told beside it. No figure is changed: what differs is mended by people, with a refund, a late report or a correction.
 
 use crate::error::Error;
 use crate::facade::Membership;
+use futures::FutureExt;
 use heyuan_contract::{Line, OrgUnitId, TransactionId};
 use heyuan_kernel::table::{self, Heading, Row, RowError, Table};
-use heyuan_kernel::{Actor, Problem, Scope, Zone, sql};
+use heyuan_kernel::{Actor, Problem, Scope, Zone, audit, sql};
 use heyuan_ledger::Period;
 use std::collections::HashMap;
 
@@ -133,7 +134,7 @@ type Books = HashMap<(String, String), Booked>;
 impl Membership {
     /// Compares a file of a line's own books for a month with what it reported with an own time in that month, as far as the key reaches.
     /// The file is CSV with the columns transaction (交易号), unit (项目), kind (`purchase`/消费 or `refund`/退款) and `amount_fen`
-    /// (金额(分)), UTF-8 or GBK.
+    /// (金额(分)), UTF-8 or GBK. The counts of the last comparison of each unit's keys are kept, for the check list of the close.
     ///
     /// # Errors
     /// `forbidden`; `invalid_request` for no month, no such file, or more than 500,000 rows.
@@ -170,7 +171,36 @@ impl Membership {
         if !strays.is_empty() {
             self.find_twins(actor, &mut Pages::new(line, period, &self.kernel().zone), &books, &strays, &mut found).await?;
         }
+        // A file of which nothing could be read compares nothing.
+        if found.rows > 0 || found.refused == 0 {
+            self.keep_counts(actor, period, line, &found).await?;
+        }
         Ok(found)
+    }
+
+    async fn keep_counts(&self, actor: &Actor, period: Period, line: Line, found: &Reconciliation) -> Result<(), Error> {
+        let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let counts = [count(found.rows), count(found.alike), count(found.differing), count(found.refused)];
+        let unit = actor.unit().map_or("", OrgUnitId::as_str).to_owned();
+        let (name, at) = (actor.name().to_owned(), self.kernel().clock.now().ms());
+        let entry = audit::Entry::new(actor, "reconcile", &format!("{period}/{line}")).detail("differing", counts[2]);
+        self.kernel()
+            .db
+            .write("keep a reconciliation", move |tx| {
+                let (unit, name, entry) = (unit.clone(), name.clone(), entry.clone());
+                async move {
+                    let text = "INSERT INTO membership_reconciliation (period, line, unit, at, actor, read, alike, differing, refused)
+                                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (period, line, unit) DO UPDATE SET at = excluded.at,
+                                  actor = excluded.actor, read = excluded.read, alike = excluded.alike, differing = excluded.differing,
+                                  refused = excluded.refused";
+                    let place: [sea_orm::Value; 5] = [period.number().into(), line.as_str().into(), unit.into(), at.into(), name.into()];
+                    sql::execute(tx.conn(), text, place.into_iter().chain(counts.map(sea_orm::Value::from))).await?;
+                    audit::record(tx, &entry).await?;
+                    Ok::<(), Error>(())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// Goes through the month once more for what the strays may be second imports of.

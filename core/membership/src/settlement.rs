@@ -6,6 +6,7 @@
 
 use crate::books;
 use crate::clearing::ClearingLine;
+use crate::correction::{self, Answered};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::corrupt;
@@ -65,6 +66,8 @@ pub struct LineStatement {
     pub at: Option<Timestamp>,
     /// Corrections that were made because of it, in fen: what the line gets, or with a minus owes, beyond its figures.
     pub corrected_fen: i64,
+    /// The dispute that it stands in: what a correction names that answers it.
+    pub dispute: Option<String>,
 }
 
 /// What somebody says to a statement.
@@ -103,19 +106,11 @@ impl Say {
     }
 
     fn check(&self) -> Result<(), Problem> {
-        let words = self.words();
-        if !matches!(self, Say::Confirm)
-            && (words.trim().is_empty() || words.len() > WORDS_BYTES_MAX || words.chars().any(char::is_control))
-        {
-            return Err(Problem::invalid("reason", format!("expected 1 to {WORDS_BYTES_MAX} bytes of text without personal data")));
+        match self {
+            Say::Confirm => Ok(()),
+            Say::Dispute(words) => check_words(words),
+            Say::Answer(words, fen) => check_words(words).and_then(|()| check_correction("correction_fen", *fen)),
         }
-        if let Say::Answer(_, fen) = self
-            && !(-CORRECTION_FEN_MAX..=CORRECTION_FEN_MAX).contains(fen)
-        {
-            let words = format!("expected fen between -{CORRECTION_FEN_MAX} and {CORRECTION_FEN_MAX}; positive when the line gets it");
-            return Err(Problem::invalid("correction_fen", words));
-        }
-        Ok(())
     }
 }
 
@@ -169,8 +164,7 @@ impl Membership {
 
     async fn write_say(&self, tx: &Tx, actor: &Actor, period: Period, figures: ClearingLine, say: &Say) -> Result<LineStatement, Error> {
         // A correction counts in the first open month, which nobody closes meanwhile; the statement's own name keeps two voices apart.
-        let name = format!("membership/statement/{period}/{}", figures.line);
-        let book = self.ledger().enter_alone(tx, books::POINTS, &name).await?;
+        let book = self.ledger().enter_alone(tx, books::POINTS, &lock_name(period, figures.line)).await?;
         let before = read(tx.conn(), period, figures.clone()).await?;
         let repeated = before.state == say.state() && before.words.as_deref().unwrap_or_default() == say.words();
         if repeated {
@@ -180,40 +174,99 @@ impl Membership {
             let words = format!("the statement of {} for {period} is {}", figures.line, before.state.as_str());
             return Err(Error::refused(codes::STATEMENT_STATE, words));
         }
-        let now = self.kernel().clock.now();
-        let text = "INSERT INTO membership_statement (period, line, state, words, actor, at) VALUES ($1, $2, $3, $4, $5, $6)
-                    ON CONFLICT (period, line) DO UPDATE SET state = excluded.state, words = excluded.words, actor = excluded.actor, at = excluded.at";
-        let line = figures.line.as_str();
-        let values =
-            [period.number().into(), line.into(), say.state().as_str().into(), say.words().into(), actor.name().into(), now.ms().into()];
-        sql::execute(tx.conn(), text, values).await?;
+        let (now, line) = (self.kernel().clock.now(), figures.line);
         let mut entry = audit::Entry::new(actor, "say to a statement", &format!("{period}/{line}")).detail("state", say.state().as_str());
-        if let Say::Answer(_, fen) = say
+        if let Say::Answer(words, fen) = say
             && *fen != 0
         {
+            if before.by.as_deref() == Some(actor.name()) {
+                let words = "this key disputed the statement itself; somebody else answers it with a correction";
+                return Err(Error::refused(codes::SECOND_PERSON_NEEDED, words));
+            }
             entry = entry.detail("correction_fen", *fen);
-            let text = "INSERT INTO membership_correction (id, of_period, line, fen, period, at) VALUES ($1, $2, $3, $4, $5, $6)";
-            let id = Kernel::new_id::<EntryId>("cor").to_string();
-            let values = [
-                id.into(),
-                period.number().into(),
-                line.into(),
-                (*fen).into(),
-                book.period(Period::of(&self.kernel().zone, now)).number().into(),
-                now.ms().into(),
-            ];
-            sql::execute(tx.conn(), text, values).await?;
+            let counts_in = book.period(Period::of(&self.kernel().zone, now));
+            correction::answered(tx, actor, Answered { of: (period, line), fen: *fen, words, dispute: before.dispute, counts_in, at: now })
+                .await?;
         }
+        record(tx, period, line, say.state(), say.words(), actor, now).await?;
         audit::record(tx, &entry).await?;
         read(tx.conn(), period, figures).await
     }
 
     /// Whether a key may speak for a line: it reaches every unit of it.
-    fn speaks_for(&self, actor: &Actor, line: Line) -> bool {
+    pub(crate) fn speaks_for(&self, actor: &Actor, line: Line) -> bool {
         let tree = self.kernel().org.tree();
         let mut units = tree.units().filter(|unit| unit.line == Some(line)).peekable();
         *actor.reach() == Reach::Everything || (units.peek().is_some() && units.all(|unit| actor.reach().covers(&unit.id)))
     }
+}
+
+/// Refuses what is no reason.
+pub(crate) fn check_words(words: &str) -> Result<(), Problem> {
+    if words.trim().is_empty() || words.len() > WORDS_BYTES_MAX || words.chars().any(char::is_control) {
+        return Err(Problem::invalid("reason", format!("expected 1 to {WORDS_BYTES_MAX} bytes of text without personal data")));
+    }
+    Ok(())
+}
+
+/// Refuses what is too much for one correction.
+pub(crate) fn check_correction(field: &str, fen: i64) -> Result<(), Problem> {
+    if (-CORRECTION_FEN_MAX..=CORRECTION_FEN_MAX).contains(&fen) {
+        return Ok(());
+    }
+    let words = format!("expected fen between -{CORRECTION_FEN_MAX} and {CORRECTION_FEN_MAX}; positive when the line gets it");
+    Err(Problem::invalid(field, words))
+}
+
+/// The name under which one unit of work at a time speaks to a statement.
+pub(crate) fn lock_name(period: Period, line: Line) -> String {
+    format!("membership/statement/{period}/{line}")
+}
+
+/// Writes where a statement stands now, and keeps what was said.
+pub(crate) async fn record(
+    tx: &Tx,
+    period: Period,
+    line: Line,
+    state: StatementState,
+    words: &str,
+    actor: &Actor,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let values = || -> [sea_orm::Value; 6] {
+        [period.number().into(), line.as_str().into(), state.as_str().into(), words.into(), actor.name().into(), at.ms().into()]
+    };
+    let text = "INSERT INTO membership_statement (period, line, state, words, actor, at) VALUES ($1, $2, $3, $4, $5, $6)
+                ON CONFLICT (period, line) DO UPDATE SET state = excluded.state, words = excluded.words, actor = excluded.actor, at = excluded.at";
+    sql::execute(tx.conn(), text, values()).await?;
+    let text = "INSERT INTO membership_statement_word (period, line, state, words, actor, at, id) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let id = Kernel::new_id::<EntryId>("say").to_string();
+    sql::execute(tx.conn(), text, values().into_iter().chain([id.into()])).await?;
+    Ok(())
+}
+
+/// Writes a correction as the clearing sums it.
+pub(crate) async fn correct(
+    tx: &Tx,
+    id: &str,
+    of_period: Period,
+    line: Line,
+    fen: i64,
+    period: Period,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let text = "INSERT INTO membership_correction (id, of_period, line, fen, period, at) VALUES ($1, $2, $3, $4, $5, $6)";
+    let values = [id.into(), of_period.number().into(), line.as_str().into(), fen.into(), period.number().into(), at.ms().into()];
+    sql::execute(tx.conn(), text, values).await?;
+    Ok(())
+}
+
+/// The dispute that a line's statement stands in, if it does.
+pub(crate) async fn disputed<C: sql::Connection>(conn: &C, period: Period, line: Line) -> Result<Option<String>, Error> {
+    let text = "SELECT w.id FROM membership_statement s JOIN membership_statement_word w ON w.period = s.period AND w.line = s.line
+                WHERE s.period = $1 AND s.line = $2 AND s.state = 'disputed' AND w.state = 'disputed' ORDER BY w.at DESC, w.id DESC LIMIT 1";
+    let row = sql::one(conn, text, [period.number().into(), line.as_str().into()]).await?;
+    Ok(row.map(|row| sql::get(&row, "id")).transpose()?)
 }
 
 /// Corrections that count in a month, in fen by line.
@@ -233,8 +286,16 @@ async fn read<C: sql::Connection>(conn: &C, period: Period, figures: ClearingLin
     let text = "SELECT CAST(COALESCE(SUM(fen), 0) AS BIGINT) AS fen FROM membership_correction WHERE of_period = $1 AND line = $2";
     let row = sql::one(conn, text, [period.number().into(), line.into()]).await?;
     let corrected_fen: i64 = row.map_or(Ok(0), |row| sql::get(&row, "fen"))?;
-    let fresh =
-        LineStatement { period, figures: figures.clone(), state: StatementState::Issued, words: None, by: None, at: None, corrected_fen };
+    let fresh = LineStatement {
+        period,
+        figures: figures.clone(),
+        state: StatementState::Issued,
+        words: None,
+        by: None,
+        at: None,
+        corrected_fen,
+        dispute: None,
+    };
     let text = "SELECT state, words, actor, at FROM membership_statement WHERE period = $1 AND line = $2";
     let Some(row) = sql::one(conn, text, [period.number().into(), line.into()]).await? else { return Ok(fresh) };
     let state: String = sql::get(&row, "state")?;
@@ -244,6 +305,7 @@ async fn read<C: sql::Connection>(conn: &C, period: Period, figures: ClearingLin
         words: Some(sql::get::<String>(&row, "words")?).filter(|words| !words.is_empty()),
         by: Some(sql::get(&row, "actor")?),
         at: Some(Timestamp::clamped(sql::get(&row, "at")?)),
+        dispute: disputed(conn, period, figures.line).await?,
         ..fresh
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 use crate::facade::Membership;
-use actix_web::{get, post, web};
+use actix_web::{get, web};
 use heyuan_kernel::Problem;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::Authenticated;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 /// The clearing of a month between the lines and the points centre.
 #[derive(Serialize, ToSchema)]
-struct ClearingBody {
+pub(super) struct ClearingBody {
     /// The month.
     #[schema(examples("2026-11"))]
     period: String,
@@ -158,25 +158,4 @@ pub(super) async fn get_clearing(
     period: web::Path<String>,
 ) -> Result<web::Json<ClearingBody>, Problem> {
     Ok(web::Json(membership.clearing(&actor, &period).await?.into()))
-}
-
-/// Closes a month that is over: it never changes again, and later facts count in the first open one.
-#[utoipa::path(
-    tag = "membership", summary = "Close a month", security(("key" = [])),
-    params(("period" = String, Path, description = "A month such as 2026-11")),
-    responses(
-        (status = 200, body = ClearingBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
-    )
-)]
-#[post("/v1/clearing/{period}:close")]
-pub(super) async fn close_period(
-    Authenticated(actor): Authenticated,
-    membership: web::Data<Membership>,
-    period: web::Path<String>,
-) -> Result<web::Json<ClearingBody>, Problem> {
-    Ok(web::Json(membership.close(&actor, &period).await?.into()))
 }

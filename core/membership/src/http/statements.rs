@@ -29,6 +29,8 @@ struct StatementBody {
     at: Option<Rfc3339>,
     /// Corrections that were made because of it: what the line gets, or with a minus owes, beyond its figures.
     corrected_fen: i64,
+    /// The dispute that it stands in: what a correction names that answers it.
+    dispute: Option<String>,
 }
 
 impl From<LineStatement> for StatementBody {
@@ -41,6 +43,7 @@ impl From<LineStatement> for StatementBody {
             by: statement.by,
             at: statement.at.map(Rfc3339),
             corrected_fen: statement.corrected_fen,
+            dispute: statement.dispute,
         }
     }
 }

@@ -2,11 +2,16 @@
 
 mod adjustments;
 mod benefits;
+mod breakage;
+mod cells;
+mod checklist;
 mod clearing;
+mod corrections;
 mod debts;
 mod earning;
 mod exchanges;
 mod holds;
+mod exports;
 mod imports;
 mod joining;
 mod members;
