@@ -34,7 +34,8 @@ impl Clockwork {
         let given_up = self.membership.give_up_waiting(Some(fence)).await?;
         let ended = self.membership.expire_benefits(Some(fence)).await?;
         let granted = self.membership.grant_tier_benefits(Some(fence)).await?;
-        Ok(if expired + looked_at + given_up + ended + granted > 0 { Progress::Busy } else { Progress::Idle })
+        let swept = self.membership.sweep_logins(Some(fence)).await?;
+        Ok(if expired + looked_at + given_up + ended + granted + swept > 0 { Progress::Busy } else { Progress::Idle })
     }
 }
 

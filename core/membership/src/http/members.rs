@@ -1,6 +1,7 @@
 //! Members and their points over HTTP.
 
 use super::path_id;
+use super::sessions::TokensBody;
 use crate::customers::Identifier;
 use crate::facade::Membership;
 use crate::join::Join;
@@ -48,7 +49,7 @@ pub(super) struct JoinBody {
     identifiers: Vec<MemberIdentifier>,
 }
 
-/// A member with the token that its app acts with.
+/// A member with the tokens of the session that its app acts in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct JoinedBody {
     /// The member.
@@ -58,10 +59,9 @@ pub(super) struct JoinedBody {
     tier: String,
     /// When it joined first.
     joined_at: Rfc3339,
-    /// Sent as `Authorization: Bearer`, it speaks for this member alone.
-    token: String,
-    /// When the token runs out.
-    token_expires_at: Rfc3339,
+    /// A fresh session; absent for a blocked member.
+    #[serde(flatten)]
+    tokens: Option<TokensBody>,
 }
 
 /// A member.
@@ -206,8 +206,7 @@ pub(super) async fn join(
         id: joined.id.to_string(),
         tier: joined.tier,
         joined_at: Rfc3339(joined.joined_at),
-        token: joined.token,
-        token_expires_at: Rfc3339(joined.token_expires_at),
+        tokens: joined.tokens.map(TokensBody::from),
     }))
 }
 

@@ -16,6 +16,7 @@ mod hostile_components;
 mod identity;
 mod keys;
 mod leaving;
+mod login;
 mod plugins;
 mod processor;
 mod readme;
