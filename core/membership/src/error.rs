@@ -86,8 +86,12 @@ pub mod codes {
     pub const STATEMENT_STATE: Code =
         Code::new(Kind::Conflict, "statement_state", "The statement can't take this now", "结算单当前状态不允许该操作");
     /// A code of a platform's log-in that the platform refuses.
-    pub const LOGIN_CODE_REFUSED: Code =
-        Code::new(Kind::Invalid, "login_code_refused", "The log-in code is not known, was used or has expired", "登录凭证无效、已使用或已过期");
+    pub const LOGIN_CODE_REFUSED: Code = Code::new(
+        Kind::Invalid,
+        "login_code_refused",
+        "The log-in code is not known, was used or has expired",
+        "登录凭证无效、已使用或已过期",
+    );
     /// A code sent to a phone that is not the one.
     pub const PHONE_CODE_REFUSED: Code =
         Code::new(Kind::Invalid, "phone_code_refused", "The phone code is wrong, was used or has expired", "验证码错误、已使用或已过期");

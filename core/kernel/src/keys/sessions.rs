@@ -32,7 +32,8 @@ const LISTED_MAX: u64 = 200;
 const DAY_MS: i64 = 86_400_000;
 
 /// The refresh token is none of ours, spent, or its session has ended. Which of these is not told.
-pub const REFRESH_REFUSED: Code = Code::new(Kind::Invalid, "refresh_refused", "The session can't be refreshed; log in again", "会话无法刷新，请重新登录");
+pub const REFRESH_REFUSED: Code =
+    Code::new(Kind::Invalid, "refresh_refused", "The session can't be refreshed; log in again", "会话无法刷新，请重新登录");
 
 /// A fresh pair: the only time that it can be seen.
 #[derive(Clone, PartialEq, Eq)]
@@ -185,14 +186,7 @@ impl Credentials {
     fn pair(&self, id: &str, member: &MemberId, refresh: String, ends_at: Timestamp) -> Tokens {
         let expires = self.clock.now().plus_ms(ACCESS_TIME_MS).min(ends_at);
         let access = self.signed(TOKEN_PREFIX, b"session", &format!("{member}.{id}.{}", expires.ms()));
-        Tokens {
-            session: id.to_owned(),
-            member: member.clone(),
-            access,
-            access_expires_at: expires,
-            refresh,
-            refresh_expires_at: ends_at,
-        }
+        Tokens { session: id.to_owned(), member: member.clone(), access, access_expires_at: expires, refresh, refresh_expires_at: ends_at }
     }
 
     /// A token from fresh randomness that names its session, so that a spent one is known for what it is without being kept.
@@ -250,15 +244,8 @@ impl Credentials {
             let text = "UPDATE kernel_session SET refresh_hash = $2, spent_hash = $3, successor = $4, refreshed_by = $5, used_at = $6,
                           ends_at = $7 WHERE id = $1";
             let next_hash = sha256_hex(next.as_bytes());
-            let values = [
-                id.into(),
-                next_hash.into(),
-                hash.into(),
-                sealed.into(),
-                actor.name().into(),
-                now.ms().into(),
-                ends_at.ms().into(),
-            ];
+            let values =
+                [id.into(), next_hash.into(), hash.into(), sealed.into(), actor.name().into(), now.ms().into(), ends_at.ms().into()];
             sql::execute(tx.conn(), text, values).await?;
             return Ok(Refreshed::Given(self.pair(id, &row.member, next, ends_at)));
         }

@@ -42,7 +42,8 @@ impl Failure {
 
 /// A client for such requests.
 pub(super) fn client(timeout_ms: u64) -> Client {
-    let builder = Client::builder().timeout(Duration::from_millis(timeout_ms)).connect_timeout(CONNECT_TIME).redirect(Policy::none()).no_proxy();
+    let builder =
+        Client::builder().timeout(Duration::from_millis(timeout_ms)).connect_timeout(CONNECT_TIME).redirect(Policy::none()).no_proxy();
     builder.build().unwrap_or_default()
 }
 

@@ -26,7 +26,8 @@ pub(super) fn mainland(text: &str) -> Option<String> {
     let plain: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
     let own = ["+86", "0086"].iter().find_map(|country| plain.strip_prefix(country)).unwrap_or(&plain);
     let own = own.strip_prefix("86").filter(|rest| rest.len() == 11).unwrap_or(own);
-    let mobile = own.len() == 11 && own.starts_with('1') && matches!(own.as_bytes()[1], b'3'..=b'9') && own.bytes().all(|b| b.is_ascii_digit());
+    let mobile =
+        own.len() == 11 && own.starts_with('1') && matches!(own.as_bytes()[1], b'3'..=b'9') && own.bytes().all(|b| b.is_ascii_digit());
     mobile.then(|| own.to_owned())
 }
 
@@ -116,7 +117,8 @@ impl Claim {
 
 /// The one answer to a code that is wrong, used, too old, tried too often or was never sent.
 pub(super) fn refused() -> Error {
-    let words = "the code is not the one that was sent last to this number for this app, was used, tried too often or is over five minutes old";
+    let words =
+        "the code is not the one that was sent last to this number for this app, was used, tried too often or is over five minutes old";
     Problem::new(codes::PHONE_CODE_REFUSED, words).field("phone.code").into()
 }
 
@@ -147,8 +149,11 @@ impl Counted {
         let now = kernel.clock.now();
         let hash: String = phone.hash.iter().map(|byte| format!("{byte:02x}")).collect();
         // Always in this order, so that two who count at once don't wait for each other.
-        let subjects =
-            [(format!("phone/{hash}"), bounds.a_phone, PAUSE_MS), (format!("by/{key}"), bounds.a_key, 0), ("all".to_owned(), bounds.in_all, 0)];
+        let subjects = [
+            (format!("phone/{hash}"), bounds.a_phone, PAUSE_MS),
+            (format!("by/{key}"), bounds.a_key, 0),
+            ("all".to_owned(), bounds.in_all, 0),
+        ];
         Counted { subjects, day: kernel.zone.day_start_after(now, 0), next_day: kernel.zone.day_start_after(now, 1), now }
     }
 

@@ -96,7 +96,14 @@ impl LoginSimulator {
         self.give(|state| &mut state.phones, appid, number, false, age_ms)
     }
 
-    fn give(&self, list: impl Fn(&mut State) -> &mut HashMap<String, Given>, appid: &str, of: &str, with_unionid: bool, age_ms: i64) -> String {
+    fn give(
+        &self,
+        list: impl Fn(&mut State) -> &mut HashMap<String, Given>,
+        appid: &str,
+        of: &str,
+        with_unionid: bool,
+        age_ms: i64,
+    ) -> String {
         let random: [u8; 16] = rand::random();
         let code = format!("0{}", &sha256_hex(&random)[..31]);
         let given = Given { appid: appid.to_owned(), of: of.to_owned(), with_unionid, given_at: now_ms() - age_ms, used: false };
@@ -151,7 +158,12 @@ impl LoginSimulator {
     }
 
     /// Takes a code once.
-    fn take(&self, list: impl Fn(&mut State) -> &mut HashMap<String, Given>, appid: Option<&str>, code: &str) -> Result<Given, HttpResponse> {
+    fn take(
+        &self,
+        list: impl Fn(&mut State) -> &mut HashMap<String, Given>,
+        appid: Option<&str>,
+        code: &str,
+    ) -> Result<Given, HttpResponse> {
         let mut state = self.state();
         let invalid = || refusal(40029, "invalid code");
         let given = list(&mut state).get_mut(code).ok_or_else(invalid)?;

@@ -84,8 +84,7 @@ impl WeChat {
     /// Exchanges the code of `wx.login`, which WeChat does once.
     pub(super) async fn openids(&self, app: &MiniProgram<'_>, code: &str) -> Result<Openids, Problem> {
         check_code("wechat.code", code)?;
-        let query =
-            [("appid", app.appid), ("secret", app.secret.text()), ("js_code", code), ("grant_type", "authorization_code")];
+        let query = [("appid", app.appid), ("secret", app.secret.text()), ("js_code", code), ("grant_type", "authorization_code")];
         let request = self.http.get(format!("{}/sns/jscode2session", self.url)).query(&query);
         let answer = outbound::send(WHO, request).await.map_err(|failure| away(WHO, failure))?;
         let answer: SessionAnswer = understood(&answer).map_err(|refusal| refusal.problem(app.name, "wechat.code"))?;
@@ -141,7 +140,10 @@ impl WeChat {
 
 fn check_code(field: &str, code: &str) -> Result<(), Problem> {
     if code.is_empty() || code.len() > TEXT_BYTES_MAX || !code.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Problem::invalid(field, format!("expected the code that WeChat gave to the mini-program, 1 to {TEXT_BYTES_MAX} characters")));
+        return Err(Problem::invalid(
+            field,
+            format!("expected the code that WeChat gave to the mini-program, 1 to {TEXT_BYTES_MAX} characters"),
+        ));
     }
     Ok(())
 }

@@ -215,7 +215,10 @@ async fn somebody_who_is_away_or_slow_is_not_waited_for() {
 async fn an_app_that_wechat_refuses_or_that_is_none_logs_nobody_in() {
     for_both_databases(|database| async move {
         let ground = ground_with(&database, |settings| {
-            settings.apps.insert("mistaken".into(), AppSettings { secret: Some(Secret::new("wrong")), ..app_of(AppKind::Wechat, "wxmall", "mall-1") });
+            settings.apps.insert(
+                "mistaken".into(),
+                AppSettings { secret: Some(Secret::new("wrong")), ..app_of(AppKind::Wechat, "wxmall", "mall-1") },
+            );
         })
         .await;
         let code = ground.simulator.login_code("wxmall", "li", true, 0);
@@ -399,7 +402,10 @@ async fn at_once_a_number_gets_one_code() {
 async fn a_code_that_was_not_taken_counts_for_nothing_and_numbers_that_are_none_are_refused() {
     for_both_databases(|database| async move {
         let ground = ground_with(&database, |settings| settings.sms_phone_day_max = 1).await;
-        for mood in [LoginMisbehaviour { failures: 1000, ..LoginMisbehaviour::default() }, LoginMisbehaviour { busy: 1000, ..LoginMisbehaviour::default() }] {
+        for mood in [
+            LoginMisbehaviour { failures: 1000, ..LoginMisbehaviour::default() },
+            LoginMisbehaviour { busy: 1000, ..LoginMisbehaviour::default() },
+        ] {
             ground.misbehaves(mood);
             assert_eq!(heard(ground.send_code("till", PHONE).await), ("unavailable", Some(2)));
         }
@@ -455,7 +461,10 @@ async fn secrets_codes_and_identifiers_are_in_no_answer_and_in_no_table() {
         let sent = ground.shown(PHONE);
         hear(ground.log_in("mall", phone(PHONE, &wrong(&sent)), true).await);
         hear(ground.log_in("mall", phone(PHONE, "not a code at all, and much too long"), true).await);
-        for mood in [LoginMisbehaviour { failures: 1000, ..LoginMisbehaviour::default() }, LoginMisbehaviour { busy: 1000, ..LoginMisbehaviour::default() }] {
+        for mood in [
+            LoginMisbehaviour { failures: 1000, ..LoginMisbehaviour::default() },
+            LoginMisbehaviour { busy: 1000, ..LoginMisbehaviour::default() },
+        ] {
             ground.misbehaves(mood);
             hear(ground.log_in("mall", wechat(&code), true).await);
             hear(ground.login.send_code(&ground.app, "mall", PHONE).await.map(|_| unreachable!("one a minute")).map_err(Problem::from));
@@ -480,7 +489,8 @@ async fn secrets_codes_and_identifiers_are_in_no_answer_and_in_no_table() {
             let stored: Vec<String> = rows.iter().map(|row| sql::get(row, "t").expect("a text")).collect();
             assert!(secrets.iter().all(|secret| stored.iter().all(|value| !value.contains(secret.as_str()))), "{text}: {stored:?}");
         }
-        let rows = sql::all(ground.world.kernel.db.reader(), "SELECT phone, code FROM membership_phone_code", []).await.expect("they are read");
+        let rows =
+            sql::all(ground.world.kernel.db.reader(), "SELECT phone, code FROM membership_phone_code", []).await.expect("they are read");
         for row in &rows {
             for column in ["phone", "code"] {
                 assert_eq!(sql::get::<Vec<u8>>(row, column).expect("bytes").len(), 32, "a keyed hash");

@@ -4,9 +4,7 @@ use crate::world::{DAY_MS, World, at, code, phone, unit, world};
 use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, MemberId};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::keys::{
-    ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, TOKEN_TIME_MS, Tokens,
-};
+use heyuan_kernel::keys::{ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, TOKEN_TIME_MS, Tokens};
 use heyuan_kernel::{Actor, Reach, Scope, sql};
 use heyuan_membership::Join;
 use std::sync::Arc;
@@ -130,7 +128,8 @@ async fn a_spent_refresh_token_ends_the_session_unless_its_answer_was_lost() {
         let third = world.refresh(&second.refresh).await.expect("it is refreshed");
         assert_eq!(world.refresh(&first.refresh).await, Err("refresh_refused"));
         assert_eq!(world.refresh(&third.refresh).await, Err("refresh_refused"));
-        let reused = "SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'end session' AND detail LIKE '%a spent refresh token came again%'";
+        let reused =
+            "SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'end session' AND detail LIKE '%a spent refresh token came again%'";
         assert_eq!(world.count(reused).await, 3);
     })
     .await;
@@ -163,7 +162,8 @@ async fn what_is_no_refresh_token_within_reach_refreshes_and_ends_nothing() {
         let other = world.enters("139").await;
         let half = &tokens.refresh[..tokens.refresh.len() / 2];
         // A secret of another session under this one's name.
-        let mixed = format!("{}.{}", tokens.refresh.split_once('.').expect("two parts").0, other.refresh.split_once('.').expect("two parts").1);
+        let mixed =
+            format!("{}.{}", tokens.refresh.split_once('.').expect("two parts").0, other.refresh.split_once('.').expect("two parts").1);
         for token in ["", "hyr_", "hyr_x.y", tokens.access.as_str(), half, mixed.as_str()] {
             assert_eq!(world.refresh(token).await, Err("refresh_refused"), "{token}");
             world.membership.log_out(&world.app, token).await.expect("nothing is there to end");

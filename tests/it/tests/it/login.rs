@@ -25,7 +25,9 @@ async fn ground(database: &TestDatabase) -> Ground {
     let environment = gateway.environment();
     let of = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).expect("it is set");
     let (simulator, secret) = (of("HEYUAN_MALL__GATEWAY_URL"), of("HEYUAN_MALL__PAYMENT_SECRET"));
-    let app = |name: &str, unit: &str| format!("[login.apps.{name}]\nkind = 'wechat'\nappid = 'wx{name}'\nsecret = '{secret}'\nunit = '{unit}'\n");
+    let app = |name: &str, unit: &str| {
+        format!("[login.apps.{name}]\nkind = 'wechat'\nappid = 'wx{name}'\nsecret = '{secret}'\nunit = '{unit}'\n")
+    };
     let settings = format!(
         "[login]\nwechat_url = '{simulator}'\nsms_url = '{simulator}/sms/messages'\nsms_secret = '{secret}'\n{}{}",
         app("mall", "mall-1"),
@@ -36,7 +38,8 @@ async fn ground(database: &TestDatabase) -> Ground {
     let options = TenantOptions { arguments: vec!["--config".into(), file.into()], environment, ..TenantOptions::default() };
     let tenant = Tenant::start_with(database, options.clone()).await;
     gateway.open(&tenant).await;
-    let unit = |id: &str, parent: Value, kind: &str, line: Value| json!({ "id": id, "parent": parent, "name": id, "kind": kind, "line": line });
+    let unit =
+        |id: &str, parent: Value, kind: &str, line: Value| json!({ "id": id, "parent": parent, "name": id, "kind": kind, "line": line });
     let units = [
         unit("group", Value::Null, "group", Value::Null),
         unit("mall-1", json!("group"), "mall", json!("mall")),
