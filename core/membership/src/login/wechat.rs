@@ -7,7 +7,7 @@ use crate::error::codes;
 use heyuan_kernel::config::Secret;
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Clock, Problem};
-use reqwest::Client;
+use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -85,7 +85,7 @@ impl WeChat {
     pub(super) async fn openids(&self, app: &MiniProgram<'_>, code: &str) -> Result<Openids, Problem> {
         check_code("wechat.code", code)?;
         let query = [("appid", app.appid), ("secret", app.secret.text()), ("js_code", code), ("grant_type", "authorization_code")];
-        let request = self.http.get(format!("{}/sns/jscode2session", self.url)).query(&query);
+        let request = self.http.get(self.address("sns/jscode2session", &query)?);
         let answer = outbound::send(WHO, request).await.map_err(|failure| away(WHO, failure))?;
         let answer: SessionAnswer = understood(&answer).map_err(|refusal| refusal.problem(app.name, "wechat.code"))?;
         let fits = |id: &String| !id.is_empty() && id.len() <= TEXT_BYTES_MAX && !id.chars().any(char::is_control);
@@ -110,8 +110,8 @@ impl WeChat {
 
     async fn ask_phone(&self, app: &MiniProgram<'_>, code: &str) -> Result<Result<PhoneAnswer, Refusal>, Problem> {
         let token = self.server_token(app).await?;
-        let address = format!("{}/wxa/business/getuserphonenumber", self.url);
-        let request = self.http.post(address).query(&[("access_token", token)]).json(&json!({ "code": code }));
+        let address = self.address("wxa/business/getuserphonenumber", &[("access_token", &token)])?;
+        let request = self.http.post(address).json(&json!({ "code": code }));
         let answer = outbound::send(WHO, request).await.map_err(|failure| away(WHO, failure))?;
         Ok(understood(&answer))
     }
@@ -125,12 +125,17 @@ impl WeChat {
             return Ok(token.clone());
         }
         let body = json!({ "grant_type": "client_credential", "appid": app.appid, "secret": app.secret.text() });
-        let request = self.http.post(format!("{}/cgi-bin/stable_token", self.url)).json(&body);
+        let request = self.http.post(self.address("cgi-bin/stable_token", &[])?).json(&body);
         let answer = outbound::send(WHO, request).await.map_err(|failure| away(WHO, failure))?;
         let answer: TokenAnswer = understood(&answer).map_err(|refusal| refusal.problem(app.name, "app"))?;
         let until = now.saturating_add(answer.expires_in.clamp(0, 86_400) * 1000 - TOKEN_SPARE_MS);
         self.tokens().insert(app.name.to_owned(), (answer.access_token.clone(), until));
         Ok(answer.access_token)
+    }
+
+    fn address(&self, path: &str, query: &[(&str, &str)]) -> Result<Url, Problem> {
+        let address = Url::parse_with_params(&format!("{}/{path}", self.url), query);
+        address.map_err(|_| busy(WHO, "the setting login.wechat_url is no address"))
     }
 
     fn tokens(&self) -> std::sync::MutexGuard<'_, HashMap<String, (String, i64)>> {
