@@ -125,9 +125,10 @@ impl Membership {
         let at = self.kernel().clock.now();
         let points = self.forfeit(tx, book, id).await?;
         link::unlink_all(self.kernel(), tx, id).await?;
-        match actor.as_member() {
-            Some(_) => run_out_sessions(tx, id, at.plus_ms(LEAVE_AGAIN_MS)).await?,
-            None => drop(end_sessions(tx, id).await?),
+        if actor.as_member().is_some() {
+            run_out_sessions(tx, id, at.plus_ms(LEAVE_AGAIN_MS)).await?;
+        } else {
+            end_sessions(tx, id).await?;
         }
         let text = "UPDATE membership_member SET state = 'closed', former_anchor = anchor, anchor = NULL, tier_due = $2 WHERE id = $1";
         sql::execute(tx.conn(), text, [id.as_str().into(), i64::MAX.into()]).await?;
