@@ -1,7 +1,9 @@
 //! Configuration from a file and the environment; a bad value stops the start and is named.
 
 use crate::error::Error;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -36,6 +38,29 @@ pub fn load<T: DeserializeOwned>(file: Option<&Path>, environment: impl Iterator
         .map_err(|error| Error::Setting { key: error.path().to_string(), why: error.into_inner().message().to_owned() })
 }
 
+/// A secret from the configuration; it is never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The secret itself, for whoever it is shared with.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
 fn scalar(text: &str) -> Value {
     if let Ok(number) = text.parse::<i64>() {
         return Value::Integer(number);
@@ -50,7 +75,6 @@ fn scalar(text: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(default, deny_unknown_fields)]

@@ -1,4 +1,11 @@
-//! API keys and member tokens: how a request becomes an actor, and how keys are made, listed and revoked.
+//! API keys and member tokens: how a request becomes an actor, and how keys are made, listed and revoked. Members' sessions are in
+//! `sessions`.
+
+mod sessions;
+
+pub use sessions::{
+    ACCESS_TIME_MS, REFRESH_REFUSED, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, Session, Tokens, end_sessions, run_out_sessions,
+};
 
 use crate::actor::{Actor, Reach, Scope};
 use crate::audit;
@@ -14,10 +21,13 @@ use futures::FutureExt;
 use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
 use quick_cache::sync::Cache;
 use sea_orm::DbBackend;
+use sessions::Seen;
 use std::sync::Arc;
 
 /// Keys remembered, so that a request costs no query.
 const KEYS_CACHED_MAX: usize = 1000;
+/// Sessions remembered for the same reason.
+const SESSIONS_CACHED_MAX: usize = 10_000;
 /// A revoked key is refused everywhere after this long.
 pub const CACHE_TIME_MS: i64 = 5_000;
 /// How exactly the last use of a key is kept: one write a key and hour, not one a request.
@@ -30,7 +40,7 @@ const LIST_ROWS: u64 = 200;
 const KEY_PREFIX: &str = "hyk_";
 /// The start of every member token.
 const TOKEN_PREFIX: &str = "hym_";
-/// How long a member token lasts.
+/// How long a member token without a session lasts.
 pub const TOKEN_TIME_MS: i64 = 24 * 3_600_000;
 
 /// The tenant would be left without a key that can make keys.
@@ -101,12 +111,14 @@ pub struct Credentials {
     keys: TenantKeys,
     clock: Clock,
     cache: Arc<Cache<String, (i64, KeyRecord)>>,
+    sessions: Arc<Cache<String, Seen>>,
 }
 
 impl Credentials {
     /// Credentials of the tenant.
     pub fn new(db: Database, org: Org, keys: TenantKeys, clock: Clock) -> Credentials {
-        Credentials { db, org, keys, clock, cache: Arc::new(Cache::new(KEYS_CACHED_MAX)) }
+        let (cache, sessions) = (Arc::new(Cache::new(KEYS_CACHED_MAX)), Arc::new(Cache::new(SESSIONS_CACHED_MAX)));
+        Credentials { db, org, keys, clock, cache, sessions }
     }
 
     /// The actor behind an `Authorization` header: `Bearer KEY`, or Basic with the key as user, as the Segment SDKs send it.
@@ -117,7 +129,7 @@ impl Credentials {
         let stranger = || Problem::new(codes::UNAUTHENTICATED, "send Authorization: Bearer KEY, or the key as the user of Basic auth");
         let credential = header.and_then(credential_of).ok_or_else(stranger)?;
         if credential.starts_with(TOKEN_PREFIX) {
-            return self.open_token(&credential).map(Actor::member).ok_or_else(stranger);
+            return self.member_of(&credential).await?.map(Actor::member).ok_or_else(stranger);
         }
         let stored = self.find(&credential).await?.ok_or_else(stranger)?;
         let reach = match &stored.unit {
@@ -231,30 +243,46 @@ impl Credentials {
         Ok(record)
     }
 
-    /// A token with which this member's app acts for it.
+    /// A token without a session, as releases before there were sessions gave to members: it ends by time alone and can't be called back.
     pub fn member_token(&self, member: &MemberId) -> (String, Timestamp) {
         let expires = self.clock.now().plus_ms(TOKEN_TIME_MS);
-        let body = format!("{}.{}", member.as_str(), expires.ms());
-        let mac = self.keys.token().mac(&[b"member", body.as_bytes()]);
-        (format!("{TOKEN_PREFIX}{}.{}", URL_SAFE_NO_PAD.encode(&body), URL_SAFE_NO_PAD.encode(mac)), expires)
+        (self.signed(TOKEN_PREFIX, b"member", &format!("{}.{}", member.as_str(), expires.ms())), expires)
     }
 
-    fn open_token(&self, token: &str) -> Option<MemberId> {
-        let (body, mac) = token.strip_prefix(TOKEN_PREFIX)?.split_once('.')?;
+    /// The member that a token speaks for, while the token and its session last.
+    async fn member_of(&self, token: &str) -> Result<Option<MemberId>, Error> {
+        if let Some(body) = self.opened(TOKEN_PREFIX, b"session", token) {
+            return self.member_of_session(&body).await;
+        }
+        let Some(body) = self.opened(TOKEN_PREFIX, b"member", token) else { return Ok(None) };
+        Ok(body.rsplit_once('.').filter(|(_, expires)| self.is_ahead(expires)).and_then(|(member, _)| MemberId::new(member).ok()))
+    }
+
+    /// Whether milliseconds, as a token spells them, lie in the future.
+    fn is_ahead(&self, text: &str) -> bool {
+        text.parse::<i64>().is_ok_and(|ms| ms > self.clock.now().ms())
+    }
+
+    /// A body that everybody may carry and only this tenant can have made.
+    fn signed(&self, prefix: &str, purpose: &[u8], body: &str) -> String {
+        let mac = self.keys.token().mac(&[purpose, body.as_bytes()]);
+        format!("{prefix}{}.{}", URL_SAFE_NO_PAD.encode(body), URL_SAFE_NO_PAD.encode(mac))
+    }
+
+    /// What [`Credentials::signed`] was given; `None` for what it never made.
+    fn opened(&self, prefix: &str, purpose: &[u8], token: &str) -> Option<String> {
+        let (body, mac) = token.strip_prefix(prefix)?.split_once('.')?;
         let body = URL_SAFE_NO_PAD.decode(body).ok()?;
         let mac = URL_SAFE_NO_PAD.decode(mac).ok()?;
-        let expected = self.keys.token().mac(&[b"member", &body]);
-        if !same(&expected, &mac) {
+        if !same(&self.keys.token().mac(&[purpose, &body]), &mac) {
             return None;
         }
-        let body = String::from_utf8(body).ok()?;
-        let (member, expires) = body.rsplit_once('.')?;
-        (expires.parse::<i64>().ok()? > self.clock.now().ms()).then(|| MemberId::new(member).ok())?
+        String::from_utf8(body).ok()
     }
 }
 
 /// Compares in a time that does not depend on where the bytes differ.
-fn same(left: &[u8], right: &[u8]) -> bool {
+pub fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
 }
 

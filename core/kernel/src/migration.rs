@@ -8,6 +8,8 @@ mod m20261122_000001_kernel;
 mod m20261125_000002_audit_chain;
 #[path = "migration/m20261125_000003_plugin_approval.rs"]
 mod m20261125_000003_plugin_approval;
+#[path = "migration/m20261129_000004_sessions.rs"]
+mod m20261129_000004_sessions;
 
 /// A migration as SQL. `{bytes}` stands for the binary type, `{serial}` for a key that counts up.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000001_kernel::MIGRATION),
             Box::new(m20261125_000002_audit_chain::MIGRATION),
             Box::new(m20261125_000003_plugin_approval::PluginApproval),
+            Box::new(m20261129_000004_sessions::MIGRATION),
         ]
     }
 

@@ -153,7 +153,8 @@ pub fn serve(listener: TcpListener, simulator: Simulator) -> std::io::Result<act
     Ok(server.workers(1).listen(listener)?.run())
 }
 
-fn configure(config: &mut web::ServiceConfig) {
+/// The simulator's routes, without its data: a `web::Data<Simulator>`.
+pub fn configure(config: &mut web::ServiceConfig) {
     config.service(pay).service(refund).service(misbehave).service(look);
 }
 

@@ -37,7 +37,9 @@ impl Clockwork {
         let freed = self.membership.expire_point_holds(Some(fence)).await?;
         let lapsed = self.membership.lapse_adjustments(Some(fence)).await?;
         let told = self.membership.notify_expiry(Some(fence)).await?;
-        Ok(if expired + looked_at + given_up + ended + granted + freed + lapsed + told > 0 { Progress::Busy } else { Progress::Idle })
+        let swept = self.membership.sweep_logins(Some(fence)).await?;
+        let done = expired + looked_at + given_up + ended + granted + freed + lapsed + told + swept;
+        Ok(if done > 0 { Progress::Busy } else { Progress::Idle })
     }
 }
 

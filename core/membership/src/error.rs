@@ -101,6 +101,19 @@ pub mod codes {
     /// The statement stands otherwise than what is said to it needs.
     pub const STATEMENT_STATE: Code =
         Code::new(Kind::Conflict, "statement_state", "The statement can't take this now", "结算单当前状态不允许该操作");
+    /// A code of a platform's log-in that the platform refuses.
+    pub const LOGIN_CODE_REFUSED: Code = Code::new(
+        Kind::Invalid,
+        "login_code_refused",
+        "The log-in code is not known, was used or has expired",
+        "登录凭证无效、已使用或已过期",
+    );
+    /// A code sent to a phone that is not the one.
+    pub const PHONE_CODE_REFUSED: Code =
+        Code::new(Kind::Invalid, "phone_code_refused", "The phone code is wrong, was used or has expired", "验证码错误、已使用或已过期");
+    /// Nobody who sends codes is set up.
+    pub const NO_SMS_PROVIDER: Code =
+        Code::new(Kind::Conflict, "no_sms_provider", "No provider is set up that sends phone codes", "未配置短信服务");
     /// The period can't be closed yet.
     pub const PERIOD_NOT_OVER: Code = Code::new(Kind::Conflict, "period_not_over", "The period can't be closed yet", "该期间尚不能关账");
 
@@ -147,6 +160,9 @@ pub mod codes {
         BENEFIT_EXPIRED,
         BENEFIT_ELSEWHERE,
         STATEMENT_STATE,
+        LOGIN_CODE_REFUSED,
+        PHONE_CODE_REFUSED,
+        NO_SMS_PROVIDER,
         PERIOD_NOT_OVER,
         PERIOD_NOT_READY,
         SECOND_PERSON_NEEDED,

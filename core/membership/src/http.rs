@@ -16,6 +16,7 @@ mod import;
 mod members;
 mod points;
 mod reconcile;
+mod sessions;
 mod standing;
 mod statements;
 mod transactions;
@@ -31,6 +32,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(members::join)
         .service(members::get_member)
         .service(members::get_points)
+        .service(sessions::log_in)
+        .service(sessions::refresh_session)
+        .service(sessions::revoke_session)
+        .service(sessions::send_code)
+        .service(sessions::list_sessions)
+        .service(sessions::end_sessions)
+        .service(sessions::end_session)
         .service(import::import_points)
         .service(import::get_import_errors)
         .service(standing::block)

@@ -4,10 +4,12 @@ use crate::books;
 use crate::customers::Identifier;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
+use crate::login::Claim;
 use crate::member::{self, MemberRow};
 use crate::standing::MemberState;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
+use heyuan_kernel::keys::Tokens;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ pub struct Join {
     pub identifiers: Vec<(Identifier, bool)>,
 }
 
-/// A member with the token that its app acts with.
+/// A member with the session that its app acts in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
     /// The member.
@@ -38,10 +40,27 @@ pub struct Joined {
     pub tier: String,
     /// When it joined first.
     pub joined_at: Timestamp,
-    /// The token.
-    pub token: String,
-    /// When the token runs out.
-    pub token_expires_at: Timestamp,
+    /// A fresh session; none for a blocked member.
+    pub tokens: Option<Tokens>,
+}
+
+/// How somebody comes in: by which app, where, and what of the proof is used up by it.
+#[derive(Debug, Clone)]
+pub(crate) struct Entrance {
+    /// The app that is logged in to, or the name of the key that lets the member join.
+    pub(crate) app: String,
+    pub(crate) unit: OrgUnitId,
+    pub(crate) line: Line,
+    pub(crate) claim: Option<Claim>,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Members alone.
+    Members,
+    /// Whoever comes: strangers become members.
+    Everybody,
 }
 
 impl Membership {
@@ -53,19 +72,56 @@ impl Membership {
         actor.require(Scope::App)?;
         let line = self.line_of(actor, &join.unit)?;
         let identifiers = verified(&join.identifiers)?;
-        let anchor = self.customers().anchor_for(actor, &join.unit, &identifiers).await?;
+        let entrance = Entrance { app: actor.name().to_owned(), unit: join.unit.clone(), line, claim: None };
+        self.enter(actor, &entrance, &identifiers, Admission::Everybody).await
+    }
+
+    /// Lets in who is behind identifiers that were verified, and opens a session, for all but blocked members.
+    pub(crate) async fn enter(
+        &self,
+        actor: &Actor,
+        entrance: &Entrance,
+        identifiers: &[Identifier],
+        admission: Admission,
+    ) -> Result<Joined, Error> {
+        let anchor = self.customers().anchor_for(actor, &entrance.unit, identifiers).await?;
         let db = &self.kernel().db;
-        let (row, new) = db
-            .settle(|| async {
-                let anchors = self.anchors_behind(&anchor).await?;
-                match member::find_by_anchors(self.kernel().db.near(), &anchors).await? {
-                    Some(known) => Ok((known, false)),
-                    None => self.write_member(join, line, &anchor, anchors).await.map(|row| (row, true)),
+        db.settle(|| async {
+            let anchors = self.anchors_behind(&anchor).await?;
+            match member::find_by_anchors(db.near(), &anchors).await? {
+                Some(known) => self.readmit(entrance, &known.id).await,
+                None if admission == Admission::Everybody => self.write_member(entrance, &anchor, anchors).await,
+                None => Err(stranger()),
+            }
+        })
+        .await
+    }
+
+    async fn readmit(&self, entrance: &Entrance, id: &MemberId) -> Result<Joined, Error> {
+        let (membership, entrance, id) = (self.clone(), entrance.clone(), id.clone());
+        self.kernel()
+            .db
+            .write("open a session", move |tx| {
+                let (membership, entrance, id) = (membership.clone(), entrance.clone(), id.clone());
+                async move {
+                    let row = member::lock_any(tx, &id).await?;
+                    let tokens = match row.state {
+                        MemberState::Open => Some(membership.open_session(tx, &entrance, &id).await?),
+                        MemberState::Blocked => None,
+                        MemberState::Closed => return Err(heyuan_kernel::Error::Stale("the customer's member").into()),
+                    };
+                    Ok(Joined { id, new: false, tier: row.tier, joined_at: row.joined_at, tokens })
                 }
+                .boxed()
             })
-            .await?;
-        let (token, token_expires_at) = self.credentials().member_token(&row.id);
-        Ok(Joined { id: row.id, new, tier: row.tier, joined_at: row.joined_at, token, token_expires_at })
+            .await
+    }
+
+    async fn open_session(&self, tx: &Tx, entrance: &Entrance, id: &MemberId) -> Result<Tokens, Error> {
+        if let Some(claim) = &entrance.claim {
+            claim.use_up(tx, self.kernel().clock.now()).await?;
+        }
+        Ok(self.credentials().open_session(tx, id, &entrance.app, &entrance.unit).await?)
     }
 
     /// The unit's line, for an actor that reaches it.
@@ -77,23 +133,23 @@ impl Membership {
         Ok(found.line.ok_or_else(|| Problem::invalid("unit", words))?)
     }
 
-    async fn write_member(&self, join: &Join, line: Line, anchor: &AnchorId, anchors: Vec<AnchorId>) -> Result<MemberRow, Error> {
+    async fn write_member(&self, entrance: &Entrance, anchor: &AnchorId, anchors: Vec<AnchorId>) -> Result<Joined, Error> {
         let row = MemberRow {
             id: Kernel::new_id("mbr"),
             anchor: Some(anchor.clone()),
-            unit: join.unit.clone(),
-            line,
+            unit: entrance.unit.clone(),
+            line: entrance.line,
             state: MemberState::Open,
             joined_at: self.kernel().clock.now(),
             tier: self.tier_policy(self.kernel().db.near()).await?.lowest().to_owned(),
             tier_due: i64::MAX,
         };
-        let (membership, written) = (self.clone(), row.clone());
+        let (membership, entrance) = (self.clone(), entrance.clone());
         let anchors = Arc::new(anchors);
         self.kernel()
             .db
             .write("join", move |tx| {
-                let (membership, row, anchors) = (membership.clone(), written.clone(), anchors.clone());
+                let (membership, entrance, row, anchors) = (membership.clone(), entrance.clone(), row.clone(), anchors.clone());
                 async move {
                     // Two who join at once with different identifiers of one customer make one member.
                     books::lock_anchors(tx, &anchors).await?;
@@ -101,12 +157,13 @@ impl Membership {
                         return Err(heyuan_kernel::Error::Stale("the customer's member").into());
                     }
                     membership.insert_member(tx, row.clone()).await?;
-                    membership.grant_for_tier(tx, &row, &row.tier).await
+                    membership.grant_for_tier(tx, &row, &row.tier).await?;
+                    let tokens = Some(membership.open_session(tx, &entrance, &row.id).await?);
+                    Ok(Joined { id: row.id, new: true, tier: row.tier, joined_at: row.joined_at, tokens })
                 }
                 .boxed()
             })
-            .await?;
-        Ok(row)
+            .await
     }
 
     async fn insert_member(&self, tx: &Tx, row: MemberRow) -> Result<(), Error> {
@@ -135,6 +192,11 @@ impl Membership {
             DomainEvent::MemberJoined { member: row.id.clone(), anchor, unit: row.unit, line: row.line, occurred_at: row.joined_at };
         Ok(tx.emit(row.id.as_str(), &event).await?)
     }
+}
+
+/// Nobody has joined with what was proven.
+pub(crate) fn stranger() -> Error {
+    Error::refused(codes::UNKNOWN_MEMBER, "nobody has joined with this log-in yet; log in with join: true to let the person join")
 }
 
 /// Identifiers that the app has verified, all of them: others name nobody, and would tie strangers together.

@@ -10,11 +10,15 @@ use futures::FutureExt;
 use heyuan_contract::{AnchorId, EntryId, Line, MemberId, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::keys::{end_sessions, run_out_sessions};
 use heyuan_kernel::{Actor, Kernel, Scope, Tx, audit, sql};
 use heyuan_ledger::{Book, Lots, OpenLot, Period, Transfer};
 
 /// Lots of one posting: bounds a statement.
 const LOTS_A_POSTING: u64 = 500;
+/// A member that has left of its own will keeps its tokens this long, for the same request once more when its answer was lost: they open
+/// nothing else.
+const LEAVE_AGAIN_MS: i64 = 600_000;
 /// Postings of one departure. A member with more lots than these has bought every hour for ten years.
 const POSTINGS_MAX: usize = 200;
 
@@ -78,7 +82,8 @@ impl Membership {
     }
 
     async fn part(&self, actor: &Actor, id: &MemberId, key: &IdempotencyKey, parting: Parting) -> Result<Departure, Error> {
-        self.kernel()
+        let departure = self
+            .kernel()
             .db
             .settle(|| async {
                 if let Some((known, digest)) = find(self.kernel().db.near(), &key.stored).await? {
@@ -95,7 +100,9 @@ impl Membership {
                     })
                     .await
             })
-            .await
+            .await?;
+        self.credentials().forget_sessions(id);
+        Ok(departure)
     }
 
     async fn write_departure(
@@ -120,6 +127,11 @@ impl Membership {
         }
         let points = self.forfeit(tx, book, id).await?;
         link::unlink_all(self.kernel(), tx, id).await?;
+        if actor.as_member().is_some() {
+            run_out_sessions(tx, id, at.plus_ms(LEAVE_AGAIN_MS)).await?;
+        } else {
+            end_sessions(tx, id).await?;
+        }
         let text = "UPDATE membership_member SET state = 'closed', former_anchor = anchor, anchor = NULL, tier_due = $2 WHERE id = $1";
         sql::execute(tx.conn(), text, [id.as_str().into(), i64::MAX.into()]).await?;
         let inserted = sql::execute(

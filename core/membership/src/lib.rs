@@ -1,12 +1,12 @@
 //! One member for all lines: joining, tiers, earning, benefits, points, clearing.
 //!
 //! Membership owns members with their accounts at lines, the transactions that lines report, the decisions made about them, tiers, benefits,
-//! points in use, opening balances, budgets of rules, and the clearing of lines with the points centre and what lines say to it. It
-//! promises that a transaction is posted once with everything that it earned or nothing, that a decision can be explained and run again on
-//! the bytes that it was made with, that refunds end alike in whatever order and parts they come, that no member spends a point twice and
-//! no rule grants one beyond its budget, and that a closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`,
-//! `tier.changed.v1`, `points.expiring.v1` and `voucher.granted.v1`.
-//! It reacts to `order.paid.v1`, `order.expired.v1`, `order.refunded.v1` and `customer.erased.v1`.
+//! points in use, opening balances, budgets of rules, log-in by WeChat and by phone, and the clearing of lines with the points centre and what
+//! lines say to it. It promises that a transaction is posted once with everything that it earned or nothing, that a decision can be
+//! explained and run again on the bytes that it was made with, that refunds end alike in whatever order and parts they come, that no member
+//! spends a point twice and no rule grants one beyond its budget, and that a closed period never changes. It emits `member.joined.v1`,
+//! `transaction.posted.v1`, `tier.changed.v1`, `points.expiring.v1` and `voucher.granted.v1`. It reacts to `order.paid.v1`,
+//! `order.expired.v1`, `order.refunded.v1` and `customer.erased.v1`.
 
 mod adjustment;
 mod benefit;
@@ -37,6 +37,7 @@ mod join;
 mod leave;
 mod link;
 mod linked;
+mod login;
 mod member;
 mod migration;
 mod notice;
@@ -52,6 +53,7 @@ mod recover;
 mod refund;
 mod report;
 mod rule;
+mod session;
 mod settlement;
 mod sheet;
 mod standing;
@@ -87,6 +89,7 @@ pub use import::{ImportOpenings, ImportedOpenings, LineSum};
 pub use join::{Join, Joined};
 pub use leave::Departure;
 pub use link::{Link, LinkView};
+pub use login::{AppKind, AppSettings, LogIn, Login, LoginSettings, Proof, SentCode, simulator};
 pub use member::MemberView;
 pub use migration::Migrator;
 pub use notice::NextExpiry;

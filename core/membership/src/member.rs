@@ -197,7 +197,7 @@ impl Membership {
     pub(crate) async fn visible_member(&self, actor: &Actor, id: &MemberId) -> Result<MemberRow, Error> {
         actor.require_for_member(Scope::App, id)?;
         let row = find(self.kernel().db.near(), id).await?.ok_or_else(|| unknown(id))?;
-        // A token can't be called back; the membership that it speaks for can be over.
+        // A member that has left keeps its tokens a little longer, to leave once more when the answer was lost.
         if actor.as_member().is_some() && row.state == MemberState::Closed {
             return Err(Error::refused(kernel_codes::FORBIDDEN, "the membership that this token speaks for has ended"));
         }

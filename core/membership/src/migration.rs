@@ -22,6 +22,8 @@ mod m20261129_000015_earning;
 mod m20261129_000012_points_in_use;
 #[path = "migration/m20261129_000013_clearing.rs"]
 mod m20261129_000013_clearing;
+#[path = "migration/m20261129_000014_login.rs"]
+mod m20261129_000014_login;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000015_earning::MIGRATION),
             Box::new(m20261129_000012_points_in_use::MIGRATION),
             Box::new(m20261129_000013_clearing::MIGRATION),
+            Box::new(m20261129_000014_login::MIGRATION),
         ]
     }
 

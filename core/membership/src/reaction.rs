@@ -14,6 +14,7 @@ use crate::transaction::{self, Kind, Report, Who};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, TransactionId};
+use heyuan_kernel::keys::end_sessions;
 use heyuan_kernel::outbox::Envelope;
 use heyuan_kernel::pump::{Apply, Reaction, nothing};
 use heyuan_kernel::secret::sha256_hex;
@@ -137,6 +138,7 @@ impl Membership {
             let id = found.id.as_str();
             if found.state != MemberState::Closed {
                 self.forfeit_erased(tx, book, &found).await?;
+                end_sessions(tx, &found.id).await?;
             }
             link::unlink_all(self.kernel(), tx, &found.id).await?;
             let text = "UPDATE membership_member SET state = 'closed', anchor = NULL, former_anchor = NULL, tier_due = $2 WHERE id = $1";

@@ -5,6 +5,7 @@ use crate::facade::Membership;
 use crate::member::{self, MemberRow, MemberView};
 use futures::FutureExt;
 use heyuan_contract::MemberId;
+use heyuan_kernel::keys::end_sessions;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, audit, sql};
 
 /// Longest reason, in bytes.
@@ -45,7 +46,8 @@ pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
 }
 
 impl Membership {
-    /// Puts a member on the blacklist: it neither earns nor spends, and its customer can't join past it. One that is there stays there.
+    /// Puts a member on the blacklist: it neither earns nor spends, its sessions end, and its customer can't join past it. One that is there
+    /// stays there.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`.
@@ -74,6 +76,7 @@ impl Membership {
                 async move { write_state(tx, &id, to, &entry).await }.boxed()
             })
             .await?;
+        self.credentials().forget_sessions(id);
         self.member(actor, id).await
     }
 
@@ -94,5 +97,8 @@ async fn write_state(tx: &Tx, id: &MemberId, to: MemberState, entry: &audit::Ent
         return Ok(());
     }
     sql::execute(tx.conn(), "UPDATE membership_member SET state = $2 WHERE id = $1", [id.as_str().into(), to.as_str().into()]).await?;
+    if to == MemberState::Blocked {
+        end_sessions(tx, id).await?;
+    }
     Ok(audit::record(tx, entry).await?)
 }

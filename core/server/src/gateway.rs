@@ -1,9 +1,13 @@
-//! `heyuan simulator`: a payment gateway that misbehaves as real ones do, for trials and tests.
+//! `heyuan simulator`: a payment gateway, WeChat's log-in and a provider of phone codes that misbehave as real ones do, for trials and tests.
 
+use actix_web::dev::Server;
+use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use clap::Args;
+use heyuan_kernel::config;
 use heyuan_mall::Secret;
-use heyuan_mall::simulator::{self, Simulator};
+use heyuan_mall::simulator::{self as payments, Simulator};
+use heyuan_membership::simulator::{self as logins, LoginSimulator};
 use std::net::TcpListener;
 
 /// `heyuan simulator`
@@ -15,7 +19,7 @@ pub(crate) struct RunSimulator {
     /// Where notifications go: the tenant's /v1/payments/notifications
     #[arg(long, default_value = "http://127.0.0.1:8080/v1/payments/notifications")]
     notify_url: String,
-    /// The secret shared with the tenant (its setting mall.payment_secret)
+    /// The secret shared with the tenant (its settings mall.payment_secret, login.sms_secret and the secrets of login.apps)
     #[arg(long, env = "HEYUAN_MALL__PAYMENT_SECRET", hide_env_values = true)]
     secret: String,
 }
@@ -26,6 +30,18 @@ pub(crate) struct RunSimulator {
 /// When the address can't be listened on.
 pub(crate) async fn run(options: RunSimulator) -> anyhow::Result<()> {
     let listener = TcpListener::bind(&options.listen).with_context(|| format!("could not listen on {}", options.listen))?;
-    let simulator = Simulator::new(Secret::new(options.secret), options.notify_url);
-    simulator::serve(listener, simulator)?.await.context("the simulator broke off")
+    serve(listener, &options.secret, options.notify_url)?.await.context("the simulator broke off")
+}
+
+/// Serves everybody whom the simulator plays, at one address and with one secret.
+///
+/// # Errors
+/// The listener's.
+pub(crate) fn serve(listener: TcpListener, secret: &str, notify_url: String) -> std::io::Result<Server> {
+    let gateway = web::Data::new(Simulator::new(Secret::new(secret), notify_url));
+    let people = web::Data::new(LoginSimulator::new(config::Secret::new(secret)));
+    let server = HttpServer::new(move || {
+        App::new().app_data(gateway.clone()).app_data(people.clone()).configure(payments::configure).configure(logins::configure)
+    });
+    Ok(server.workers(1).listen(listener)?.run())
 }

@@ -17,7 +17,7 @@ use heyuan_kernel::{Kernel, audit};
 use heyuan_lake::Lake;
 use heyuan_ledger::{HoldClock, Ledger};
 use heyuan_mall::Mall;
-use heyuan_membership::Membership;
+use heyuan_membership::{Login, Membership};
 use std::sync::Arc;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -32,6 +32,7 @@ pub(crate) struct Rooms {
     cdp: Cdp,
     know: Know,
     membership: Membership,
+    login: Login,
     mall: Mall,
     attribution: Attribution,
 }
@@ -57,13 +58,14 @@ impl Rooms {
         let identities = Arc::new(Identities { cdp: cdp.clone(), know: know.clone() });
         let membership = Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks);
         membership.prepare().await?;
+        let login = Login::new(membership.clone(), settings.login.clone())?;
         let members = Arc::new(MallMembers::default());
         // Set once, here: nothing has been served yet.
         let _ = members.0.set(membership.clone());
         let mall = Mall::new(kernel.clone(), members, settings.mall.clone());
         let attribution = Attribution::new(kernel.clone(), identities);
         let audit = audit::chain(kernel);
-        Ok(Rooms { plugins, credentials, ledger, audit, lake, cdp, know, membership, mall, attribution })
+        Ok(Rooms { plugins, credentials, ledger, audit, lake, cdp, know, membership, login, mall, attribution })
     }
 
     /// What the rooms do when others' facts arrive.
@@ -109,6 +111,7 @@ impl Rooms {
             .app_data(web::Data::new(self.know.clone()))
             .app_data(web::Data::new(self.lake.clone()))
             .app_data(web::Data::new(self.membership.clone()))
+            .app_data(web::Data::new(self.login.clone()))
             .app_data(web::Data::new(self.mall.clone()))
             .app_data(web::Data::new(self.attribution.clone()));
     }

@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) lake: heyuan_lake::LakeConfig,
     /// The mall and its payment gateway.
     pub(crate) mall: heyuan_mall::Settings,
+    /// How members log in.
+    pub(crate) login: heyuan_membership::LoginSettings,
 }
 
 /// The `tenant` section.

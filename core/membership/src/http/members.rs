@@ -3,7 +3,7 @@
 use super::path_id;
 use crate::customers::Identifier;
 use crate::facade::Membership;
-use crate::join::Join;
+use crate::join::{Join, Joined};
 use crate::member::MemberView;
 use crate::points::{Spend, SpendView, StatementLine};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
@@ -48,7 +48,7 @@ pub(super) struct JoinBody {
     identifiers: Vec<MemberIdentifier>,
 }
 
-/// A member with the token that its app acts with.
+/// A member with the tokens of the session that its app acts in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct JoinedBody {
     /// The member.
@@ -58,10 +58,37 @@ pub(super) struct JoinedBody {
     tier: String,
     /// When it joined first.
     joined_at: Rfc3339,
+    /// The session's name in lists; it opens nothing. It and its tokens are absent for a blocked member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
     /// Sent as `Authorization: Bearer`, it speaks for this member alone.
-    token: String,
-    /// When the token runs out.
-    token_expires_at: Rfc3339,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    /// When the token runs out: after about an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_expires_at: Option<Rfc3339>,
+    /// Gives the next pair, once (`POST /v1/sessions:refresh`): keep it where nobody else reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    /// When the session ends unless it is refreshed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token_expires_at: Option<Rfc3339>,
+}
+
+impl From<Joined> for JoinedBody {
+    fn from(joined: Joined) -> JoinedBody {
+        let Joined { id, tier, joined_at, tokens, .. } = joined;
+        JoinedBody {
+            id: id.to_string(),
+            tier,
+            joined_at: Rfc3339(joined_at),
+            session: tokens.as_ref().map(|tokens| tokens.session.clone()),
+            token: tokens.as_ref().map(|tokens| tokens.access.clone()),
+            token_expires_at: tokens.as_ref().map(|tokens| Rfc3339(tokens.access_expires_at)),
+            refresh_token: tokens.as_ref().map(|tokens| tokens.refresh.clone()),
+            refresh_token_expires_at: tokens.map(|tokens| Rfc3339(tokens.refresh_expires_at)),
+        }
+    }
 }
 
 /// A member.
@@ -238,13 +265,7 @@ pub(super) async fn join(
     let identifiers = body.identifiers.into_iter().map(MemberIdentifier::parsed).collect();
     let joined = membership.join(&actor, &Join { unit: body.unit, identifiers }).await?;
     let mut answer = if joined.new { HttpResponse::Created() } else { HttpResponse::Ok() };
-    Ok(answer.json(JoinedBody {
-        id: joined.id.to_string(),
-        tier: joined.tier,
-        joined_at: Rfc3339(joined.joined_at),
-        token: joined.token,
-        token_expires_at: Rfc3339(joined.token_expires_at),
-    }))
+    Ok(answer.insert_header(("Cache-Control", "no-store")).json(JoinedBody::from(joined)))
 }
 
 /// Reads a member: with a key that reaches the unit where it joined, or with the member's own token.

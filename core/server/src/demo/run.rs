@@ -5,11 +5,9 @@ use super::keys::{self, DemoKeys};
 use super::progress::say;
 use super::{RunDemo, Size, load};
 use crate::place::Place;
-use crate::{cli, serve};
+use crate::{cli, gateway, serve};
 use anyhow::{Context, anyhow};
 use heyuan_demo::Config;
-use heyuan_mall::Secret;
-use heyuan_mall::simulator::{self, Simulator};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,11 +22,12 @@ const START: Duration = Duration::from_secs(60);
 pub(crate) async fn run(options: RunDemo) -> anyhow::Result<()> {
     let address = free_address(&options.listen)?;
     let url = format!("http://{}", reachable(address));
-    let (place, gateway) = with_gateway(&options.place, &url)?;
+    let (place, simulated) = with_simulator(&options.place, &url)?;
+    let simulator = simulated.as_ref().map(|simulated| simulated.url.clone());
     let listen = address.to_string();
     let server = serve::serve(&place, &listen);
     let fill = async {
-        let filled = fill(&place, &url, &options).await;
+        let filled = fill(&place, &Addresses { url: &url, simulator: simulator.as_deref() }, &options).await;
         if let Err(error) = &filled {
             say(&format!(
                 "heyuan: the demo group is not loaded: {error:#}\nheyuan: it is served as far as it came; Ctrl-C, then start again to go on"
@@ -37,14 +36,14 @@ pub(crate) async fn run(options: RunDemo) -> anyhow::Result<()> {
         filled
     };
     tokio::pin!(server, fill);
-    let mut gateway = gateway.map(tokio::spawn);
+    let mut simulated = simulated.map(|simulated| tokio::spawn(simulated.server));
     let filled = tokio::select! {
         served = &mut server => return served,
         filled = &mut fill => filled,
     };
     let served = server.await;
-    if let Some(gateway) = gateway.take() {
-        gateway.abort();
+    if let Some(simulated) = simulated.take() {
+        simulated.abort();
     }
     served.and(filled)
 }
@@ -66,9 +65,15 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// The place with a payment gateway: the owner's own where the settings name one, else the simulator beside the server.
-fn with_gateway(place: &Place, url: &str) -> anyhow::Result<(Place, Option<actix_web::dev::Server>)> {
-    if place.settings()?.mall.gateway_url.is_some() {
+/// The demo's apps: name, appid, and the unit whose app it is.
+const APPS: [(&str, &str, &str); 2] = [("mall", "wxdemomall", "mall-hz"), ("home", "wxdemohome", keys::APP_UNIT)];
+
+/// The place with a payment gateway, WeChat and a provider of phone codes: the owner's own where the settings name them, else the simulator
+/// beside the server.
+fn with_simulator(place: &Place, url: &str) -> anyhow::Result<(Place, Option<Simulated>)> {
+    let own = place.settings()?;
+    let (pays, logs_in) = (own.mall.gateway_url.is_none(), own.login.apps.is_empty() && own.login.sms_url.is_none());
+    if !pays && !logs_in {
         return Ok((place.clone(), None));
     }
     let mut keys = DemoKeys::read(&place.data)?.unwrap_or_default();
@@ -76,37 +81,70 @@ fn with_gateway(place: &Place, url: &str) -> anyhow::Result<(Place, Option<actix
         keys.payment_secret = rand::random::<[u8; 16]>().map(|byte| format!("{byte:02x}")).concat();
         keys.write(&place.data)?;
     }
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("could not listen for the payment simulator")?;
+    let secret = keys.payment_secret;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("could not listen for the simulator")?;
+    let simulator = format!("http://{}", listener.local_addr()?);
     let mut settings = match &place.config {
         Some(path) => std::fs::read_to_string(path)?.parse::<toml::Table>()?,
         None => toml::Table::new(),
     };
-    let mall = settings.entry("mall").or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let mall = mall.as_table_mut().context("the setting mall is a section")?;
-    mall.insert("gateway_url".into(), format!("http://{}", listener.local_addr()?).into());
-    mall.insert("payment_secret".into(), keys.payment_secret.clone().into());
+    if pays {
+        let mall = section(&mut settings, "mall")?;
+        mall.insert("gateway_url".into(), simulator.clone().into());
+        mall.insert("payment_secret".into(), secret.clone().into());
+    }
+    if logs_in {
+        let login = section(&mut settings, "login")?;
+        login.insert("wechat_url".into(), simulator.clone().into());
+        login.insert("sms_url".into(), format!("{simulator}/sms/messages").into());
+        login.insert("sms_secret".into(), secret.clone().into());
+        let apps = section(login, "apps")?;
+        for (name, appid, unit) in APPS {
+            let app = section(apps, name)?;
+            for (key, value) in [("kind", "wechat"), ("appid", appid), ("secret", secret.as_str()), ("unit", unit)] {
+                app.insert(key.into(), value.into());
+            }
+        }
+    }
     let config = keys::folder(&place.data).join("server.toml");
     keys::write_private(&config, &settings.to_string())?;
-    let simulator = Simulator::new(Secret::new(keys.payment_secret), format!("{url}/v1/payments/notifications"));
-    let gateway = simulator::serve(listener, simulator).context("could not start the payment simulator")?;
-    Ok((Place { config: Some(config), ..place.clone() }, Some(gateway)))
+    let server = gateway::serve(listener, &secret, format!("{url}/v1/payments/notifications")).context("could not start the simulator")?;
+    Ok((Place { config: Some(config), ..place.clone() }, Some(Simulated { server, url: simulator })))
 }
 
-async fn fill(place: &Place, url: &str, options: &RunDemo) -> anyhow::Result<()> {
+/// The simulator beside the server.
+struct Simulated {
+    server: actix_web::dev::Server,
+    url: String,
+}
+
+fn section<'a>(settings: &'a mut toml::Table, name: &str) -> anyhow::Result<&'a mut toml::Table> {
+    let section = settings.entry(name).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    section.as_table_mut().with_context(|| format!("the setting {name} is a section"))
+}
+
+/// Where the demo listens.
+struct Addresses<'a> {
+    url: &'a str,
+    simulator: Option<&'a str>,
+}
+
+async fn fill(place: &Place, at: &Addresses<'_>, options: &RunDemo) -> anyhow::Result<()> {
+    let url = at.url;
     let client = Client::new(url)?;
     let ready = tokio::time::timeout(START, client.expect(&Call::get("/readyz", ""))).await;
     ready.map_err(|_| anyhow!("the server did not answer within {} s", START.as_secs()))??;
     let from = keys::folder(&place.data);
     if load::mark(&place.data).exists() {
-        return tell(place, url, "the demo group is loaded").await;
+        return tell(place, at, "the demo group is loaded").await;
     }
     DemoKeys::of_group(place, &client).await?;
-    tell(place, url, "the demo group is being loaded, the server answers meanwhile").await?;
+    tell(place, at, "the demo group is being loaded, the server answers meanwhile").await?;
     if !from.join("manifest.json").exists() {
         generate(options, &from).await?;
     }
     let loaded = load::load(place, url, &from, &options.plugins).await?;
-    tell(place, url, &loaded.words()).await
+    tell(place, at, &loaded.words()).await
 }
 
 /// Generates a history that ends yesterday, so that windows such as thirty days find something in it.
@@ -121,7 +159,9 @@ async fn generate(options: &RunDemo, out: &Path) -> anyhow::Result<()> {
 }
 
 /// Where to look.
-async fn tell(place: &Place, url: &str, state: &str) -> anyhow::Result<()> {
+async fn tell(place: &Place, at: &Addresses<'_>, state: &str) -> anyhow::Result<()> {
+    let url = at.url;
+    let simulator = at.simulator.unwrap_or("(the settings name real ones)");
     let keys = DemoKeys::read(&place.data)?.unwrap_or_default();
     let data = place.data.display();
     let ingest = if keys.ingest.is_empty() { "(made while loading)" } else { keys.ingest.as_str() };
@@ -133,6 +173,7 @@ async fn tell(place: &Place, url: &str, state: &str) -> anyhow::Result<()> {
          \x20   admin     {}\n\
          \x20   app       {}\n\
          \x20   ingest    {ingest}\n\
+         \x20 log-in      app mall (appid wxdemomall) and app home (appid wxdemohome); WeChat and SMS are simulated at {simulator}\n\
          \x20 a tour      heyuan tour --url {url} --data {data}   (--lang zh for Chinese)\n\
          \x20 The tenant's key lies beside its data in {data}: right for a demo, never in production. Ctrl-C stops.\n",
         keys.admin, keys.app

@@ -17,6 +17,7 @@ mod hostile_components;
 mod identity;
 mod keys;
 mod leaving;
+mod login;
 mod plugins;
 mod processor;
 mod race_books;
