@@ -89,12 +89,17 @@ impl Membership {
     }
 }
 
+/// Refuses an instant at which no version may start.
+pub(crate) fn check_start(starts_at_ms: i64, now: Timestamp) -> Result<(), Problem> {
+    if (now.ms() + LEAD_MS..=now.ms() + AHEAD_MS).contains(&starts_at_ms) {
+        return Ok(());
+    }
+    Err(Problem::invalid("starts_at", "expected an instant at least ten minutes and at most five years from now"))
+}
+
 /// Refuses what can't be rules, with the field and what would be right.
 fn check(rules: &EarnRules, now: Timestamp) -> Result<(), Problem> {
-    let earliest = now.ms() + LEAD_MS;
-    if !(earliest..=now.ms() + AHEAD_MS).contains(&rules.starts_at_ms) {
-        return Err(Problem::invalid("starts_at", "expected an instant at least ten minutes and at most five years from now"));
-    }
+    check_start(rules.starts_at_ms, now)?;
     if !(1..=POINTS_DAYS_MAX).contains(&rules.points_days) {
         return Err(Problem::invalid("points_days", format!("expected 1 to {POINTS_DAYS_MAX} days")));
     }

@@ -9,6 +9,7 @@ mod points;
 mod reconcile;
 mod standing;
 mod statements;
+mod tiers;
 mod transactions;
 
 use heyuan_kernel::Problem;
@@ -48,6 +49,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(transactions::rerun_decision)
         .service(earning::put_earn_rules)
         .service(earning::list_earn_rules)
+        .service(tiers::put_tier_policy)
+        .service(tiers::list_tier_policies)
+        .service(tiers::preview_tier_policy)
+        .service(tiers::get_tier_policy)
+        .service(tiers::grant_tier)
+        .service(tiers::list_tier_grants)
+        .service(tiers::revoke_tier)
         .service(clearing::put_budget)
         .service(clearing::get_clearing)
         .service(clearing::close_period)

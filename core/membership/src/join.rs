@@ -6,6 +6,7 @@ use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
 use crate::standing::MemberState;
+use crate::tier;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
@@ -78,6 +79,9 @@ impl Membership {
     }
 
     async fn write_member(&self, join: &Join, line: Line, anchor: &AnchorId, anchors: Vec<AnchorId>) -> Result<MemberRow, Error> {
+        let policies = self.tier_policies(self.kernel().db.near()).await?;
+        let policy =
+            tier::in_force(&policies, self.kernel().clock.now().ms()).ok_or_else(|| member::corrupt("tier policy", "there is none"))?;
         let row = MemberRow {
             id: Kernel::new_id("mbr"),
             anchor: Some(anchor.clone()),
@@ -85,8 +89,9 @@ impl Membership {
             line,
             state: MemberState::Open,
             joined_at: self.kernel().clock.now(),
-            tier: self.tier_policy(self.kernel().db.near()).await?.lowest().to_owned(),
+            tier: policy.lowest().to_owned(),
             tier_due: i64::MAX,
+            tier_policy: policy.version,
         };
         let (membership, written) = (self.clone(), row.clone());
         let anchors = Arc::new(anchors);
@@ -113,7 +118,8 @@ impl Membership {
         let anchor = row.anchor.clone();
         let inserted = sql::execute(
             tx.conn(),
-            "INSERT INTO membership_member (id, anchor, unit, line, state, joined_at, tier, tier_due) VALUES ($1, $2, $3, $4, 'open', $5, $6, $7)
+            "INSERT INTO membership_member (id, anchor, unit, line, state, joined_at, tier, tier_due, tier_policy)
+             VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8)
              ON CONFLICT DO NOTHING",
             [
                 row.id.as_str().into(),
@@ -123,6 +129,7 @@ impl Membership {
                 row.joined_at.ms().into(),
                 row.tier.into(),
                 row.tier_due.into(),
+                row.tier_policy.into(),
             ],
         )
         .await?;

@@ -70,5 +70,7 @@ pub use rule::{
 };
 pub use settlement::{LineStatement, Say, StatementState};
 pub use standing::MemberState;
-pub use tier::{TierPolicy, TierStep};
+pub use tier::{
+    GrantTier, TierDowngrade, TierGrant, TierLook, TierMeasure, TierMove, TierMover, TierPolicy, TierPreview, TierStanding, TierStep,
+};
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};

@@ -16,6 +16,8 @@ mod m20261127_000007_statements;
 mod m20261127_000009_import;
 #[path = "migration/m20261127_000010_reconciliation.rs"]
 mod m20261127_000010_reconciliation;
+#[path = "migration/m20261129_000011_tiers.rs"]
+mod m20261129_000011_tiers;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000007_statements::MIGRATION),
             Box::new(m20261127_000009_import::MIGRATION),
             Box::new(m20261127_000010_reconciliation::MIGRATION),
+            Box::new(m20261129_000011_tiers::MIGRATION),
         ]
     }
 

@@ -11,6 +11,7 @@ mod months;
 mod refunds;
 mod rules;
 mod statements;
+mod tiers;
 mod walk;
 mod worked_month;
 mod world;
