@@ -1,9 +1,10 @@
-//! What turns because time passes: points and benefits expire, tiers above the lowest are looked at once a day and get their benefits.
+//! What turns because time passes: points and benefits expire, tiers are lost, granted ones end, and tiers get their benefits.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member;
+use crate::tier;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{EntryId, Line, MemberId};
@@ -33,7 +34,9 @@ impl Clockwork {
         let looked_at = self.membership.settle_due_tiers(Some(fence)).await?;
         let given_up = self.membership.give_up_waiting(Some(fence)).await?;
         let ended = self.membership.expire_benefits(Some(fence)).await?;
-        let granted = self.membership.grant_tier_benefits(Some(fence)).await?;
+        // While a new policy moves everybody, nobody gets the benefits of a tier that it is about to lose.
+        let moving = u64::try_from(looked_at).unwrap_or(u64::MAX) >= BATCH_MAX;
+        let granted = if moving { 0 } else { self.membership.grant_tier_benefits(Some(fence)).await? };
         let freed = self.membership.expire_point_holds(Some(fence)).await?;
         let lapsed = self.membership.lapse_adjustments(Some(fence)).await?;
         let told = self.membership.notify_expiry(Some(fence)).await?;
@@ -111,14 +114,21 @@ impl Membership {
         })
     }
 
-    /// Looks at a batch of members whose tier may have been lost by time; answers how many.
+    /// Looks at a batch of members whose tier may have changed by time, or that were not looked at yet under the policy in force; answers
+    /// how many.
     ///
     /// # Errors
     /// The database's.
     pub async fn settle_due_tiers(&self, fence: Option<&Fence>) -> Result<usize, Error> {
-        let text = "SELECT id FROM membership_member WHERE tier_due <= $1 ORDER BY tier_due, id LIMIT $2";
+        let reader = self.kernel().db.reader();
         let now = self.kernel().clock.now().ms();
-        let rows = sql::all(self.kernel().db.reader(), text, [now.into(), BATCH_MAX.into()]).await?;
+        let version = tier::in_force(&self.tier_policies(reader).await?, now).map_or(0, |policy| policy.version);
+        let text = "SELECT id FROM membership_member WHERE tier_due <= $1 ORDER BY tier_due, id LIMIT $2";
+        let mut rows = sql::all(reader, text, [now.into(), BATCH_MAX.into()]).await?;
+        if rows.is_empty() {
+            let text = "SELECT id FROM membership_member WHERE tier_policy < $1 AND state <> 'closed' ORDER BY tier_policy, id LIMIT $2";
+            rows = sql::all(reader, text, [version.into(), BATCH_MAX.into()]).await?;
+        }
         if rows.is_empty() {
             return Ok(0);
         }
@@ -137,9 +147,10 @@ impl Membership {
                     if let Some(fence) = &fence {
                         fence.check(tx).await?;
                     }
+                    let policies = membership.tier_policies(tx.conn()).await?;
                     for id in ids.iter() {
                         let row = member::lock_any(tx, id).await?;
-                        membership.settle_tier(tx, &row).await?;
+                        membership.settle_tier_under(tx, &row, &policies).await?;
                     }
                     Ok::<(), Error>(())
                 }

@@ -157,8 +157,8 @@ impl Membership {
             member.tier.clone()
         } else {
             // The stored one may be overdue: time takes tiers away, and the clockwork comes by only now and then.
-            let from = policy.tiers.window_start_ms(now.ms());
-            policy.tiers.tier_for(member::growth_since(self.kernel().db.near(), &member.id, from).await?).to_owned()
+            let facts = self.tier_facts(self.kernel().db.near(), &member.id, &policy.tiers, now).await?;
+            facts.standing(&policy.tiers, &self.kernel().zone, &member)?.tier().to_owned()
         };
         match self.ledger().standing(&[&growth, &points], now).await?.as_slice() {
             [(growth, _), (points, spendable)] => Ok(Snapshot { growth: *growth, points: *points, spendable: *spendable, tier, member }),

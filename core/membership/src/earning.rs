@@ -5,7 +5,6 @@ use crate::earn::{EarnRules, LineRule, Multiplier, Rates, When};
 use crate::error::Error;
 use crate::facade::{Membership, require_group};
 use crate::fraction::gcd;
-use crate::tier::TierPolicy;
 use futures::FutureExt;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
@@ -73,7 +72,8 @@ impl Membership {
         if rules.version != next || next > VERSIONS_MAX {
             return Err(Error::refused(kernel_codes::CONFLICT, format!("the next version is {next}, of at most {VERSIONS_MAX}")));
         }
-        let tiers = self.tier_policy(self.kernel().db.reader()).await?;
+        let policies = self.tier_policies(self.kernel().db.reader()).await?;
+        let tiers: BTreeSet<&str> = policies.iter().flat_map(|policy| &policy.steps).map(|step| step.tier.as_str()).collect();
         check(rules, &tiers, self.kernel().clock.now())?;
         let entry = audit::Entry::new(actor, "put earn rules", &rules.version.to_string()).detail("starts_at_ms", rules.starts_at_ms);
         let (membership, written) = (self.clone(), Arc::new(rules.clone()));
@@ -101,12 +101,17 @@ impl Membership {
     }
 }
 
-/// Refuses what can't be rules, with the field and what would be right.
-fn check(rules: &EarnRules, tiers: &TierPolicy, now: Timestamp) -> Result<(), Problem> {
-    let earliest = now.ms() + LEAD_MS;
-    if !(earliest..=now.ms() + AHEAD_MS).contains(&rules.starts_at_ms) {
-        return Err(Problem::invalid("starts_at", "expected an instant at least ten minutes and at most five years from now"));
+/// Refuses an instant at which no version may start.
+pub(crate) fn check_start(starts_at_ms: i64, now: Timestamp) -> Result<(), Problem> {
+    if (now.ms() + LEAD_MS..=now.ms() + AHEAD_MS).contains(&starts_at_ms) {
+        return Ok(());
     }
+    Err(Problem::invalid("starts_at", "expected an instant at least ten minutes and at most five years from now"))
+}
+
+/// Refuses what can't be rules, with the field and what would be right.
+fn check(rules: &EarnRules, tiers: &BTreeSet<&str>, now: Timestamp) -> Result<(), Problem> {
+    check_start(rules.starts_at_ms, now)?;
     if !(1..=POINTS_DAYS_MAX).contains(&rules.points_days) {
         return Err(Problem::invalid("points_days", format!("expected 1 to {POINTS_DAYS_MAX} days")));
     }
@@ -114,7 +119,7 @@ fn check(rules: &EarnRules, tiers: &TierPolicy, now: Timestamp) -> Result<(), Pr
     rules.lines.iter().try_for_each(|(line, rule)| check_line(&format!("lines.{line}"), rule, tiers))
 }
 
-fn check_line(at: &str, rule: &LineRule, tiers: &TierPolicy) -> Result<(), Problem> {
+fn check_line(at: &str, rule: &LineRule, tiers: &BTreeSet<&str>) -> Result<(), Problem> {
     let rates = |at: &str, rates: Rates| {
         check_ratio(&format!("{at}.growth"), rates.growth)?;
         check_ratio(&format!("{at}.points"), rates.points)
@@ -175,7 +180,7 @@ fn check_caps(at: &str, caps: &Caps) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_multipliers(at: &str, multipliers: &[Multiplier], tiers: &TierPolicy) -> Result<(), Problem> {
+fn check_multipliers(at: &str, multipliers: &[Multiplier], tiers: &BTreeSet<&str>) -> Result<(), Problem> {
     if multipliers.len() > MULTIPLIERS_MAX {
         return Err(Problem::invalid(at, format!("expected at most {MULTIPLIERS_MAX} multipliers")));
     }
@@ -186,9 +191,8 @@ fn check_multipliers(at: &str, multipliers: &[Multiplier], tiers: &TierPolicy) -
         if !names.insert(&multiplier.name) {
             return Err(Problem::invalid(&format!("{at}.name"), "expected a name that no other multiplier of the line has"));
         }
-        let known = |tier: &&String| tiers.steps.iter().any(|step| step.tier == **tier);
-        if let Some(unknown) = multiplier.tiers.iter().find(|tier| !known(tier)) {
-            let all: Vec<&str> = tiers.steps.iter().map(|step| step.tier.as_str()).collect();
+        if let Some(unknown) = multiplier.tiers.iter().find(|tier| !tiers.contains(tier.as_str())) {
+            let all: Vec<&str> = tiers.iter().copied().collect();
             return Err(Problem::invalid(&format!("{at}.tiers"), format!("there is no tier {unknown}; expected of {}", all.join(", "))));
         }
         for (figure, factor) in [("growth", multiplier.growth), ("points", multiplier.points)] {

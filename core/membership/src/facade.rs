@@ -19,7 +19,6 @@ use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::{Actor, Kernel, Reach, Scope, Tx, sql};
 use heyuan_ledger::{Ledger, Period};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Months before the first start in which facts may still count: as far back as their own time may lie. Older ones count in the first.
@@ -105,12 +104,6 @@ impl Membership {
         Ok(())
     }
 
-    async fn newest<T: DeserializeOwned, C: sql::Connection>(&self, conn: &C, table: &'static str) -> Result<T, Error> {
-        let row = sql::one(conn, &format!("SELECT body FROM {table} ORDER BY version DESC LIMIT 1"), []).await?;
-        let body: String = row.map_or_else(|| Err(corrupt(table, "it is empty")), |row| sql::get(&row, "body"))?;
-        Ok(serde_json::from_str(&body).map_err(|e| corrupt(table, e))?)
-    }
-
     /// Every version of the earn rules, the newest last.
     pub(crate) async fn earn_rules<C: sql::Connection>(&self, conn: &C) -> Result<Vec<EarnRules>, Error> {
         let rows = sql::all(conn, "SELECT body FROM membership_earn_rules ORDER BY version", []).await?;
@@ -118,9 +111,13 @@ impl Membership {
         rows.iter().map(body).collect()
     }
 
-    /// The tier policy that counts now.
-    pub(crate) async fn tier_policy<C: sql::Connection>(&self, conn: &C) -> Result<TierPolicy, Error> {
-        self.newest(conn, "membership_tier_policy").await
+    /// Every version of the tier policy, the newest last.
+    pub(crate) async fn tier_policies<C: sql::Connection>(&self, conn: &C) -> Result<Arc<[TierPolicy]>, Error> {
+        let rows = sql::all(conn, "SELECT body FROM membership_tier_policy ORDER BY version", []).await?;
+        let body = |row: &sql::Row| -> Result<TierPolicy, Error> {
+            Ok(serde_json::from_str(&sql::get::<String>(row, "body")?).map_err(|e| corrupt("tier policy", e))?)
+        };
+        rows.iter().map(body).collect()
     }
 
     /// What membership does about the facts of others.

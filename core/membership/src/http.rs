@@ -19,6 +19,7 @@ mod reconcile;
 mod sessions;
 mod standing;
 mod statements;
+mod tiers;
 mod transactions;
 mod transfers;
 
@@ -80,6 +81,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(transactions::rerun_decision)
         .service(earning::put_earn_rules)
         .service(earning::list_earn_rules)
+        .service(tiers::put_tier_policy)
+        .service(tiers::list_tier_policies)
+        .service(tiers::preview_tier_policy)
+        .service(tiers::get_tier_policy)
+        .service(tiers::grant_tier)
+        .service(tiers::list_tier_grants)
+        .service(tiers::revoke_tier)
         .service(budgets::put_rule_budget)
         .service(budgets::put_budget)
         .service(budgets::list_budgets)

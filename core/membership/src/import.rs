@@ -279,7 +279,7 @@ impl Membership {
         }
         let mut grown = BTreeSet::new();
         for opening in fresh.iter().filter(|opening| opening.balance.growth > 0) {
-            let at = opening.balance.earned_at.unwrap_or(now);
+            let at = opening.balance.earned_at.unwrap_or(now).min(now);
             post::add_growth(tx, &opening.member.id, 0, opening.balance.growth, at).await?;
             grown.insert(&opening.member.id);
         }

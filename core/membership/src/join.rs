@@ -7,6 +7,7 @@ use crate::facade::Membership;
 use crate::login::Claim;
 use crate::member::{self, MemberRow};
 use crate::standing::MemberState;
+use crate::tier;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::keys::Tokens;
@@ -134,6 +135,9 @@ impl Membership {
     }
 
     async fn write_member(&self, entrance: &Entrance, anchor: &AnchorId, anchors: Vec<AnchorId>) -> Result<Joined, Error> {
+        let policies = self.tier_policies(self.kernel().db.near()).await?;
+        let policy =
+            tier::in_force(&policies, self.kernel().clock.now().ms()).ok_or_else(|| member::corrupt("tier policy", "there is none"))?;
         let row = MemberRow {
             id: Kernel::new_id("mbr"),
             anchor: Some(anchor.clone()),
@@ -141,8 +145,9 @@ impl Membership {
             line: entrance.line,
             state: MemberState::Open,
             joined_at: self.kernel().clock.now(),
-            tier: self.tier_policy(self.kernel().db.near()).await?.lowest().to_owned(),
+            tier: policy.lowest().to_owned(),
             tier_due: i64::MAX,
+            tier_policy: policy.version,
         };
         let (membership, entrance) = (self.clone(), entrance.clone());
         let anchors = Arc::new(anchors);
@@ -170,7 +175,8 @@ impl Membership {
         let anchor = row.anchor.clone();
         let inserted = sql::execute(
             tx.conn(),
-            "INSERT INTO membership_member (id, anchor, unit, line, state, joined_at, tier, tier_due) VALUES ($1, $2, $3, $4, 'open', $5, $6, $7)
+            "INSERT INTO membership_member (id, anchor, unit, line, state, joined_at, tier, tier_due, tier_policy)
+             VALUES ($1, $2, $3, $4, 'open', $5, $6, $7, $8)
              ON CONFLICT DO NOTHING",
             [
                 row.id.as_str().into(),
@@ -180,6 +186,7 @@ impl Membership {
                 row.joined_at.ms().into(),
                 row.tier.into(),
                 row.tier_due.into(),
+                row.tier_policy.into(),
             ],
         )
         .await?;

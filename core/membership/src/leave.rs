@@ -6,6 +6,7 @@ use crate::facade::Membership;
 use crate::link;
 use crate::member::{self, MemberRow};
 use crate::standing::{MemberState, check_reason};
+use crate::tier;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, EntryId, Line, MemberId, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
@@ -132,6 +133,7 @@ impl Membership {
         } else {
             end_sessions(tx, id).await?;
         }
+        tier::end_all(tx, id, at).await?;
         let text = "UPDATE membership_member SET state = 'closed', former_anchor = anchor, anchor = NULL, tier_due = $2 WHERE id = $1";
         sql::execute(tx.conn(), text, [id.as_str().into(), i64::MAX.into()]).await?;
         let inserted = sql::execute(

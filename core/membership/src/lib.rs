@@ -102,6 +102,8 @@ pub use rule::{
 pub use settlement::{LineStatement, Say, StatementState};
 pub use sheet::Language;
 pub use standing::MemberState;
-pub use tier::{TierPolicy, TierStep};
+pub use tier::{
+    GrantTier, TierDowngrade, TierGrant, TierLook, TierMeasure, TierMove, TierMover, TierPolicy, TierPreview, TierStanding, TierStep,
+};
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};
 pub use transfer::{TransferPoints, TransferView};

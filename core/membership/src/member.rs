@@ -4,8 +4,8 @@ use crate::books;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::standing::MemberState;
-use crate::tier::TierPolicy;
-use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
+use crate::tier::TierStanding;
+use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Scope, Tx, sql};
 use sea_orm::DbBackend;
@@ -25,6 +25,8 @@ pub struct MemberView {
     pub joined_at: Timestamp,
     /// The tier at this moment.
     pub tier: String,
+    /// Why it has that tier and what changes it; nothing for one that has left.
+    pub standing: Option<TierStanding>,
     /// Growth value of the whole history.
     pub growth: i64,
     /// Points that can be spent at this moment.
@@ -49,9 +51,11 @@ pub(crate) struct MemberRow {
     pub(crate) tier: String,
     /// When time alone may change the tier.
     pub(crate) tier_due: i64,
+    /// The version of the tier policy that it was looked at under.
+    pub(crate) tier_policy: i64,
 }
 
-pub(crate) const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier, tier_due";
+pub(crate) const COLUMNS: &str = "id, anchor, unit, line, state, joined_at, tier, tier_due, tier_policy";
 
 pub(crate) fn corrupt(what: &'static str, why: impl std::fmt::Display) -> heyuan_kernel::Error {
     heyuan_kernel::Error::Corrupt { what, why: why.to_string() }
@@ -70,6 +74,7 @@ pub(crate) fn read(row: &sql::Row) -> Result<MemberRow, Error> {
         joined_at: Timestamp::clamped(sql::get(row, "joined_at")?),
         tier: sql::get(row, "tier")?,
         tier_due: sql::get(row, "tier_due")?,
+        tier_policy: sql::get(row, "tier_policy")?,
     })
 }
 
@@ -135,7 +140,7 @@ pub(crate) struct Poised {
 pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, purchase: &TransactionId) -> Result<Poised, Error> {
     let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m" } else { "" };
     let text = format!(
-        "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due,
+        "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, m.tier_policy,
            (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,
            (SELECT COUNT(*) FROM membership_transaction t WHERE t.unit = $2 AND t.refund_of = $3 AND t.state = 'waiting') AS refunds_wait
          FROM membership_member m WHERE m.id = $1{lock}"
@@ -177,15 +182,18 @@ impl Membership {
         let (points, nearest_expiry) = self.ledger().spendable(&books::points_account(id), now).await?;
         let growth = self.ledger().balance(&books::growth_account(id)).await?.balance;
         let owed = self.ledger().balance(&books::receivable_account(id)).await?.balance;
-        let policy = self.tier_policy(reader).await?;
-        let window = growth_since(reader, id, policy.window_start_ms(now.ms())).await?;
+        let (tier, standing) = match row.state {
+            MemberState::Closed => (row.tier, None),
+            _ => self.explain_tier(reader, &row, now).await.map(|(tier, standing)| (tier, Some(standing)))?,
+        };
         Ok(MemberView {
             id: row.id,
             unit: row.unit,
             line: row.line,
             state: row.state,
             joined_at: row.joined_at,
-            tier: policy.tier_for(window).to_owned(),
+            tier,
+            standing,
             growth,
             points,
             points_owed: -owed,
@@ -211,55 +219,4 @@ impl Membership {
     pub async fn exists(&self, id: &MemberId) -> Result<bool, Error> {
         Ok(find(self.kernel().db.near(), id).await?.is_some_and(|member| member.state != MemberState::Closed))
     }
-
-    /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier.
-    pub(crate) async fn settle_tier(&self, tx: &Tx, member: &MemberRow) -> Result<String, Error> {
-        let policy = self.tier_policy(tx.conn()).await?;
-        let now = self.kernel().clock.now();
-        let growth = growth_since(tx.conn(), &member.id, policy.window_start_ms(now.ms())).await?;
-        self.settle_tier_at(tx, member, &policy, growth, now).await
-    }
-
-    /// The same for the growth that the unit of work found within the policy's window.
-    pub(crate) async fn settle_tier_at(
-        &self,
-        tx: &Tx,
-        member: &MemberRow,
-        policy: &TierPolicy,
-        growth: i64,
-        now: Timestamp,
-    ) -> Result<String, Error> {
-        let tier = policy.tier_for(growth).to_owned();
-        // A tier above the lowest can be lost by time alone, which is looked at once a day.
-        let due = if tier == policy.lowest() { i64::MAX } else { self.kernel().zone.day_start_after(now, 1).ms() };
-        if tier != member.tier || due != member.tier_due {
-            sql::execute(
-                tx.conn(),
-                "UPDATE membership_member SET tier = $2, tier_due = $3 WHERE id = $1",
-                [member.id.as_str().into(), tier.clone().into(), due.into()],
-            )
-            .await?;
-        }
-        if let Some(anchor) = member.anchor.clone().filter(|_| tier != member.tier) {
-            let event = DomainEvent::TierChanged {
-                member: member.id.clone(),
-                anchor,
-                tier: tier.clone(),
-                previous: member.tier.clone(),
-                occurred_at: now,
-            };
-            tx.emit(member.id.as_str(), &event).await?;
-        }
-        if tier != member.tier {
-            self.grant_for_tier(tx, member, &tier).await?;
-        }
-        Ok(tier)
-    }
-}
-
-/// Growth with an own time after an instant.
-pub(crate) async fn growth_since<C: sql::Connection>(conn: &C, member: &MemberId, after_ms: i64) -> Result<i64, Error> {
-    let text = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS growth FROM membership_growth WHERE member = $1 AND occurred_at > $2";
-    let row = sql::one(conn, text, [member.as_str().into(), after_ms.into()]).await?;
-    Ok(row.map_or(Ok(0), |row| sql::get(&row, "growth"))?)
 }

@@ -16,14 +16,16 @@ mod m20261127_000007_statements;
 mod m20261127_000009_import;
 #[path = "migration/m20261127_000010_reconciliation.rs"]
 mod m20261127_000010_reconciliation;
-#[path = "migration/m20261129_000015_earning.rs"]
-mod m20261129_000015_earning;
+#[path = "migration/m20261129_000011_tiers.rs"]
+mod m20261129_000011_tiers;
 #[path = "migration/m20261129_000012_points_in_use.rs"]
 mod m20261129_000012_points_in_use;
 #[path = "migration/m20261129_000013_clearing.rs"]
 mod m20261129_000013_clearing;
 #[path = "migration/m20261129_000014_login.rs"]
 mod m20261129_000014_login;
+#[path = "migration/m20261129_000015_earning.rs"]
+mod m20261129_000015_earning;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -40,10 +42,11 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000007_statements::MIGRATION),
             Box::new(m20261127_000009_import::MIGRATION),
             Box::new(m20261127_000010_reconciliation::MIGRATION),
-            Box::new(m20261129_000015_earning::MIGRATION),
+            Box::new(m20261129_000011_tiers::MIGRATION),
             Box::new(m20261129_000012_points_in_use::MIGRATION),
             Box::new(m20261129_000013_clearing::MIGRATION),
             Box::new(m20261129_000014_login::MIGRATION),
+            Box::new(m20261129_000015_earning::MIGRATION),
         ]
     }
 

@@ -17,7 +17,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) struct Policy {
     /// Every version, the newest last.
     pub(crate) earn: Arc<[Arc<EarnRules>]>,
-    pub(crate) tiers: Arc<TierPolicy>,
+    /// Every version, the newest last.
+    pub(crate) tiers: Arc<[TierPolicy]>,
     pub(crate) rules: Arc<[Active]>,
 }
 
@@ -31,6 +32,11 @@ impl Policy {
     /// The newest version there is, in force or not yet.
     pub(crate) fn newest_earn(&self) -> i64 {
         self.earn.last().map_or(0, |rules| rules.version)
+    }
+
+    /// The newest tier policy there is, in force or not yet.
+    pub(crate) fn newest_tiers(&self) -> i64 {
+        self.tiers.last().map_or(0, |policy| policy.version)
     }
 }
 
@@ -55,7 +61,7 @@ impl Membership {
         let reader = self.kernel().db.near();
         let policy = Policy {
             earn: self.earn_rules(reader).await?.into_iter().map(Arc::new).collect(),
-            tiers: Arc::new(self.tier_policy(reader).await?),
+            tiers: self.tier_policies(reader).await?,
             rules: self.plugins().active(PluginKind::BenefitRule).await?.into(),
         };
         *self.remembered().policy.write().unwrap_or_else(PoisonError::into_inner) = Some(policy.clone());

@@ -30,7 +30,7 @@ impl Membership {
         row.points_balance = self.post_transfers(tx, &row, decided, period, book).await?;
         row.no = transaction::insert(tx, &row).await?;
         caps::take(tx, &locked.id, &decided.basis.caps).await?;
-        add_growth(tx, &locked.id, row.no, row.growth, row.occurred_at).await?;
+        add_growth(tx, &locked.id, row.no, row.growth, row.growth_at()).await?;
         let tier = self.settle_tier_after(tx, locked, decided, &row).await?;
         if tier != row.tier {
             row.tier = tier;
@@ -55,14 +55,15 @@ impl Membership {
     /// Brings the tier up to date with what the purchase gave. Fails the unit of work when the tier that rules were shown is no longer the
     /// one before the purchase.
     async fn settle_tier_after(&self, tx: &Tx, locked: &MemberRow, decided: &Decided, row: &Row) -> Result<String, Error> {
-        let (tiers, now) = (&decided.policy.tiers, self.kernel().clock.now());
-        let from = tiers.window_start_ms(now.ms());
-        let growth = member::growth_since(tx.conn(), &locked.id, from).await?;
-        let own = if row.occurred_at.ms() > from { row.growth } else { 0 };
-        if decided.reads_tier && tiers.tier_for(growth - own) != decided.snapshot.tier {
-            return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
+        let (policies, zone, now) = (&decided.policy.tiers, &self.kernel().zone, self.kernel().clock.now());
+        let facts = self.tier_facts(tx.conn(), &locked.id, policies, now).await?;
+        if decided.reads_tier {
+            let before = facts.without(row.growth_at().ms(), row.growth);
+            if before.standing(policies, zone, locked)?.tier() != decided.snapshot.tier {
+                return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
+            }
         }
-        self.settle_tier_at(tx, locked, tiers, growth, now).await
+        self.settle_standing(tx, locked, &facts.standing(policies, zone, locked)?, now).await
     }
 
     /// Moves what was earned, pays what the member owes with it, and answers the points after it. Fails the unit of work when the growth
@@ -141,7 +142,7 @@ impl Membership {
 
 /// Fails the unit of work when another policy counts than the one that was decided with.
 async fn check_policy(tx: &Tx, poised: &Poised, decided: &Decided) -> Result<(), Error> {
-    let same = poised.earn_version == decided.policy.newest_earn() && poised.tier_version == decided.policy.tiers.version;
+    let same = poised.earn_version == decided.policy.newest_earn() && poised.tier_version == decided.policy.newest_tiers();
     if !same {
         return Err(heyuan_kernel::Error::Stale("the earn rules or the tier policy").into());
     }

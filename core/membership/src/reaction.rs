@@ -10,6 +10,7 @@ use crate::member;
 use crate::points;
 use crate::report::Accepted;
 use crate::standing::MemberState;
+use crate::tier;
 use crate::transaction::{self, Kind, Report, Who};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -155,6 +156,8 @@ impl Membership {
             .await?;
             decision::empty_reasons(tx, &found.id).await?;
             benefit::erase(tx, &found.id).await?;
+            tier::end_all(tx, &found.id, self.kernel().clock.now()).await?;
+            tier::erase(tx, &found.id).await?;
             sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
             points::erase(tx, &found.id).await?;
         }

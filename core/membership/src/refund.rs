@@ -103,7 +103,7 @@ impl Membership {
         }
         self.take_growth(tx, refund, &purchase, growth, period).await?;
         // Dated as the purchase's, so that the two leave the window of the tier together.
-        post::add_growth(tx, &owner, refund.no, -growth, purchase.occurred_at).await?;
+        post::add_growth(tx, &owner, refund.no, -growth, purchase.growth_at()).await?;
         if let Some(decision) = &purchase.decision {
             let granted_in = Period::of(&self.kernel().zone, purchase.occurred_at).number();
             let granted = decision::granted(tx, decision).await?.into_iter().map(|(rule, points)| (rule, granted_in, points));

@@ -227,6 +227,13 @@ pub(crate) struct Row {
     pub(crate) decision: Option<String>,
 }
 
+impl Row {
+    /// From when on its growth counts for the tier: its own time, or its arrival where that is earlier.
+    pub(crate) fn growth_at(&self) -> Timestamp {
+        self.occurred_at.min(self.arrived_at)
+    }
+}
+
 /// The columns in the order of [`values`].
 const WRITTEN: [&str; 30] = [
     "id",

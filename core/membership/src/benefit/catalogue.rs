@@ -222,8 +222,9 @@ impl Membership {
         check_code(code)?;
         terms.check()?;
         let line = self.line_of(actor, &terms.unit)?;
-        let policy = self.tier_policy(self.kernel().db.near()).await?;
-        let unknown = terms.tiers.iter().position(|tier| !policy.steps.iter().any(|step| step.tier == tier.tier));
+        // Also those of versions that are still to start.
+        let policies = self.tier_policies(self.kernel().db.near()).await?;
+        let unknown = terms.tiers.iter().position(|tier| !policies.iter().any(|policy| policy.rank(&tier.tier).is_some()));
         if let Some(index) = unknown {
             return Err(Problem::invalid(&format!("tiers[{index}].tier"), "there is no such tier").into());
         }

@@ -1,6 +1,7 @@
 //! Members and their points over HTTP.
 
 use super::path_id;
+use super::tiers::TierStandingBody;
 use crate::customers::Identifier;
 use crate::facade::Membership;
 use crate::join::{Join, Joined};
@@ -106,6 +107,8 @@ pub(super) struct MemberBody {
     joined_at: Rfc3339,
     /// The tier at this moment.
     tier: String,
+    /// Why it has that tier and what changes it; absent for one that has left.
+    tier_standing: Option<TierStandingBody>,
     /// Growth value of the whole history.
     growth: i64,
     /// Points that can be spent at this moment.
@@ -128,6 +131,7 @@ impl From<MemberView> for MemberBody {
             state: member.state.as_str(),
             joined_at: Rfc3339(member.joined_at),
             tier: member.tier,
+            tier_standing: member.standing.map(TierStandingBody::from),
             growth: member.growth,
             points: member.points,
             points_owed: member.points_owed,

@@ -23,6 +23,7 @@ mod rules;
 mod sessions;
 mod statements;
 mod transfers;
+mod tiers;
 mod walk;
 mod worked_month;
 mod world;
