@@ -6,7 +6,7 @@ use crate::gateway::Client;
 use crate::reaction::Grants;
 use crate::tasks::{Expiry, Gateway, Inbox};
 use futures::future::BoxFuture;
-use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
+use heyuan_contract::{MemberId, OrgUnitId};
 use heyuan_kernel::error::codes;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
@@ -25,7 +25,7 @@ pub trait Members: Send + Sync {
     fn set_aside<'a>(&'a self, actor: &'a Actor, wanted: &'a PointsWanted) -> BoxFuture<'a, Result<String, Problem>>;
 
     /// Sets the points of a hold free; one that has ended stays ended.
-    fn set_free<'a>(&'a self, actor: &'a Actor, member: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>>;
+    fn set_free<'a>(&'a self, member: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>>;
 }
 
 /// Points to set aside for an order.
@@ -39,8 +39,8 @@ pub struct PointsWanted {
     pub unit: OrgUnitId,
     /// The same for every try of the same order, another for any other.
     pub name: String,
-    /// Until when they are set aside, unless the order ends before.
-    pub until: Timestamp,
+    /// For how long they are set aside, unless the order ends before.
+    pub minutes: i64,
 }
 
 /// The mall; cheap to clone.

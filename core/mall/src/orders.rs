@@ -25,7 +25,7 @@ const VOUCHERS_MAX: i64 = 200;
 /// Largest cart, a hundred billion yuan.
 const CART_FEN_MAX: i64 = 10_000_000_000_000;
 /// How long points stay set aside after the last moment at which the order can be paid: longer than the word of its payment may take.
-const HELD_AFTER_EXPIRY_MS: i64 = 24 * 3_600_000;
+const HELD_AFTER_EXPIRY_MINUTES: i64 = 24 * 60;
 
 /// A cart.
 #[derive(Debug, Clone, Serialize)]
@@ -158,15 +158,15 @@ impl Mall {
         wanted: &BTreeMap<ProductId, i64>,
     ) -> Result<Checkout, Error> {
         let mut draft = self.draft(actor, cart, wanted).await?;
-        let until = draft.expires_at.plus_ms(HELD_AFTER_EXPIRY_MS);
+        let minutes = i64::from(self.settings.order_expiry_minutes) + HELD_AFTER_EXPIRY_MINUTES;
         let mut holds = Vec::new();
         for order in draft.orders.iter_mut().filter(|order| order.by_points.points > 0) {
             let points = PointsWanted {
                 member: order.member.clone(),
                 points: order.by_points.points,
                 unit: order.unit.clone(),
-                name: format!("{}/{}/{}", sha256_hex(key.stored.as_bytes()), order.merchant, order.by_points.points),
-                until,
+                name: sha256_hex(format!("{}/{}/{}", key.stored, order.merchant, order.by_points.points).as_bytes()),
+                minutes,
             };
             match self.members.set_aside(actor, &points).await {
                 Ok(hold) => {
@@ -174,24 +174,24 @@ impl Mall {
                     holds.push(hold);
                 }
                 Err(problem) => {
-                    self.set_free(actor, &cart.member, &holds).await?;
+                    self.set_free(&cart.member, &holds).await?;
                     return Err(problem.into());
                 }
             }
         }
         let written = self.write_cart(key, draft).await;
         if written.is_err() {
-            self.set_free(actor, &cart.member, &holds).await?;
+            self.set_free(&cart.member, &holds).await?;
         }
         written
     }
 
     /// Sets the points of holds free that no order has: the same cart may have been placed meanwhile, by the same key.
-    async fn set_free(&self, actor: &Actor, member: &MemberId, holds: &[String]) -> Result<(), Error> {
+    async fn set_free(&self, member: &MemberId, holds: &[String]) -> Result<(), Error> {
         for hold in holds {
             let text = "SELECT 1 AS one FROM mall_order WHERE hold = $1 LIMIT 1";
             if sql::one(self.kernel.db.near(), text, [hold.as_str().into()]).await?.is_none() {
-                self.members.set_free(actor, member, hold).await?;
+                self.members.set_free(member, hold).await?;
             }
         }
         Ok(())

@@ -8,7 +8,7 @@
 use crate::books::{self, LineAccount, Movement};
 use crate::checklist::{self, Check, CheckState, Closing};
 use crate::error::{Error, codes};
-use crate::facade::Membership;
+use crate::facade::{Membership, require_group};
 use crate::member::corrupt;
 use crate::settlement;
 use futures::FutureExt;
@@ -448,11 +448,7 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
 
 /// Clearing is between the lines of the whole group: a key of one unit sees none of it.
 pub(crate) fn of_the_group(actor: &Actor) -> Result<(), Error> {
-    actor.require(Scope::Admin)?;
-    if *actor.reach() != Reach::Everything {
-        return Err(Error::refused(kernel_codes::FORBIDDEN, "clearing needs a key of the whole group"));
-    }
-    Ok(())
+    require_group(actor, "clearing needs a key of the whole group")
 }
 
 /// The month that somebody names who may see the clearing.

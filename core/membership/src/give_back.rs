@@ -75,7 +75,8 @@ impl Membership {
             .await
     }
 
-    async fn write_return(&self, tx: &Tx, key: &IdempotencyKey, spend: &SpendView, amount: i64) -> Result<GivenBack, Error> {
+    /// Gives points of a spend back under a key.
+    pub(crate) async fn write_return(&self, tx: &Tx, key: &IdempotencyKey, spend: &SpendView, amount: i64) -> Result<GivenBack, Error> {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         // Also to a member that is blocked or has left: what was taken for nothing is not kept.
         let row = member::lock_any(tx, &spend.member).await?;
@@ -108,13 +109,25 @@ impl Membership {
         let past: Vec<String> = restored.iter().filter(|lot| lot.expires_at <= now).map(|lot| lot.source.clone()).collect();
         let expired: i64 = restored.iter().filter(|lot| lot.expires_at <= now).map(|lot| lot.amount).sum();
         self.move_out(tx, &past, book).await?;
-        if row.state != MemberState::Closed {
-            let recovered = self.recover_owed(tx, &spend.member, book).await?;
-            return self.record_return(tx, key, GivenBack { recovered, ..fresh(id, spend, amount, expired, now, period) }).await;
-        }
-        // Whoever has left has no use for them: they go where the others went.
-        self.forfeit(tx, book, &spend.member).await?;
-        self.record_return(tx, key, fresh(id, spend, amount, expired, now, period)).await
+        let recovered = if row.state == MemberState::Closed {
+            // Whoever has left has no use for them: they go where the others went.
+            self.forfeit(tx, book, &spend.member).await?;
+            0
+        } else {
+            self.recover_owed(tx, &spend.member, book).await?
+        };
+        let given = GivenBack {
+            id,
+            spend: spend.id.clone(),
+            member: spend.member.clone(),
+            amount,
+            expired,
+            recovered,
+            occurred_at: now,
+            period: Some(period),
+            points_balance: 0,
+        };
+        self.record_return(tx, key, given).await
     }
 
     async fn record_return(&self, tx: &Tx, key: &IdempotencyKey, given: GivenBack) -> Result<GivenBack, Error> {
@@ -146,21 +159,8 @@ impl Membership {
     }
 }
 
-fn fresh(id: String, spend: &SpendView, amount: i64, expired: i64, at: Timestamp, period: Period) -> GivenBack {
-    GivenBack {
-        id,
-        spend: spend.id.clone(),
-        member: spend.member.clone(),
-        amount,
-        expired,
-        recovered: 0,
-        occurred_at: at,
-        period: Some(period),
-        points_balance: 0,
-    }
-}
-
-async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(GivenBack, String)>, Error> {
+/// A return by the key that it was made under, with the digest of its request.
+pub(crate) async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(GivenBack, String)>, Error> {
     let text = "SELECT * FROM membership_spend_return WHERE idempotency = $1";
     let Some(row) = sql::one(conn, text, [stored.into()]).await? else { return Ok(None) };
     let given = GivenBack {

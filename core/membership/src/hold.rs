@@ -102,8 +102,8 @@ pub struct HoldView {
 
 /// A hold as stored.
 #[derive(Debug, Clone)]
-struct Stored {
-    view: HoldView,
+pub(crate) struct Stored {
+    pub(crate) view: HoldView,
     line: Line,
     /// Whether nobody wrote how it ended yet.
     open: bool,
@@ -117,7 +117,7 @@ struct Stored {
 
 /// How somebody ends a hold.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(crate) enum End {
     /// This much of it becomes a spend, or all.
     Capture(Option<i64>),
     Release,
@@ -301,6 +301,14 @@ impl Membership {
         Ok(view)
     }
 
+    /// Makes what an open hold of a locked member has set aside a spend, as far as `amount` goes. The book is entered.
+    pub(crate) async fn capture_open(&self, tx: &Tx, key: &IdempotencyKey, stored: &Stored, amount: i64, period: Period) -> Result<(), Error> {
+        self.capture(tx, key, stored, amount, period).await?;
+        let ended_at = Some(self.kernel().clock.now());
+        let (state, spend) = (HoldState::Captured, Some(stored.spend.clone()));
+        write_outcome(tx, &HoldView { state, captured: amount, spend, ended_at, ..stored.view.clone() }, Some(key)).await
+    }
+
     /// Posts what is taken of a hold and records it as a spend, as any other.
     async fn capture(&self, tx: &Tx, key: &IdempotencyKey, stored: &Stored, amount: i64, period: Period) -> Result<(), Error> {
         let view = &stored.view;
@@ -433,7 +441,7 @@ impl Membership {
     }
 
     /// The hold whose column has this value; ids and keys are unique.
-    async fn find_hold<C: sql::Connection>(&self, conn: &C, column: &str, value: &str) -> Result<Option<Stored>, Error> {
+    pub(crate) async fn find_hold<C: sql::Connection>(&self, conn: &C, column: &str, value: &str) -> Result<Option<Stored>, Error> {
         let text = format!("SELECT * FROM membership_hold WHERE {column} = $1");
         sql::one(conn, &text, [value.into()]).await?.as_ref().map(|row| self.read_hold(row)).transpose()
     }

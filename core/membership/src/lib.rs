@@ -42,6 +42,7 @@ mod member;
 mod migration;
 mod notice;
 mod opening;
+mod order_points;
 mod points;
 mod points_policy;
 mod policy;

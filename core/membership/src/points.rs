@@ -237,6 +237,7 @@ pub(crate) async fn find_spend<C: sql::Connection>(conn: &C, id: &str) -> Result
 }
 
 /// The spend that a key made, with the digest of its request.
+/// A spend by the key that it was made under, with the digest of its request.
 pub(crate) async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
     let row = sql::one(conn, "SELECT * FROM membership_spend WHERE idempotency = $1", [stored.into()]).await?;
     row.as_ref().map(read).transpose()

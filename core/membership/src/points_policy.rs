@@ -1,7 +1,7 @@
 //! The policy of points in use: who may transfer them, how many, and how long before they expire members are told.
 
 use crate::error::Error;
-use crate::facade::Membership;
+use crate::facade::{Membership, require_group};
 use crate::member::corrupt;
 use futures::FutureExt;
 use heyuan_kernel::error::codes as kernel_codes;
@@ -98,10 +98,7 @@ impl Membership {
     /// # Errors
     /// `forbidden`, also for a key of one unit; `invalid_request` with the field.
     pub async fn put_points_policy(&self, actor: &Actor, policy: &PointsPolicy) -> Result<PointsPolicy, Error> {
-        actor.require(Scope::Admin)?;
-        if *actor.reach() != Reach::Everything {
-            return Err(Error::refused(kernel_codes::FORBIDDEN, "the policy of points is the whole group's and needs its key"));
-        }
+        require_group(actor, "the policy of points is the whole group's and needs its key")?;
         policy.check()?;
         let body = serde_json::to_string(policy).map_err(|e| corrupt("points policy", e))?;
         let entry = audit::Entry::new(actor, "put points policy", "points")

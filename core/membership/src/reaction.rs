@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::link;
 use crate::member;
+use crate::order_points::OrderPayments;
 use crate::points;
 use crate::report::Accepted;
 use crate::standing::MemberState;
@@ -23,7 +24,7 @@ use heyuan_kernel::{Problem, Tx, sql};
 use std::sync::Arc;
 
 pub(crate) fn all(membership: &Membership) -> Vec<Arc<dyn Reaction>> {
-    vec![Arc::new(Orders { membership: membership.clone() }), Arc::new(Erasures { membership: membership.clone() })]
+    vec![Arc::new(Orders { membership: membership.clone() }), Arc::new(OrderPayments::new(membership.clone())), Arc::new(Erasures { membership: membership.clone() })]
 }
 
 /// Orders of the mall as transactions of their line.

@@ -12,7 +12,8 @@ use heyuan_kernel::guard::outside_unit;
 use heyuan_kernel::plugin::{Active, PluginKind, Plugins};
 use heyuan_kernel::{Actor, Problem, Reach, Scope, Zone};
 use heyuan_lake::{EventRow, Lake, Scan, ScanOrder};
-use heyuan_membership::{BenefitRules, Change, FeatureValue, Features, Membership, RuleAnswer, RuleError, RuleInput};
+use heyuan_mall::PointsWanted;
+use heyuan_membership::{BenefitRules, Change, FeatureValue, Features, HoldPoints, Membership, RuleAnswer, RuleError, RuleInput};
 use heyuan_plugin_host::{self as host, BenefitRuleDescription, CallError, Description, Digest, TagValue, TaggerDescription};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -417,13 +418,30 @@ impl heyuan_attribution::Customers for Identities {
 #[derive(Default)]
 pub(crate) struct MallMembers(pub(crate) OnceLock<Membership>);
 
+impl MallMembers {
+    fn membership(&self) -> Result<&Membership, Problem> {
+        self.0.get().ok_or_else(|| Problem::new(codes::UNAVAILABLE, "membership is not open yet"))
+    }
+}
+
 impl heyuan_mall::Members for MallMembers {
     fn exists<'a>(&'a self, member: &'a MemberId) -> BoxFuture<'a, Result<bool, Problem>> {
-        async move {
-            let membership = self.0.get().ok_or_else(|| Problem::new(codes::UNAVAILABLE, "membership is not open yet"))?;
-            Ok(membership.exists(member).await?)
-        }
-        .boxed()
+        async move { Ok(self.membership()?.exists(member).await?) }.boxed()
+    }
+
+    fn set_aside<'a>(&'a self, actor: &'a Actor, wanted: &'a PointsWanted) -> BoxFuture<'a, Result<String, Problem>> {
+        let points = HoldPoints {
+            amount: wanted.points,
+            unit: wanted.unit.clone(),
+            reference: format!("cart {}", wanted.name),
+            expires_at: None,
+            minutes: Some(wanted.minutes),
+        };
+        async move { Ok(self.membership()?.set_aside(actor, &wanted.member, &points, &wanted.name).await?) }.boxed()
+    }
+
+    fn set_free<'a>(&'a self, member: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>> {
+        async move { Ok(self.membership()?.set_free(member, hold).await?) }.boxed()
     }
 }
 

@@ -50,7 +50,7 @@ impl Members for Everybody {
         async move { answer }.boxed()
     }
 
-    fn set_free<'a>(&'a self, _: &'a Actor, _: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>> {
+    fn set_free<'a>(&'a self, _: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>> {
         self.aside.lock().expect("nobody panics with it").remove(hold);
         async move { Ok(()) }.boxed()
     }

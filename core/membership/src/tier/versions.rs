@@ -3,7 +3,7 @@
 use super::policy::TierPolicy;
 use crate::earning::check_start;
 use crate::error::Error;
-use crate::facade::Membership;
+use crate::facade::{self, Membership};
 use futures::FutureExt;
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Problem, Reach, Scope, Tx, audit, sql};
@@ -89,9 +89,5 @@ impl Membership {
 
 /// Tiers are the whole group's.
 pub(super) fn require_group(actor: &Actor) -> Result<(), Error> {
-    actor.require(Scope::Admin)?;
-    if *actor.reach() == Reach::Everything {
-        return Ok(());
-    }
-    Err(Error::refused(kernel_codes::FORBIDDEN, "tier policies are the whole group's and need its key"))
+    facade::require_group(actor, "tier policies are the whole group's and need its key")
 }
