@@ -9,6 +9,7 @@ use crate::books::{self, LineAccount, Movement};
 use crate::checklist::{self, Check, CheckState, Closing};
 use crate::error::{Error, codes};
 use crate::facade::{Membership, require_group};
+use crate::fraction::Fraction;
 use crate::member::corrupt;
 use crate::settlement;
 use futures::FutureExt;
@@ -122,50 +123,37 @@ pub struct MatrixCell {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Exact {
     points: i64,
-    numerator: i128,
-    denominator: i128,
+    cost: Fraction,
 }
 
 impl Default for Exact {
     fn default() -> Exact {
-        Exact { points: 0, numerator: 0, denominator: 1 }
+        Exact { points: 0, cost: Fraction::ZERO }
     }
 }
 
 impl Exact {
     pub(crate) fn add(&mut self, points: i64, cost: Ratio) -> Result<(), Error> {
-        let overflow = || corrupt("clearing", "the exact cost does not fit");
-        let (n, d) = (i128::from(points) * i128::from(cost.numerator()), i128::from(cost.denominator()));
-        let left = self.numerator.checked_mul(d).ok_or_else(overflow)?;
-        let right = n.checked_mul(self.denominator).ok_or_else(overflow)?;
-        let numerator = left.checked_add(right).ok_or_else(overflow)?;
-        let denominator = self.denominator.checked_mul(d).ok_or_else(overflow)?;
-        let common = gcd(numerator.unsigned_abs(), denominator.unsigned_abs());
-        let common = i128::try_from(common).unwrap_or(1).max(1);
-        self.numerator = numerator / common;
-        self.denominator = denominator / common;
-        self.points = self.points.checked_add(points).ok_or_else(overflow)?;
+        self.cost = self.cost.plus(points.into(), cost).ok_or_else(too_large)?;
+        self.points = self.points.checked_add(points).ok_or_else(too_large)?;
         Ok(())
     }
 
     /// A part of it, exactly; of the points the whole ones. The part's lower number is above zero.
     pub(crate) fn times(self, numerator: i64, denominator: i64) -> Result<Exact, Error> {
-        let overflow = || corrupt("clearing", "the exact cost does not fit");
-        let above = self.numerator.checked_mul(i128::from(numerator)).ok_or_else(overflow)?;
-        let below = self.denominator.checked_mul(i128::from(denominator)).ok_or_else(overflow)?;
+        let cost = self.cost.times(numerator.into(), denominator.into()).ok_or_else(too_large)?;
         let points = (i128::from(self.points) * i128::from(numerator)).div_euclid(i128::from(denominator));
-        Ok(Exact { points: i64::try_from(points).map_err(|_| overflow())?, numerator: above, denominator: below })
+        Ok(Exact { points: i64::try_from(points).map_err(|_| too_large())?, cost })
     }
 
     /// To whole fen, half a fen up.
     pub(crate) fn fen(self) -> Result<i64, Error> {
-        let doubled = 2 * self.numerator + self.denominator;
-        Ok(i64::try_from(doubled.div_euclid(2 * self.denominator)).map_err(|e| corrupt("clearing", e))?)
+        self.cost.rounded().ok_or_else(|| too_large().into())
     }
 }
 
-pub(crate) fn gcd(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { gcd(b, a % b) }
+fn too_large() -> heyuan_kernel::Error {
+    corrupt("clearing", "the exact cost does not fit")
 }
 
 #[derive(Default)]
