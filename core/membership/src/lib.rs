@@ -1,7 +1,8 @@
 //! One member for all lines: joining, tiers, earning, benefits, points, clearing.
 //!
 //! Membership owns members with their accounts at lines, the transactions that lines report, the decisions made about them, tiers, benefits,
-//! points in use, opening balances, budgets of rules, log-in by WeChat and phone, and the clearing of lines with the points centre and what lines say to it. It promises that a transaction is posted once with everything that it
+//! points in use, opening balances, budgets of rules, log-in by WeChat and by phone, and the clearing of lines with the points centre and
+//! what lines say to it. It promises that a transaction is posted once with everything that it
 //! earned or nothing, that a decision can be explained and run again on the bytes that it was made with, that refunds end alike in
 //! whatever order and parts they come, that no member spends a point twice and no rule grants one beyond its budget, and that a
 //! closed period never changes. It emits `member.joined.v1`, `transaction.posted.v1`, `tier.changed.v1` and `voucher.granted.v1`.
