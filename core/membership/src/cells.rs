@@ -4,6 +4,7 @@ use crate::books::{self, LineAccount, Movement};
 use crate::clearing;
 use crate::error::Error;
 use crate::facade::Membership;
+use crate::fraction::gcd;
 use crate::member::corrupt;
 use crate::transaction;
 use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Ratio, Timestamp, TransactionId};
@@ -28,12 +29,22 @@ pub enum Column {
     Spent,
     /// Points that paid what members owed.
     Recovered,
+    /// Points that staff granted under four eyes, less those taken.
+    Adjusted,
 }
 
 impl Column {
     /// Every column.
-    pub const ALL: [Column; 7] =
-        [Column::Issued, Column::Opened, Column::Refunded, Column::Expired, Column::Forfeited, Column::Spent, Column::Recovered];
+    pub const ALL: [Column; 8] = [
+        Column::Issued,
+        Column::Opened,
+        Column::Refunded,
+        Column::Expired,
+        Column::Forfeited,
+        Column::Spent,
+        Column::Recovered,
+        Column::Adjusted,
+    ];
 
     /// The word in requests.
     pub const fn as_str(self) -> &'static str {
@@ -45,6 +56,7 @@ impl Column {
             Column::Forfeited => "forfeited",
             Column::Spent => "spent",
             Column::Recovered => "recovered",
+            Column::Adjusted => "adjusted",
         }
     }
 
@@ -53,20 +65,23 @@ impl Column {
         Column::ALL.into_iter().find(|column| column.as_str() == text)
     }
 
-    const fn of(movement: Movement) -> Column {
+    /// The column that a movement counts in; a transfer between members counts in none.
+    const fn of(movement: Movement) -> Option<Column> {
         match movement {
-            Movement::Earn => Column::Issued,
-            Movement::Open => Column::Opened,
-            Movement::Refund => Column::Refunded,
-            Movement::Expire => Column::Expired,
-            Movement::Forfeit => Column::Forfeited,
-            Movement::Spend | Movement::Return => Column::Spent,
-            Movement::Recover => Column::Recovered,
+            Movement::Earn => Some(Column::Issued),
+            Movement::Open => Some(Column::Opened),
+            Movement::Refund => Some(Column::Refunded),
+            Movement::Expire => Some(Column::Expired),
+            Movement::Forfeit => Some(Column::Forfeited),
+            Movement::Spend | Movement::Return => Some(Column::Spent),
+            Movement::Recover => Some(Column::Recovered),
+            Movement::Adjust => Some(Column::Adjusted),
+            Movement::Transfer => None,
         }
     }
 
     fn kinds(self) -> Vec<&'static str> {
-        Movement::ALL.into_iter().filter(|movement| Column::of(*movement) == self).map(Movement::as_str).collect()
+        Movement::ALL.into_iter().filter(|movement| Column::of(*movement) == Some(self)).map(Movement::as_str).collect()
     }
 
     /// Where its steps stand, walked one after the other.
@@ -74,13 +89,14 @@ impl Column {
         match self {
             Column::Issued | Column::Opened => &[Source::Lots(Trail::Opened)],
             Column::Refunded => &[Source::Refunds],
+            Column::Adjusted => &[Source::Lots(Trail::Opened), Source::Lots(Trail::Moved)],
             Column::Expired | Column::Forfeited | Column::Spent | Column::Recovered => &[Source::Lots(Trail::Moved)],
         }
     }
 
     /// Whether it counts what comes into lots, else what leaves them.
     const fn counts_gains(self) -> bool {
-        matches!(self, Column::Issued | Column::Opened)
+        matches!(self, Column::Issued | Column::Opened | Column::Adjusted)
     }
 }
 
@@ -363,7 +379,7 @@ fn refund_step(row: &sql::Row) -> Result<(i64, CellStep), Error> {
 /// Points times their unit cost, in lowest terms.
 fn exact_cost(points: i64, cost: Ratio) -> Result<(i64, i64), Error> {
     let (above, below) = (i128::from(points) * i128::from(cost.numerator()), i128::from(cost.denominator()));
-    let common = i128::try_from(clearing::gcd(above.unsigned_abs(), below.unsigned_abs())).unwrap_or(1).max(1);
+    let common = gcd(above, below);
     let part = |number: i128| i64::try_from(number / common).map_err(|e| corrupt("cost of points", e));
     Ok((part(above)?, part(below)?))
 }
@@ -378,7 +394,7 @@ mod tests {
             assert!(!column.kinds().is_empty(), "{column:?}");
             assert_eq!(Column::parse(column.as_str()), Some(column));
         }
-        assert_eq!(Column::ALL.iter().map(|column| column.kinds().len()).sum::<usize>(), Movement::ALL.len());
+        assert_eq!(Column::ALL.iter().map(|column| column.kinds().len()).sum::<usize>(), Movement::ALL.len() - 1, "all but transfers");
     }
 
     #[test]

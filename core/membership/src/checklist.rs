@@ -235,7 +235,7 @@ async fn count<C: sql::Connection, const N: usize>(conn: &C, text: &str, values:
 }
 
 /// What each account of a line was credited with in sum, as its figures say.
-const fn booked(line: &ClearingLine) -> [(LineAccount, i64); 6] {
+const fn booked(line: &ClearingLine) -> [(LineAccount, i64); 7] {
     [
         (LineAccount::Issued, -line.issued_points),
         (LineAccount::Opened, -line.opened_points),
@@ -243,6 +243,7 @@ const fn booked(line: &ClearingLine) -> [(LineAccount, i64); 6] {
         (LineAccount::Expired, line.expired_points),
         (LineAccount::Forfeited, line.forfeited_points),
         (LineAccount::Spent, line.spent_points),
+        (LineAccount::Adjusted, -line.adjusted_points),
     ]
 }
 

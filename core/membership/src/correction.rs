@@ -171,14 +171,14 @@ impl Membership {
                     .db
                     .write("propose a correction", move |tx| {
                         let (membership, actor, key, correction) = (membership.clone(), actor.clone(), key.clone(), correction.clone());
-                        async move { membership.write_proposal(tx, &actor, &key, &correction, of_period, fen).await }.boxed()
+                        async move { membership.write_correction(tx, &actor, &key, &correction, of_period, fen).await }.boxed()
                     })
                     .await
             })
             .await
     }
 
-    async fn write_proposal(
+    async fn write_correction(
         &self,
         tx: &Tx,
         actor: &Actor,

@@ -139,6 +139,7 @@ const OPENED: Words = ("Opened", "期初导入");
 const REFUNDED: Words = ("Refunded", "退货扣回");
 const EXPIRED: Words = ("Expired", "过期");
 const FORFEITED: Words = ("Forfeited", "退会作废");
+const ADJUSTED: Words = ("Adjusted", "人工调整");
 const SPENT: Words = ("Spent", "兑付");
 const RECOVERED: Words = ("Recovered", "欠分抵扣");
 const CORRECTED: Words = ("Corrected", "更正");
@@ -163,13 +164,14 @@ const STEP_COLUMNS: [Words; 12] = [
 ];
 
 /// A figure of a line: its name, its points where it has any, and its cost as the clearing states it.
-fn figures(line: &ClearingLine) -> [(Words, Option<i64>, i64); 8] {
+fn figures(line: &ClearingLine) -> [(Words, Option<i64>, i64); 9] {
     [
         (ISSUED, Some(line.issued_points), line.issued_fen),
         (OPENED, Some(line.opened_points), line.opened_fen),
         (REFUNDED, Some(line.refunded_points), line.refunded_fen),
         (EXPIRED, Some(line.expired_points), line.expired_fen),
         (FORFEITED, Some(line.forfeited_points), line.forfeited_fen),
+        (ADJUSTED, Some(line.adjusted_points), line.adjusted_fen),
         (SPENT, Some(line.spent_points), line.spent_fen),
         (CORRECTED, None, line.corrected_fen),
         (NET, None, line.net_fen),
@@ -184,10 +186,10 @@ fn summary(clearing: &Clearing, language: Language) -> Sheet {
     let of = |words| language.of(words);
     let named = |figure: Words, measure: Words| format!("{} ({})", of(figure), of(measure));
     let mut header = vec![of(PERIOD).to_owned(), of(LINE).to_owned()];
-    for (figure, points) in
-        [(ISSUED, true), (OPENED, true), (REFUNDED, true), (EXPIRED, true), (FORFEITED, true), (SPENT, true), (RECOVERED, true)]
-            .into_iter()
-            .chain([(CORRECTED, false), (NET, false)])
+    for (figure, points) in [ISSUED, OPENED, REFUNDED, EXPIRED, FORFEITED, ADJUSTED, SPENT, RECOVERED]
+        .map(|figure| (figure, true))
+        .into_iter()
+        .chain([(CORRECTED, false), (NET, false)])
     {
         header.extend(points.then(|| named(figure, POINTS)));
         header.extend([named(figure, FEN), named(figure, YUAN)]);
@@ -195,7 +197,7 @@ fn summary(clearing: &Clearing, language: Language) -> Sheet {
     let mut rows: Vec<Vec<Cell>> = clearing.lines.iter().map(|line| summary_row(&clearing.period, line, language)).collect();
     let centre = &clearing.centre;
     let mut row = vec![text(&clearing.period), text(of(CENTRE))];
-    row.resize(row.len() + 18, Cell::Empty);
+    row.resize(row.len() + 21, Cell::Empty);
     row.extend([Cell::Whole(centre.recovered_points), Cell::Whole(centre.recovered_fen), Cell::Yuan(centre.recovered_fen)]);
     row.extend([Cell::Empty, Cell::Empty, Cell::Whole(centre.net_fen), Cell::Yuan(centre.net_fen)]);
     rows.push(row);
@@ -243,8 +245,8 @@ fn line_statements(clearing: &Clearing, statements: &[LineStatement], language: 
     let mut rows = Vec::new();
     for line in &clearing.lines {
         for (figure, points, fen) in figures(line) {
-            // A line owes the cost of what it issued and took over.
-            let gets = if [ISSUED, OPENED].contains(&figure) { -fen } else { fen };
+            // A line owes the cost of what it issued, took over, and granted by hand.
+            let gets = if [ISSUED, OPENED, ADJUSTED].contains(&figure) { -fen } else { fen };
             let mut row = vec![text(&clearing.period), text(of(line_words(line.line))), text(of(figure))];
             row.extend([points.map_or(Cell::Empty, Cell::Whole), Cell::Whole(gets), Cell::Yuan(gets)]);
             let said = statements.iter().find(|statement| statement.figures.line == line.line).filter(|_| figure == NET);

@@ -106,7 +106,7 @@ impl Membership {
 
     async fn free_hold(&self, tx: &Tx, key: &IdempotencyKey, member: &MemberId, hold: &str) -> Result<(), Error> {
         match self.find_hold(tx.conn(), "id", hold).await? {
-            Some(stored) if stored.view.state == HoldState::Open => self.write_end(tx, key, member, hold, End::Release).await.map(drop),
+            Some(stored) if stored.view.state == HoldState::Open => self.write_hold_end(tx, key, member, hold, End::Release).await.map(drop),
             _ => Ok(()),
         }
     }

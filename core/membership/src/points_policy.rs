@@ -4,8 +4,7 @@ use crate::error::Error;
 use crate::facade::{Membership, require_group};
 use crate::member::corrupt;
 use futures::FutureExt;
-use heyuan_kernel::error::codes as kernel_codes;
-use heyuan_kernel::{Actor, Problem, Reach, Scope, audit, sql};
+use heyuan_kernel::{Actor, Problem, Scope, audit, sql};
 use serde::{Deserialize, Serialize};
 
 /// The largest limit: what one transfer can hold at all.

@@ -1,4 +1,4 @@
-//! `heyuan simulator`: a payment gateway, WeChat's log-in and a provider of phone codes that misbehave as real ones do, for trials and tests.
+//! `heyuan simulator`: a payment gateway, WeChat's log-in and a provider of phone codes that misbehave as real ones do, for trials.
 
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};

@@ -2,9 +2,9 @@
 
 use super::outbound::{self, Failure};
 use super::settings::LoginSettings;
+use heyuan_kernel::Problem;
 use heyuan_kernel::config::Secret;
 use heyuan_kernel::secret::sha256_hex;
-use heyuan_kernel::Problem;
 use reqwest::Client;
 use serde_json::json;
 

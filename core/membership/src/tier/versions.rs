@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::facade::{self, Membership};
 use futures::FutureExt;
 use heyuan_kernel::error::codes as kernel_codes;
-use heyuan_kernel::{Actor, Problem, Reach, Scope, Tx, audit, sql};
+use heyuan_kernel::{Actor, Problem, Scope, Tx, audit, sql};
 use std::sync::Arc;
 
 /// Versions that a replay goes through.

@@ -63,6 +63,7 @@ impl World {
                 (Column::Refunded, row.refunded_points, row.refunded_fen),
                 (Column::Expired, row.expired_points, row.expired_fen),
                 (Column::Forfeited, row.forfeited_points, row.forfeited_fen),
+                (Column::Adjusted, row.adjusted_points, row.adjusted_fen),
             ] {
                 let steps = self.steps(period, column, Some(row.line), None).await;
                 assert_eq!(Sum::of(&steps).told(), (points, fen), "{period} {} {column:?}", row.line);

@@ -44,13 +44,14 @@ fn cell<'a>(rows: &'a [Vec<String>], begins: &[&str], column: &str) -> &'a str {
     &row.unwrap_or_else(|| panic!("no row {begins:?}"))[place]
 }
 
-fn figures(row: &ClearingLine) -> [(&'static str, Option<i64>, i64); 8] {
+fn figures(row: &ClearingLine) -> [(&'static str, Option<i64>, i64); 9] {
     [
         ("Issued", Some(row.issued_points), row.issued_fen),
         ("Opened", Some(row.opened_points), row.opened_fen),
         ("Refunded", Some(row.refunded_points), row.refunded_fen),
         ("Expired", Some(row.expired_points), row.expired_fen),
         ("Forfeited", Some(row.forfeited_points), row.forfeited_fen),
+        ("Adjusted", Some(row.adjusted_points), row.adjusted_fen),
         ("Spent", Some(row.spent_points), row.spent_fen),
         ("Corrected", None, row.corrected_fen),
         ("Net", None, row.net_fen),
@@ -68,7 +69,7 @@ fn reads(sheets: &[(String, Vec<Vec<String>>)], clearing: &Clearing) {
         for (figure, points, fen) in figures(row) {
             assert_eq!(cell(summary, &[period, line], &format!("{figure} (fen)")), number(fen), "{line}");
             assert_eq!(cell(summary, &[period, line], &format!("{figure} (yuan)")), yuan(fen), "{line}");
-            let gets = if ["Issued", "Opened"].contains(&figure) { -fen } else { fen };
+            let gets = if ["Issued", "Opened", "Adjusted"].contains(&figure) { -fen } else { fen };
             assert_eq!(cell(statements, &[period, line, figure], "Line gets (fen)"), number(gets), "{line} {figure}");
             assert_eq!(cell(statements, &[period, line, figure], "Line gets (yuan)"), yuan(gets), "{line} {figure}");
             if let Some(points) = points {

@@ -40,8 +40,12 @@ async fn a_member_comes_with_its_balance_and_leaves_without_a_trace() {
         let why = json!({ "reason": "asked at the desk" });
         assert_eq!(act(&group, member, "block", "b", why.clone()).await.expect(200)["state"], "blocked");
         let spend = json!({ "amount": 1, "unit": "mall-1", "reference": "parking" });
-        assert_eq!(own.post_once(&format!("{path}/points:spend"), "s", &spend).await.problem(409), "member_blocked");
+        assert_eq!(group.post_once(&format!("{path}/points:spend"), "s", &spend).await.problem(409), "member_blocked");
+        assert_eq!(own.get(&path).await.problem(401), "unauthenticated", "its session has ended");
+        assert!(group.post("/v1/members", &join).await.expect(200)["token"].is_null());
         assert_eq!(act(&group, member, "unblock", "u", why).await.expect(200)["state"], "open");
+        let again = group.post("/v1/members", &join).await.expect(200);
+        let own = tenant.caller_with(again["token"].as_str().expect("a token"));
         let account = json!({ "account": "MC-20018873", "unit": "mall-1" });
         assert_eq!(group.put(&format!("{path}/accounts/mall"), &account).await.expect(200)["account"], "MC-****73");
 

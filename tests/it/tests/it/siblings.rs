@@ -95,6 +95,9 @@ struct Records {
     grant: String,
     spend: String,
     reserved: [String; 2],
+    /// A session of the member, and what refreshes it.
+    session: String,
+    refresh_token: String,
     /// What no answer to the sibling may hold.
     marks: Vec<String>,
 }
@@ -168,6 +171,10 @@ async fn records(tenant: &Tenant) -> Records {
     let spent = own.post_once(&points, "spend-of-first", &json!({ "amount": 1, "unit": UNIT, "reference": "parking" })).await.expect(200);
     let spend = text(&spent["id"]);
     marks.push(spend.clone());
+    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }] });
+    let entered = own.post("/v1/members", &joins).await.expect(200);
+    let (session, refresh_token) = (text(&entered["session"]), text(&entered["refresh_token"]));
+    marks.extend([session.clone(), refresh_token.clone()]);
     let edge = json!({ "a": of_type("phone")["anchor"], "b": of_type("device")["anchor"] });
     let phone_ref = text(&of_type("phone")["ref"]);
     Records {
@@ -184,13 +191,15 @@ async fn records(tenant: &Tenant) -> Records {
         grant,
         spend,
         reserved,
+        session,
+        refresh_token,
         marks,
     }
 }
 
 /// Every operation about the records of the first unit, reading ones first and the most thorough last.
 fn attempts(records: &Records) -> Vec<Attempt> {
-    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, grant, spend, reserved, .. } = records;
+    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, grant, spend, reserved, session, refresh_token, .. } = records;
     let mut all = Vec::new();
     let mut add = |names_a_record, method, template, path: String, body| {
         all.push(Attempt { operation: (method, template), path, body, names_a_record });
@@ -310,6 +319,17 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     let opening = Body::Csv("phone,points,cost_fen,expires_on\n");
     add(record, "POST", "/v1/points-imports", format!("/v1/points-imports?unit={UNIT}"), opening);
     add(list, "GET", "/v1/points-imports/{id}/errors.csv", "/v1/points-imports/any/errors.csv".into(), Body::None);
+    // The tenant has no apps to log in to; which units their keys reach is membership's own test.
+    let login = json!({ "app": "mall", "wechat": { "code": "any" } });
+    add(list, "POST", "/v1/sessions", "/v1/sessions".into(), Body::Json(login));
+    add(list, "POST", "/v1/phone-codes", "/v1/phone-codes".into(), Body::Json(json!({ "app": "mall", "phone": PHONE })));
+    let refresh = || Body::Json(json!({ "refresh_token": refresh_token }));
+    add(list, "POST", "/v1/sessions:revoke", "/v1/sessions:revoke".into(), refresh());
+    add(record, "POST", "/v1/sessions:refresh", "/v1/sessions:refresh".into(), refresh());
+    let sessions = format!("/v1/members/{member}/sessions");
+    add(record, "GET", "/v1/members/{id}/sessions", sessions.clone(), Body::None);
+    add(record, "DELETE", "/v1/members/{id}/sessions/{session}", format!("{sessions}/{session}"), Body::None);
+    add(record, "DELETE", "/v1/members/{id}/sessions", sessions, Body::None);
     let why = || Body::Json(json!({ "reason": "asked at the desk" }));
     add(record, "POST", "/v1/members/{id}:block", format!("/v1/members/{member}:block"), why());
     add(record, "POST", "/v1/members/{id}:unblock", format!("/v1/members/{member}:unblock"), why());
@@ -396,7 +416,13 @@ const OF_THE_GROUP: &[&str] = &[
 ];
 
 /// Operations that name the record in their body: what a key does not reach is said of the field, as of what does not exist.
-const NAMED_INSIDE: &[((&str, &str), &str)] = &[(("POST", "/v1/orders"), "lines"), (("PUT", "/v1/products/{id}"), "merchant")];
+const NAMED_INSIDE: &[((&str, &str), &str)] = &[
+    (("POST", "/v1/orders"), "lines"),
+    (("PUT", "/v1/products/{id}"), "merchant"),
+    (("POST", "/v1/sessions"), "app"),
+    (("POST", "/v1/phone-codes"), "app"),
+    (("POST", "/v1/sessions:refresh"), "refresh_token"),
+];
 
 /// The records as the group sees them.
 async fn as_they_are(group: &Caller, records: &Records) -> Vec<Value> {
