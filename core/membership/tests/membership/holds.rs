@@ -209,7 +209,7 @@ async fn only_who_may_holds_captures_and_releases() {
             (wanted(0), "amount_out_of_range"),
             (wanted(-5), "amount_out_of_range"),
             (HoldPoints { unit: unit("group"), ..wanted(1) }, "invalid_request"),
-            (HoldPoints { unit: unit("nowhere"), ..wanted(1) }, "not_found"),
+            (HoldPoints { unit: unit("nowhere"), ..wanted(1) }, "invalid_request"),
             (HoldPoints { reference: String::new(), ..wanted(1) }, "invalid_request"),
             (HoldPoints { reference: "a\u{7}b".into(), ..wanted(1) }, "invalid_request"),
             (until(None, Some(0)), "invalid_request"),
