@@ -264,7 +264,7 @@ impl Membership {
             .await
     }
 
-    async fn write_hold_end(&self, tx: &Tx, key: &IdempotencyKey, member: &MemberId, hold: &str, end: End) -> Result<HoldView, Error> {
+    pub(crate) async fn write_hold_end(&self, tx: &Tx, key: &IdempotencyKey, member: &MemberId, hold: &str, end: End) -> Result<HoldView, Error> {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         let row = member::lock_any(tx, member).await?;
         let stored = self.find_hold(tx.conn(), "id", hold).await?.ok_or_else(|| Problem::not_found("hold", hold))?;

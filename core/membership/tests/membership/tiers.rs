@@ -457,7 +457,7 @@ async fn the_stored_tier_is_that_of_the_whole_history_however_it_came() {
             let world = world(&database).await;
             let (prompt, late) = (world.join("138").await, world.join("139").await);
             world.put(policy).await;
-            let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
+            let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
             let facts = facts(&mut dice, 700);
             let day_of = |fact: &Fact| match fact {
                 Fact::Bought { day, .. } => *day,
