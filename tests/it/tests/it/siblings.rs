@@ -94,6 +94,10 @@ struct Records {
     /// A benefit that was granted to the member, and the codes of two reservations of it.
     grant: String,
     spend: String,
+    hold: String,
+    adjustment: String,
+    /// Another member of the first unit.
+    other: String,
     reserved: [String; 2],
     /// A session of the member, and what refreshes it.
     session: String,
@@ -171,6 +175,17 @@ async fn records(tenant: &Tenant) -> Records {
     let spent = own.post_once(&points, "spend-of-first", &json!({ "amount": 1, "unit": UNIT, "reference": "parking" })).await.expect(200);
     let spend = text(&spent["id"]);
     marks.push(spend.clone());
+    let policy = json!({ "transfers": "everybody", "transfer_points_max": 100, "day_points_max": 100, "month_points_max": 100, "notice_days": 0 });
+    group.put("/v1/points-policy", &policy).await.expect(200);
+    let held = json!({ "amount": 1, "unit": UNIT, "reference": "order" });
+    let held = own.post_once(&format!("/v1/members/{member}/points/holds"), "hold-of-first", &held).await.expect(200);
+    let hold = text(&held["id"]);
+    // Proposed by the group, so that the unit's own key is the second person.
+    let adjustment = json!({ "member": member, "amount": 5, "unit": UNIT, "reason": "lost receipt" });
+    let adjustment = text(&group.post_once("/v1/points-adjustments", "adjustment-of-first", &adjustment).await.expect(200)["id"]);
+    let other = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000010", "verified": true }] });
+    let other = text(&own.post("/v1/members", &other).await.expect(201)["id"]);
+    marks.extend([hold.clone(), adjustment.clone()]);
     let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }] });
     let entered = own.post("/v1/members", &joins).await.expect(200);
     let (session, refresh_token) = (text(&entered["session"]), text(&entered["refresh_token"]));
@@ -199,7 +214,7 @@ async fn records(tenant: &Tenant) -> Records {
 
 /// Every operation about the records of the first unit, reading ones first and the most thorough last.
 fn attempts(records: &Records) -> Vec<Attempt> {
-    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, grant, spend, reserved, session, refresh_token, .. } = records;
+    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, grant, spend, hold, adjustment, other, reserved, session, refresh_token, .. } = records;
     let mut all = Vec::new();
     let mut add = |names_a_record, method, template, path: String, body| {
         all.push(Attempt { operation: (method, template), path, body, names_a_record });
@@ -300,6 +315,35 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "POST", "/v1/members/{id}/points:spend", format!("/v1/members/{member}/points:spend"), Body::Json(spending));
     let given = format!("/v1/members/{member}/points/spends/{spend}:return");
     add(record, "POST", "/v1/members/{id}/points/spends/{spend}:return", given, Body::Json(json!({ "amount": 1 })));
+    let points = format!("/v1/members/{member}/points");
+    let aside = json!({ "amount": 1, "unit": UNIT, "reference": "cart" });
+    add(record, "POST", "/v1/members/{id}/points/holds", format!("{points}/holds"), Body::Json(aside));
+    add(record, "GET", "/v1/members/{id}/points/holds", format!("{points}/holds"), Body::None);
+    add(record, "GET", "/v1/members/{id}/points/holds/{hold}", format!("{points}/holds/{hold}"), Body::None);
+    let captured = format!("{points}/holds/{hold}:capture");
+    add(record, "POST", "/v1/members/{id}/points/holds/{hold}:capture", captured, Body::Json(json!({})));
+    let released = format!("{points}/holds/{hold}:release");
+    add(record, "POST", "/v1/members/{id}/points/holds/{hold}:release", released, Body::None);
+    let gift = Body::Json(json!({ "to": other, "amount": 1 }));
+    add(record, "POST", "/v1/members/{id}/points/transfers", format!("{points}/transfers"), gift);
+    let exchanged = Body::Json(json!({ "benefit": "parking" }));
+    add(record, "POST", "/v1/members/{id}/points/exchanges", format!("{points}/exchanges"), exchanged);
+    let proposed = json!({ "member": member, "amount": 5, "unit": UNIT, "reason": "lost receipt" });
+    add(record, "POST", "/v1/points-adjustments", "/v1/points-adjustments".into(), Body::Json(proposed));
+    add(list, "GET", "/v1/points-adjustments", "/v1/points-adjustments".into(), Body::None);
+    let adjusted = format!("/v1/points-adjustments/{adjustment}");
+    add(record, "GET", "/v1/points-adjustments/{id}", adjusted.clone(), Body::None);
+    add(record, "POST", "/v1/points-adjustments/{id}:approve", format!("{adjusted}:approve"), Body::None);
+    let rejected_with = Body::Json(json!({ "reason": "found it" }));
+    add(record, "POST", "/v1/points-adjustments/{id}:reject", format!("{adjusted}:reject"), rejected_with);
+    add(list, "GET", "/v1/points-policy", "/v1/points-policy".into(), Body::None);
+    add(list, "GET", "/v1/budgets", "/v1/budgets".into(), Body::None);
+    add(list, "GET", "/v1/tier-policies", "/v1/tier-policies".into(), Body::None);
+    add(list, "GET", "/v1/tier-policies/{version}", "/v1/tier-policies/1".into(), Body::None);
+    let tiers = format!("/v1/members/{member}/tier-grants");
+    add(record, "GET", "/v1/members/{id}/tier-grants", tiers.clone(), Body::None);
+    let platinum = json!({ "tier": "platinum", "until": "2029-01-01T00:00:00+08:00", "reason": "taken" });
+    add(record, "POST", "/v1/members/{id}/tier-grants", tiers.clone(), Body::Json(platinum));
     let benefits = format!("/v1/members/{member}/benefits");
     let by_hand = json!({ "benefit": "parking", "reason": "taken" });
     add(record, "POST", "/v1/members/{id}/benefits", benefits.clone(), Body::Json(by_hand));
@@ -331,6 +375,7 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "DELETE", "/v1/members/{id}/sessions/{session}", format!("{sessions}/{session}"), Body::None);
     add(record, "DELETE", "/v1/members/{id}/sessions", sessions, Body::None);
     let why = || Body::Json(json!({ "reason": "asked at the desk" }));
+    add(list, "POST", "/v1/members/{id}/tier-grants/{grant}:revoke", format!("{tiers}/any:revoke"), why());
     add(record, "POST", "/v1/members/{id}:block", format!("/v1/members/{member}:block"), why());
     add(record, "POST", "/v1/members/{id}:unblock", format!("/v1/members/{member}:unblock"), why());
     let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000009", "verified": true }] });
@@ -378,6 +423,27 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     let rules = json!({ "starts_at": "2029-01-01T00:00:00+08:00", "points_days": 365, "lines": {} });
     add(record, "PUT", "/v1/earn-rules/{version}", "/v1/earn-rules/2".into(), Body::Json(rules));
     add(record, "PUT", "/v1/rule-budgets/{rule}/{period}", "/v1/rule-budgets/any/2026-11".into(), Body::Json(json!({ "points_max": 1 })));
+    let always = json!({ "from": "2026-11-01T00:00:00+08:00", "until": "2026-12-01T00:00:00+08:00", "points_max": 1 });
+    add(record, "PUT", "/v1/budgets/{name}", "/v1/budgets/autumn".into(), Body::Json(always));
+    let nobody = json!({ "transfers": "nobody", "transfer_points_max": 1, "day_points_max": 1, "month_points_max": 1, "notice_days": 0 });
+    add(record, "PUT", "/v1/points-policy", "/v1/points-policy".into(), Body::Json(nobody));
+    let ladder =
+        || json!({ "starts_at": "2029-01-01T00:00:00+08:00", "measure": "lifetime", "steps": [{ "tier": "silver", "growth_min": 0 }] });
+    add(record, "PUT", "/v1/tier-policies/{version}", "/v1/tier-policies/2".into(), Body::Json(ladder()));
+    add(record, "POST", "/v1/tier-policies:preview", "/v1/tier-policies:preview".into(), Body::Json(json!({ "policy": ladder() })));
+    let of_lots = "/v1/clearing/2026-11/lots";
+    add(list, "GET", "/v1/clearing/{period}/lots", format!("{of_lots}?movement=issued"), Body::None);
+    add(list, "GET", "/v1/clearing/{period}/lots.csv", format!("{of_lots}.csv?movement=issued"), Body::None);
+    add(list, "GET", "/v1/points-lots", format!("/v1/points-lots?source=transaction/{UNIT}/sale-of-first"), Body::None);
+    add(record, "GET", "/v1/clearing/{period}/checklist", "/v1/clearing/2026-11/checklist".into(), Body::None);
+    add(record, "GET", "/v1/clearing/{period}/export", "/v1/clearing/2026-11/export?format=csv".into(), Body::None);
+    add(record, "GET", "/v1/clearing/breakage", "/v1/clearing/breakage?as_of_period=2026-10".into(), Body::None);
+    let corrections = "/v1/clearing/corrections";
+    add(list, "GET", "/v1/clearing/corrections", corrections.into(), Body::None);
+    let correction = json!({ "of_period": "2026-10", "line": "mall", "fen": 1, "reason": "taken" });
+    add(record, "POST", "/v1/clearing/corrections", corrections.into(), Body::Json(correction));
+    add(record, "POST", "/v1/clearing/corrections/{id}:approve", format!("{corrections}/any:approve"), Body::None);
+    add(record, "POST", "/v1/clearing/corrections/{id}:reject", format!("{corrections}/any:reject"), why());
     add(record, "POST", "/v1/clearing/{period}:close", "/v1/clearing/2026-10:close".into(), Body::None);
     let statement = "/v1/clearing/2026-10/statements";
     add(record, "GET", "/v1/clearing/{period}/statements", statement.into(), Body::None);
@@ -403,6 +469,16 @@ const OF_THE_GROUP: &[&str] = &[
     "/v1/tags/{name}",
     "/v1/org-units",
     "/v1/rule-budgets/{rule}/{period}",
+    "/v1/budgets/{name}",
+    "/v1/points-policy",
+    "/v1/tier-policies/{version}",
+    "/v1/tier-policies:preview",
+    "/v1/clearing/{period}/checklist",
+    "/v1/clearing/{period}/export",
+    "/v1/clearing/breakage",
+    "/v1/clearing/corrections",
+    "/v1/clearing/corrections/{id}:approve",
+    "/v1/clearing/corrections/{id}:reject",
     "/v1/clearing/{period}:close",
     "/v1/clearing/{period}/statements",
     "/v1/clearing/{period}/statements/{line}:answer",
