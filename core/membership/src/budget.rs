@@ -181,7 +181,8 @@ pub(crate) async fn spend(tx: &Tx, decided: &Decided) -> Result<(), Error> {
     }
     // In the order of their names, so that no two transactions wait for each other.
     for (name, points) in named {
-        let text = "UPDATE membership_named_budget SET points_spent = points_spent + $2 WHERE name = $1 AND points_spent + $2 <= points_max";
+        let text =
+            "UPDATE membership_named_budget SET points_spent = points_spent + $2 WHERE name = $1 AND points_spent + $2 <= points_max";
         if sql::execute(tx.conn(), text, [name.into(), points.into()]).await? == 0 {
             return Err(gone());
         }
@@ -348,7 +349,10 @@ mod tests {
         };
         assert_eq!((allowance.left("gift"), allowance.left("other")), (25, 40));
         let drawn = allowance.draw("gift", 25);
-        assert_eq!(drawn.iter().map(|one| (one.name.as_str(), one.spent, one.points)).collect::<Vec<_>>(), [("autumn", 10, 25), ("gifts", 10, 25)]);
+        assert_eq!(
+            drawn.iter().map(|one| (one.name.as_str(), one.spent, one.points)).collect::<Vec<_>>(),
+            [("autumn", 10, 25), ("gifts", 10, 25)]
+        );
         assert_eq!((allowance.left("gift"), allowance.left("other")), (0, 15), "the next rule sees what is left");
     }
 }

@@ -144,7 +144,8 @@ pub(crate) async fn read<C: sql::Connection>(conn: &C, member: &MemberId, caps: 
         return Ok(());
     }
     let (names, periods) = (sql::placeholders(2, caps.len()), sql::placeholders(2 + caps.len(), caps.len()));
-    let text = format!("SELECT rule, period, points FROM membership_counter WHERE member = $1 AND rule IN ({names}) AND period IN ({periods})");
+    let text =
+        format!("SELECT rule, period, points FROM membership_counter WHERE member = $1 AND rule IN ({names}) AND period IN ({periods})");
     let mut values: Vec<sea_orm::Value> = vec![member.as_str().into()];
     values.extend(caps.iter().map(|cap| cap.counter().into()));
     values.extend(caps.iter().map(|cap| cap.period.into()));

@@ -264,7 +264,14 @@ impl Membership {
             .await
     }
 
-    pub(crate) async fn write_hold_end(&self, tx: &Tx, key: &IdempotencyKey, member: &MemberId, hold: &str, end: End) -> Result<HoldView, Error> {
+    pub(crate) async fn write_hold_end(
+        &self,
+        tx: &Tx,
+        key: &IdempotencyKey,
+        member: &MemberId,
+        hold: &str,
+        end: End,
+    ) -> Result<HoldView, Error> {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         let row = member::lock_any(tx, member).await?;
         let stored = self.find_hold(tx.conn(), "id", hold).await?.ok_or_else(|| Problem::not_found("hold", hold))?;
@@ -302,7 +309,14 @@ impl Membership {
     }
 
     /// Makes what an open hold of a locked member has set aside a spend, as far as `amount` goes. The book is entered.
-    pub(crate) async fn capture_open(&self, tx: &Tx, key: &IdempotencyKey, stored: &Stored, amount: i64, period: Period) -> Result<(), Error> {
+    pub(crate) async fn capture_open(
+        &self,
+        tx: &Tx,
+        key: &IdempotencyKey,
+        stored: &Stored,
+        amount: i64,
+        period: Period,
+    ) -> Result<(), Error> {
         self.capture(tx, key, stored, amount, period).await?;
         let ended_at = Some(self.kernel().clock.now());
         let (state, spend) = (HoldState::Captured, Some(stored.spend.clone()));

@@ -11,9 +11,9 @@
 mod adjustment;
 mod benefit;
 mod books;
+mod breakage;
 mod budget;
 mod caps;
-mod breakage;
 mod cells;
 mod checklist;
 mod clearing;
@@ -68,8 +68,9 @@ pub use benefit::{
     Benefit, BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Every, Exchange, ExchangeView,
     GrantBenefit, Reserve, TierBenefit, UseBenefit,
 };
-pub use budget::{Budget, BudgetView, Drawn};
 pub use breakage::{Breakage, Expiring, NoEstimate, Outstanding, Share};
+pub use budget::{Budget, BudgetView, Drawn};
+pub use caps::{Cap, CapSpan, Caps, Counted, Figure};
 pub use cells::{Cell, CellPage, CellStep, Column, LotStory, MadeBy};
 pub use checklist::{Check, CheckState, Checklist, ClosedBy, Closing, NotReady};
 pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
@@ -78,8 +79,7 @@ pub use correction::{Amount, Correction, CorrectionFilter, CorrectionState, Corr
 pub use customers::{Customers, Features, Identifier};
 pub use decide::Basis;
 pub use decision::{Call, Decision, RerunCall, RerunReport};
-pub use caps::{Cap, CapSpan, Caps, Counted, Figure};
-pub use earn::{Earned, EarnRules, LineRule, Multiplier, Rates, When};
+pub use earn::{EarnRules, Earned, LineRule, Multiplier, Rates, When};
 pub use error::{Error, codes};
 pub use export::{Format, StepRows, Table};
 pub use facade::Membership;

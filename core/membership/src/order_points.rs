@@ -44,7 +44,8 @@ impl Reaction for OrderPayments {
         let membership = self.membership.clone();
         let apply: Apply = match envelope.event.clone() {
             DomainEvent::OrderPaid { order, member, unit, line, points: Some(points), .. } => Box::new(move |tx| {
-                let (membership, order, member, unit, points) = (membership.clone(), order.clone(), member.clone(), unit.clone(), points.clone());
+                let (membership, order, member, unit, points) =
+                    (membership.clone(), order.clone(), member.clone(), unit.clone(), points.clone());
                 async move { membership.pay_order(tx, &order, &member, unit, line, &points).await.map_err(Error::into_kernel) }.boxed()
             }),
             DomainEvent::OrderExpired { order, member, points: Some(points), .. } => Box::new(move |tx| {
@@ -106,7 +107,9 @@ impl Membership {
 
     async fn free_hold(&self, tx: &Tx, key: &IdempotencyKey, member: &MemberId, hold: &str) -> Result<(), Error> {
         match self.find_hold(tx.conn(), "id", hold).await? {
-            Some(stored) if stored.view.state == HoldState::Open => self.write_hold_end(tx, key, member, hold, End::Release).await.map(drop),
+            Some(stored) if stored.view.state == HoldState::Open => {
+                self.write_hold_end(tx, key, member, hold, End::Release).await.map(drop)
+            }
             _ => Ok(()),
         }
     }

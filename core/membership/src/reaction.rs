@@ -24,7 +24,11 @@ use heyuan_kernel::{Problem, Tx, sql};
 use std::sync::Arc;
 
 pub(crate) fn all(membership: &Membership) -> Vec<Arc<dyn Reaction>> {
-    vec![Arc::new(Orders { membership: membership.clone() }), Arc::new(OrderPayments::new(membership.clone())), Arc::new(Erasures { membership: membership.clone() })]
+    vec![
+        Arc::new(Orders { membership: membership.clone() }),
+        Arc::new(OrderPayments::new(membership.clone())),
+        Arc::new(Erasures { membership: membership.clone() }),
+    ]
 }
 
 /// Orders of the mall as transactions of their line.

@@ -11,7 +11,8 @@ use heyuan_kernel::processor::Progress;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Scope, Zone, sql};
 use heyuan_mall::{
-    Checkout, CheckoutLine, Mall, Members, PlaceOrder, PointsWanted, ProductKind, PutMerchant, PutProduct, Secret, Settings, StockChange, sign,
+    Checkout, CheckoutLine, Mall, Members, PlaceOrder, PointsWanted, ProductKind, PutMerchant, PutProduct, Secret, Settings, StockChange,
+    sign,
 };
 use sea_orm_migration::MigratorTrait;
 use std::collections::{BTreeMap, HashSet};

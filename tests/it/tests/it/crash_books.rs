@@ -151,8 +151,20 @@ const STORY: &[UseCase] = &[
         points: 0,
         growth: 0,
     },
-    UseCase { name: "buy", ask: |story| story.transaction("buy", "purchase", Value::Null, 10_000), learn: nothing, points: 100, growth: 100 },
-    UseCase { name: "more", ask: |story| story.transaction("more", "purchase", Value::Null, 5_000), learn: nothing, points: 50, growth: 50 },
+    UseCase {
+        name: "buy",
+        ask: |story| story.transaction("buy", "purchase", Value::Null, 10_000),
+        learn: nothing,
+        points: 100,
+        growth: 100,
+    },
+    UseCase {
+        name: "more",
+        ask: |story| story.transaction("more", "purchase", Value::Null, 5_000),
+        learn: nothing,
+        points: 50,
+        growth: 50,
+    },
     UseCase {
         name: "refund",
         ask: |story| story.transaction("refund", "refund", json!(format!("{}-buy", story.name)), 2_000),
@@ -327,7 +339,8 @@ async fn close(admin: Caller, mut ago: usize) -> (Vec<(String, Value)>, usize) {
 /// A group with a mall and what it contributes; answers the keys of its desk and of its finance.
 pub(crate) async fn open(tenant: &Tenant) -> (Caller, Caller) {
     let admin = tenant.caller("admin,app,import");
-    let unit = |id: &str, parent: Value, kind: &str, line: Value| json!({ "id": id, "parent": parent, "name": id, "kind": kind, "line": line });
+    let unit =
+        |id: &str, parent: Value, kind: &str, line: Value| json!({ "id": id, "parent": parent, "name": id, "kind": kind, "line": line });
     let units = [unit("group", Value::Null, "group", Value::Null), unit(MALL, json!("group"), "mall", json!("mall"))];
     admin.put("/v1/org-units", &json!({ "units": units })).await.expect_status(204);
     let benefit = |name: &str, name_zh: &str, quantity: i64, stock: Value| {
@@ -375,10 +388,9 @@ async fn killed_in_the_middle_of_any_use_case_each_is_done_once() {
         for mut story in stories {
             while story.next < STORY.len() {
                 let asked = story.asked();
-                let answer = until("it is answered", SETTLED_LIMIT, || async {
-                    asked.by(&desk).await.ok().filter(|answer| !comes_again(answer))
-                })
-                .await;
+                let answer =
+                    until("it is answered", SETTLED_LIMIT, || async { asked.by(&desk).await.ok().filter(|answer| !comes_again(answer)) })
+                        .await;
                 let body = taken(&story, &answer);
                 story.hear(asked, &body);
                 answered.fetch_add(1, Ordering::Relaxed);

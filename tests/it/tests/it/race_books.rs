@@ -80,8 +80,7 @@ async fn of_the_last_one_there_is_one_winner() {
                         "valid_days": 30, "stock": { "total": 3 }, "state": "active" });
     desk.put("/v1/benefits/last-seats", &seats).await.expect(200);
     let grant = json!({ "benefit": "last-seats", "reason": "concert" });
-    let (won, lost) =
-        pair.race(|racer| (format!("/v1/members/{}/benefits", members[racer]), format!("seat-{racer}"), grant.clone())).await;
+    let (won, lost) = pair.race(|racer| (format!("/v1/members/{}/benefits", members[racer]), format!("seat-{racer}"), grant.clone())).await;
     assert_eq!((won.len(), lost.len()), (3, RACERS - 3));
     assert!(lost.iter().all(|code| code == "benefit_out_of_stock"), "{lost:?}");
 
@@ -118,7 +117,8 @@ async fn close_at_once(pair: &Pair, members: &[String]) {
         let body = sale(&format!("old-{racer}"), &member, 10_000, &day);
         async move {
             let posted = until("a posting is answered", SETTLED_LIMIT, || async {
-                let request = caller.request(Method::POST, "/v1/transactions").header("Idempotency-Key", format!("old-{racer}")).json(&body);
+                let request =
+                    caller.request(Method::POST, "/v1/transactions").header("Idempotency-Key", format!("old-{racer}")).json(&body);
                 Answer::try_of(request).await.ok().filter(|answer| !comes_again(answer))
             })
             .await

@@ -175,7 +175,8 @@ async fn records(tenant: &Tenant) -> Records {
     let spent = own.post_once(&points, "spend-of-first", &json!({ "amount": 1, "unit": UNIT, "reference": "parking" })).await.expect(200);
     let spend = text(&spent["id"]);
     marks.push(spend.clone());
-    let policy = json!({ "transfers": "everybody", "transfer_points_max": 100, "day_points_max": 100, "month_points_max": 100, "notice_days": 0 });
+    let policy =
+        json!({ "transfers": "everybody", "transfer_points_max": 100, "day_points_max": 100, "month_points_max": 100, "notice_days": 0 });
     group.put("/v1/points-policy", &policy).await.expect(200);
     let held = json!({ "amount": 1, "unit": UNIT, "reference": "order" });
     let held = own.post_once(&format!("/v1/members/{member}/points/holds"), "hold-of-first", &held).await.expect(200);
@@ -214,7 +215,27 @@ async fn records(tenant: &Tenant) -> Records {
 
 /// Every operation about the records of the first unit, reading ones first and the most thorough last.
 fn attempts(records: &Records) -> Vec<Attempt> {
-    let Records { customer, member, order, payment, code, decision, phone_ref, rejected, key, edge, grant, spend, hold, adjustment, other, reserved, session, refresh_token, .. } = records;
+    let Records {
+        customer,
+        member,
+        order,
+        payment,
+        code,
+        decision,
+        phone_ref,
+        rejected,
+        key,
+        edge,
+        grant,
+        spend,
+        hold,
+        adjustment,
+        other,
+        reserved,
+        session,
+        refresh_token,
+        ..
+    } = records;
     let mut all = Vec::new();
     let mut add = |names_a_record, method, template, path: String, body| {
         all.push(Attempt { operation: (method, template), path, body, names_a_record });
