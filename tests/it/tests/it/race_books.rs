@@ -54,7 +54,7 @@ fn sale(id: &str, member: &str, fen: i64, day: &str) -> Value {
 async fn of_the_last_one_there_is_one_winner() {
     let database = TestDatabase::postgres().await;
     let (first, second) = (Tenant::start(&database).await, Tenant::start(&database).await);
-    let (desk, _) = open(&first).await;
+    let [desk, _] = open(&first).await;
     let pair = Pair { callers: [desk.clone(), second.caller_with(desk.key())] };
     until("the other process knows the unit", SETTLED_LIMIT, || async {
         pair.callers[1].get("/v1/org-units").await.text().contains(MALL).then_some(())
