@@ -3,7 +3,7 @@
 use crate::ground::{DAY_MS, NOW_MS, at, db, ledger, month, open, post, run, sealed_and_sound, transfer};
 use futures::FutureExt;
 use futures::future::join_all;
-use heyuan_contract::{Ratio, Timestamp};
+use heyuan_contract::Ratio;
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::sql;

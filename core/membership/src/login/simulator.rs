@@ -158,20 +158,15 @@ impl LoginSimulator {
     }
 
     /// Takes a code once.
-    fn take(
-        &self,
-        list: impl Fn(&mut State) -> &mut HashMap<String, Given>,
-        appid: Option<&str>,
-        code: &str,
-    ) -> Result<Given, HttpResponse> {
+    fn take(&self, list: impl Fn(&mut State) -> &mut HashMap<String, Given>, appid: Option<&str>, code: &str) -> Result<Given, Refusal> {
         let mut state = self.state();
-        let invalid = || refusal(40029, "invalid code");
+        let invalid = || Refusal { errcode: 40029, errmsg: "invalid code" };
         let given = list(&mut state).get_mut(code).ok_or_else(invalid)?;
         if appid.is_some_and(|appid| appid != given.appid) || now_ms() - given.given_at >= CODE_TIME_MS {
             return Err(invalid());
         }
         if std::mem::replace(&mut given.used, true) {
-            return Err(refusal(40163, "code been used"));
+            return Err(Refusal { errcode: 40163, errmsg: "code been used" });
         }
         Ok(given.clone())
     }
@@ -258,7 +253,7 @@ async fn jscode2session(simulator: web::Data<LoginSimulator>, query: web::Query<
     }
     let given = match simulator.take(|state| &mut state.logins, Some(&query.appid), &query.js_code) {
         Ok(given) => given,
-        Err(refusal) => return refusal,
+        Err(Refusal { errcode, errmsg }) => return refusal(errcode, errmsg),
     };
     let random: [u8; 12] = rand::random();
     let session_key = format!("SESSIONKEY{}==", &sha256_hex(&random)[..12]);
@@ -314,7 +309,7 @@ async fn getuserphonenumber(
     }
     let given = match simulator.take(|state| &mut state.phones, None, &body.code) {
         Ok(given) => given,
-        Err(refusal) => return refusal,
+        Err(Refusal { errcode, errmsg }) => return refusal(errcode, errmsg),
     };
     // As a phone shows it: +COUNTRY NUMBER, or a number of mainland China.
     let (country, number) = given.of.strip_prefix('+').and_then(|rest| rest.split_once(' ')).unwrap_or(("86", &given.of));
@@ -407,6 +402,12 @@ async fn misbehave(simulator: web::Data<LoginSimulator>, body: web::Json<LoginMi
 }
 
 /// A refusal as WeChat says it: with 200.
+/// Why WeChat does not take a code.
+struct Refusal {
+    errcode: i64,
+    errmsg: &'static str,
+}
+
 fn refusal(errcode: i64, errmsg: &str) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body(json!({ "errcode": errcode, "errmsg": errmsg }).to_string())
 }

@@ -56,7 +56,7 @@ fn a_body_of_the_first_release_keeps_its_meaning() {
     for (day, tier) in
         [(0, "silver"), (9, "silver"), (10, "gold"), (20, "platinum"), (21, "gold"), (364, "gold"), (365, "gold"), (386, "silver")]
     {
-        assert_eq!(tier_at(&[policy.clone()], &history, &[], day * DAY_MS), tier, "day {day}");
+        assert_eq!(tier_at(std::slice::from_ref(&policy), &history, &[], day * DAY_MS), tier, "day {day}");
     }
 }
 
@@ -127,7 +127,13 @@ fn a_lifetime_tier_is_not_lost_to_time() {
     let mut policy = TierPolicy::first();
     policy.steps[1].lifetime_min = Some(30_000);
     let growth = [("2026-03-10", 21_000), ("2026-06-10", 9_000)];
-    check("for good", &[policy.clone()], &growth, &[], &[("2026-03-10", "platinum"), ("2027-03-10", "gold"), ("2060-01-01", "gold")]);
+    check(
+        "for good",
+        std::slice::from_ref(&policy),
+        &growth,
+        &[],
+        &[("2026-03-10", "platinum"), ("2027-03-10", "gold"), ("2060-01-01", "gold")],
+    );
     let history = History::new(growth.map(|(when, amount)| (day(when), amount)));
     let zone = zone();
     let policies = [policy];
@@ -260,7 +266,7 @@ impl Dice {
             window_days: if measure == TierMeasure::Rolling { 1 + self.below(400) } else { 0 },
             look: self.one_of(&[TierLook::Always, TierLook::Day, TierLook::Month, TierLook::Year]),
             downgrade: self.one_of(&[TierDowngrade::ToBalance, TierDowngrade::OneStep]),
-            grace_days: i32::try_from(self.one_of(&[0, 0, 1, 10, 40])).expect("a few days"),
+            grace_days: self.one_of(&[0, 0, 1, 10, 40]),
             steps,
         }
     }

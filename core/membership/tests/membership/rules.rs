@@ -170,7 +170,7 @@ async fn a_named_budget_holds_over_rules_and_lines_to_the_last_point() {
             ("rules", budget("a", &["no rule"], &[], 1)),
             ("until", Budget { until: at(-5), ..budget("a", &[], &[], 1) }),
         ] {
-            let problem = put(&wrong).await.map_err(Problem::from).err().expect("it is refused");
+            let problem = put(&wrong).await.map_err(Problem::from).expect_err("it is refused");
             assert_eq!((problem.code().code, problem.body().field.as_deref()), ("invalid_request", Some(field)));
         }
         assert_eq!(world.membership.put_budget(&world.app, &budget("a", &[], &[], 1)).await.map_err(code).err(), Some("forbidden"));

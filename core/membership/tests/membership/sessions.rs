@@ -213,7 +213,7 @@ async fn sessions_are_listed_and_ended_by_the_member_and_by_staff() {
         let credentials = world.elsewhere();
         assert!(speaks(&credentials, &first.access).await.is_some(), "it is remembered there");
         world.membership.end_sessions(&own, &member, Some(&first.session)).await.expect("it is ended");
-        assert_eq!(world.sessions(&member).await, [second.session.clone()]);
+        assert_eq!(world.sessions(&member).await, std::slice::from_ref(&second.session));
         assert_eq!(world.refresh(&first.refresh).await, Err("refresh_refused"));
         world.passes(heyuan_kernel::keys::CACHE_TIME_MS);
         assert_eq!(speaks(&credentials, &first.access).await, None, "elsewhere it is refused within five seconds");

@@ -247,6 +247,7 @@ async fn a_tier_by_hand_counts_until_it_ends() {
         let world = world(&database).await;
         let (member, other) = (world.join("138").await, world.join("139").await);
         let parking = BenefitTerms {
+            points_price: None,
             name: "Parking".into(),
             name_zh: "停车".into(),
             unit: unit("mall-1"),
