@@ -159,7 +159,7 @@ async fn a_block_ends_sessions_in_every_process() {
         for process in &processes {
             process.caller_with(&token).get(&path).await.expect(200);
         }
-        let admin = ground.tenant.caller("admin");
+        let admin = ground.tenant.caller("admin,app");
         admin.post(&format!("{path}:block"), &json!({ "reason": "resells vouchers" })).await.expect(200);
         assert_eq!(ground.tenant.caller_with(&token).get(&path).await.problem(401), "unauthenticated");
         for process in &processes {

@@ -183,7 +183,7 @@ async fn records(tenant: &Tenant) -> Records {
     let hold = text(&held["id"]);
     // Proposed by the group, so that the unit's own key is the second person.
     let adjustment = json!({ "member": member, "amount": 5, "unit": UNIT, "reason": "lost receipt" });
-    let adjustment = text(&group.post_once("/v1/points-adjustments", "adjustment-of-first", &adjustment).await.expect(200)["id"]);
+    let adjustment = text(&group.post_once("/v1/points-adjustments", "adjustment-of-first", &adjustment).await.expect(201)["id"]);
     let other = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000010", "verified": true }] });
     let other = text(&own.post("/v1/members", &other).await.expect(201)["id"]);
     marks.extend([hold.clone(), adjustment.clone()]);
