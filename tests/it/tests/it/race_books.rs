@@ -127,7 +127,8 @@ async fn close_at_once(pair: &Pair, members: &[String]) {
         }
     }));
     let path = format!("/v1/clearing/{name}:close");
-    let closing = join_all((0..4).map(|racer| pair.post(racer, &path, "close", &json!({}))));
+    let plainly = json!({});
+    let closing = join_all((0..4).map(|racer| pair.post(racer, &path, "close", &plainly)));
     let (posted, closed) = futures::join!(posting, closing);
     let closed: Vec<Value> = closed.iter().filter(|answer| answer.status == 200).map(Answer::json).collect();
     assert!(!closed.is_empty() && closed.iter().all(|clearing| clearing == &closed[0]), "{closed:?}");
