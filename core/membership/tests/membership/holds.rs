@@ -251,7 +251,7 @@ async fn only_who_may_holds_captures_and_releases() {
             hold(&world, &member, 1, &format!("many-{place}")).await.expect("it is enough");
         }
         world.report(&purchase("more", "mall-1", 10_000, &member)).await.expect("it is posted");
-        assert_eq!(refusal(hold(&world, &member, 1, "one more").await), Some("limited"));
+        assert_eq!(refusal(hold(&world, &member, 1, "one-more").await), Some("limited"));
         world.sound().await;
     })
     .await;
