@@ -6,8 +6,9 @@ use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Fen, LeadId, LeadStage, OrgUnitId, Timestamp, Touch};
 use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
-use sea_orm::{DbBackend, Value};
+use sea_orm::Value;
 
 /// Identifiers of one lead.
 const IDENTIFIERS_MAX: usize = 20;
@@ -216,7 +217,7 @@ impl Attribution {
 }
 
 async fn advance_in(tx: &Tx, id: &LeadId, advance: &Advance, now: Timestamp) -> Result<Lead, Error> {
-    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let lock = sql::for_update(tx.conn());
     let vanished = || corrupt("lead", "it vanished");
     let lead = read_lead(tx.conn(), "id", id.as_str(), lock).await?.ok_or_else(vanished)?;
     if let Some(known) = lead.reached.iter().find(|reached| reached.stage == advance.stage && reached.contract == advance.contract) {
@@ -307,8 +308,7 @@ pub(crate) fn stage(row: &sql::Row) -> Result<LeadStage, Error> {
 }
 
 fn check_text(field: &str, text: Option<&str>) -> Result<(), Problem> {
-    let fits = |text: &str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control);
-    if text.is_none_or(fits) {
+    if text.is_none_or(|text| is_line(text, TEXT_BYTES_MAX)) {
         return Ok(());
     }
     Err(Problem::invalid(field, format!("expected 1 to {TEXT_BYTES_MAX} bytes without control characters")))

@@ -6,6 +6,7 @@ use crate::wing::Attribution;
 use futures::FutureExt;
 use heyuan_contract::{LeadId, OrgUnitId};
 use heyuan_kernel::table::RowError;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, sql};
 use sea_orm::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -106,7 +107,7 @@ impl Attribution {
         self.kernel.org.require("unit", &put.unit)?;
         actor.require_unit(&put.unit)?;
         let (platform, plan) = (put.platform.as_str(), put.plan.clone());
-        if plan.is_empty() || plan.len() > PLAN_BYTES_MAX || plan.chars().any(char::is_control) {
+        if !is_line(&plan, PLAN_BYTES_MAX) {
             return Err(Problem::invalid("plan", format!("expected 1 to {PLAN_BYTES_MAX} bytes without control characters")).into());
         }
         let text = "SELECT DISTINCT unit FROM attribution_spend WHERE platform = $1 AND plan = $2

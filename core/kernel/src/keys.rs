@@ -20,7 +20,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt;
 use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
 use quick_cache::sync::Cache;
-use sea_orm::DbBackend;
 use sessions::Seen;
 use std::sync::Arc;
 
@@ -302,12 +301,12 @@ fn credential_of(header: &str) -> Option<String> {
 
 async fn revoke_in(tx: &Tx, actor: &Actor, id: &str, now: Timestamp) -> Result<(KeyRecord, String), Error> {
     // Whoever revokes holds the keys of the group, so that two that revoke each other do not leave none.
-    let lock = if tx.conn().backend() == DbBackend::Postgres { "FOR UPDATE" } else { "" };
+    let lock = sql::for_update(tx.conn());
     let text =
-        format!("SELECT {} FROM kernel_key WHERE unit IS NULL AND revoked_at IS NULL ORDER BY id LIMIT $1 {lock}", KeyRecord::COLUMNS);
+        format!("SELECT {} FROM kernel_key WHERE unit IS NULL AND revoked_at IS NULL ORDER BY id LIMIT $1{lock}", KeyRecord::COLUMNS);
     let group = sql::all(tx.conn(), &text, [GROUP_KEYS_MAX.into()]).await?;
     let group = group.iter().map(KeyRecord::read).collect::<Result<Vec<_>, _>>()?;
-    let text = format!("SELECT {} FROM kernel_key WHERE id = $1 {lock}", KeyRecord::COLUMNS);
+    let text = format!("SELECT {} FROM kernel_key WHERE id = $1{lock}", KeyRecord::COLUMNS);
     let row = sql::one(tx.conn(), &text, [id.into()]).await?.ok_or_else(|| Problem::not_found("key", id))?;
     let (record, hash) = (KeyRecord::read(&row)?, sql::get::<String>(&row, "hash")?);
     if !record.is_seen_by(actor) {

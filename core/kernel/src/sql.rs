@@ -185,6 +185,19 @@ pub async fn all<C: Connection>(conn: &C, text: &str, values: impl IntoIterator<
     Ok(conn.rows(statement(conn, text, values), false).await?)
 }
 
+/// What a statement counts in its column `n`; 0 when it answers no row.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn count<C: Connection>(conn: &C, text: &str, values: impl IntoIterator<Item = Value> + Send) -> Result<i64, Error> {
+    one(conn, text, values).await?.map_or(Ok(0), |row| get(&row, "n"))
+}
+
+/// The end of a `SELECT` that locks its rows until the commit; on SQLite units of work are serial anyway.
+pub fn for_update<C: Connection>(conn: &C) -> &'static str {
+    if conn.backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
+}
+
 /// A column of a row, by its name.
 ///
 /// # Errors

@@ -14,6 +14,11 @@ pub fn has_control_characters(text: &str) -> bool {
     text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
 }
 
+/// Whether a text is one line of 1 to `bytes_max` bytes.
+pub fn is_line(text: &str, bytes_max: usize) -> bool {
+    !text.is_empty() && text.len() <= bytes_max && !text.chars().any(char::is_control)
+}
+
 /// Refuses an address whose path or query spells a control character.
 ///
 /// # Errors

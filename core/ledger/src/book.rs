@@ -288,12 +288,11 @@ async fn known_keys(tx: &Tx, transfers: &[Transfer]) -> Result<HashMap<String, S
         let period: i64 = sql::get(&row, "period")?;
         let key: String = sql::get(&row, "key")?;
         let number: i64 = sql::get(&row, "no")?;
-        let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: period.to_string() };
         let posted = Posted {
             number,
             key: key.clone(),
             amount: sql::get(&row, "amount")?,
-            period: Period::from_number(period).ok_or_else(corrupt)?,
+            period: Period::stored(period)?,
             debit_balance: sql::get(&row, "debit_balance")?,
             credit_balance: sql::get(&row, "credit_balance")?,
             lots: lots_of(tx, number).await?,

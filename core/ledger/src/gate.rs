@@ -183,7 +183,7 @@ async fn read<C: sql::Connection>(conn: &C, unit: &str) -> Result<Option<Book>, 
     let text = "SELECT opens_at, closed_through FROM ledger_book WHERE name = $1";
     let Some(row) = sql::one(conn, text, [unit.into()]).await? else { return Ok(None) };
     Ok(Some(Book {
-        opens_at: period(sql::get(&row, "opens_at")?)?,
+        opens_at: Period::stored(sql::get(&row, "opens_at")?)?,
         closed_through: Period::from_number(sql::get(&row, "closed_through")?),
     }))
 }
@@ -192,12 +192,7 @@ async fn read<C: sql::Connection>(conn: &C, unit: &str) -> Result<Option<Book>, 
 async fn earliest<C: sql::Connection>(conn: &C, unit: &str) -> Result<Option<Period>, Error> {
     let row = sql::one(conn, "SELECT MIN(period) AS period FROM ledger_transfer WHERE unit = $1", [unit.into()]).await?;
     let earliest: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "period"))?;
-    earliest.map(period).transpose()
-}
-
-fn period(number: i64) -> Result<Period, Error> {
-    let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: number.to_string() };
-    Ok(Period::from_number(number).ok_or_else(corrupt)?)
+    earliest.map(Period::stored).transpose()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! An accounting period: a calendar month in the tenant's zone.
 
+use crate::error::Error;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::Zone;
 use std::fmt;
@@ -31,6 +32,12 @@ impl Period {
         fits.then_some(Period(number))
     }
 
+    /// A column that has the number.
+    pub(crate) fn stored(number: i64) -> Result<Period, Error> {
+        let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: number.to_string() };
+        Ok(Period::from_number(number).ok_or_else(corrupt)?)
+    }
+
     /// The instant with which the month begins.
     pub fn start(self, zone: &Zone) -> Timestamp {
         let part = |number: i64| i16::try_from(number).unwrap_or(i16::MAX);
@@ -53,6 +60,17 @@ impl Period {
     #[must_use]
     pub const fn previous(self) -> Period {
         if self.0 % 100 == 1 { Period(self.0 - 89) } else { Period(self.0 - 1) }
+    }
+
+    /// The month some months before this one.
+    #[must_use]
+    pub fn months_back(self, count: i64) -> Period {
+        (0..count).fold(self, |month, _| month.previous())
+    }
+
+    /// Months from this one to another; below zero backwards.
+    pub const fn months_until(self, other: Period) -> i64 {
+        (other.0 / 100 - self.0 / 100) * 12 + other.0 % 100 - self.0 % 100
     }
 }
 
@@ -83,5 +101,10 @@ mod tests {
         assert_eq!(december.next(), Period(202_701));
         assert_eq!(december.next().previous(), december);
         assert_eq!(december.to_string(), "2026-12");
+        for (count, earlier) in [(0, 202_612), (11, 202_601), (12, 202_512), (24, 202_412)] {
+            assert_eq!(december.months_back(count), Period(earlier));
+            assert_eq!(Period(earlier).months_until(december), count);
+            assert_eq!(december.months_until(Period(earlier)), -count);
+        }
     }
 }

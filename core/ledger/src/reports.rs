@@ -231,11 +231,10 @@ fn entry_row(row: &sql::Row, side: &str, amount: i64) -> Result<[String; 12], Er
     let kept =
         |column: &str| Ok::<_, Error>(sql::get::<Option<i64>>(row, &format!("{side}_{column}"))?.map_or(String::new(), |n| n.to_string()));
     let period: i64 = sql::get(row, "period")?;
-    let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: period.to_string() };
     Ok([
         sql::get::<i64>(row, "no")?.to_string(),
         sql::get(row, "key")?,
-        Period::from_number(period).ok_or_else(corrupt)?.to_string(),
+        Period::stored(period)?.to_string(),
         at("occurred_at")?,
         at("posted_at")?,
         sql::get(row, "unit")?,

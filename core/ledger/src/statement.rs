@@ -86,7 +86,6 @@ impl Ledger {
 
 fn read(row: &sql::Row) -> Result<Leg, Error> {
     let period: i64 = sql::get(row, "period")?;
-    let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: period.to_string() };
     Ok(Leg {
         version: sql::get(row, "version")?,
         key: sql::get(row, "key")?,
@@ -95,6 +94,6 @@ fn read(row: &sql::Row) -> Result<Leg, Error> {
         amount: sql::get(row, "amount")?,
         balance: sql::get(row, "balance_after")?,
         occurred_at: Timestamp::clamped(sql::get(row, "occurred_at")?),
-        period: Period::from_number(period).ok_or_else(corrupt)?,
+        period: Period::stored(period)?,
     })
 }

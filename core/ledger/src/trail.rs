@@ -200,7 +200,6 @@ impl Ledger {
 
 fn read(row: &sql::Row) -> Result<LotStep, Error> {
     let period: i64 = sql::get(row, "period")?;
-    let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: period.to_string() };
     Ok(LotStep {
         number: sql::get(row, "place")?,
         source: sql::get(row, "source")?,
@@ -212,7 +211,7 @@ fn read(row: &sql::Row) -> Result<LotStep, Error> {
         other: sql::get(row, "other")?,
         amount: sql::get(row, "moved")?,
         occurred_at: Timestamp::clamped(sql::get(row, "occurred_at")?),
-        period: Period::from_number(period).ok_or_else(corrupt)?,
+        period: Period::stored(period)?,
         reference: sql::get(row, "reference")?,
     })
 }

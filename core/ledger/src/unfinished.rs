@@ -41,7 +41,7 @@ impl Ledger {
     /// The database's.
     pub async fn overdue_holds<C: sql::Connection>(&self, conn: &C, unit: &str, at: Timestamp) -> Result<i64, Error> {
         let text = "SELECT COUNT(*) AS n FROM ledger_hold WHERE outcome = 'open' AND expires_at < $1 AND unit = $2";
-        count(conn, text, [at.ms().into(), unit.into()]).await
+        Ok(sql::count(conn, text, [at.ms().into(), unit.into()]).await?)
     }
 
     /// What lots of a unit hold, free, that had expired by an instant.
@@ -51,7 +51,7 @@ impl Ledger {
     pub async fn past_expiry<C: sql::Connection>(&self, conn: &C, unit: &str, at: Timestamp) -> Result<i64, Error> {
         let text = "SELECT CAST(COALESCE(SUM(l.remaining), 0) AS BIGINT) AS n FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
                     WHERE l.remaining > 0 AND l.expires_at <= $1 AND a.unit = $2";
-        count(conn, text, [at.ms().into(), unit.into()]).await
+        Ok(sql::count(conn, text, [at.ms().into(), unit.into()]).await?)
     }
 
     /// Transfers of a unit and period that wait for the sealer.
@@ -61,7 +61,7 @@ impl Ledger {
     pub async fn unsealed<C: sql::Connection>(&self, conn: &C, unit: &str, period: Period) -> Result<i64, Error> {
         let text =
             "SELECT COUNT(*) AS n FROM ledger_unsealed u JOIN ledger_transfer t ON t.no = u.transfer WHERE t.unit = $1 AND t.period = $2";
-        count(conn, text, [unit.into(), period.number().into()]).await
+        Ok(sql::count(conn, text, [unit.into(), period.number().into()]).await?)
     }
 
     /// What lots of a unit with an expiry from an instant on were opened with up to a period, and what moved in them up to it. It reads
@@ -96,21 +96,13 @@ impl Ledger {
     }
 }
 
-async fn count<C: sql::Connection, const N: usize>(conn: &C, text: &str, values: [sea_orm::Value; N]) -> Result<i64, Error> {
-    Ok(sql::one(conn, text, values).await?.map_or(Ok(0), |row| sql::get(&row, "n"))?)
-}
-
 fn read(row: &sql::Row) -> Result<Cohort, Error> {
-    let month = |number: i64| {
-        let corrupt = || heyuan_kernel::Error::Corrupt { what: "accounting period", why: number.to_string() };
-        Ok::<_, Error>(Period::from_number(number).ok_or_else(corrupt)?)
-    };
     Ok(Cohort {
         issuer: sql::get(row, "issuer")?,
         cost: lot::cost(row)?,
         expires_at: Timestamp::clamped(sql::get(row, "expires_at")?),
-        opened: Some(sql::get::<i64>(row, "opened")?).filter(|opened| *opened != 0).map(month).transpose()?,
-        moved: month(sql::get(row, "moved")?)?,
+        opened: Some(sql::get::<i64>(row, "opened")?).filter(|opened| *opened != 0).map(Period::stored).transpose()?,
+        moved: Period::stored(sql::get(row, "moved")?)?,
         of_kind: sql::get::<i64>(row, "of_kind")? != 0,
         amount: sql::get(row, "amount")?,
     })

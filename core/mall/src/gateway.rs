@@ -1,7 +1,7 @@
 //! How the mall and the payment gateway speak: a shared secret, signed bodies, and the client that asks for refunds.
 
 use crate::Settings;
-use crate::settings::Secret;
+use heyuan_kernel::config::Secret;
 use heyuan_kernel::guard;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub(crate) fn is_signed(secret: &Secret, body: &[u8], signature: &str) -> bool {
 }
 
 fn mac(secret: &Secret, body: &[u8]) -> Hmac<Sha256> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.bytes()).expect("HMAC takes a key of any length");
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.text().as_bytes()).expect("HMAC takes a key of any length");
     mac.update(body);
     mac
 }

@@ -35,6 +35,6 @@ pub use payments::Started;
 pub use proration::prorate;
 pub use records::{ByPoints, Order, OrderPart, Payment};
 pub use refunds::{Refund, RefundPart, RefundRequest};
-pub use settings::{Secret, Settings};
+pub use settings::Settings;
 pub use settlement::Statement;
 pub use vouchers::{Redeem, Voucher};

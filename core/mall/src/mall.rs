@@ -11,9 +11,8 @@ use heyuan_kernel::error::codes;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::secret::Key;
-use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx};
+use heyuan_kernel::{Actor, Kernel, Problem, Scope};
 use heyuan_ledger::Ledger;
-use sea_orm::DbBackend;
 use std::sync::Arc;
 
 /// What the mall must know of members; implemented where the wings are wired.
@@ -85,9 +84,4 @@ impl Mall {
             None => Ok(actor.require_any(&[Scope::App, Scope::Admin])?),
         }
     }
-}
-
-/// Locks the rows of a `SELECT` on PostgreSQL; on SQLite units of work are serial anyway.
-pub(crate) fn locking(tx: &Tx) -> &'static str {
-    if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
 }

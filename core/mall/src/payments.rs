@@ -2,7 +2,7 @@
 
 use crate::error::{Error, corrupt};
 use crate::gateway::{Notice, is_signed};
-use crate::mall::{Mall, locking};
+use crate::mall::Mall;
 use crate::orders::{put_back, reserve};
 use crate::records::{self, Order, Payment};
 use futures::FutureExt;
@@ -136,7 +136,7 @@ impl Mall {
                     let text = format!(
                         "SELECT kind, reference, gateway_transaction, amount, occurred_at, outcome FROM mall_notification
                          WHERE event_id = $1{}",
-                        locking(tx)
+                        sql::for_update(tx.conn())
                     );
                     let row = sql::one(tx.conn(), &text, [event_id.as_str().into()]).await?;
                     let row = row.ok_or_else(|| corrupt("notification", "it vanished"))?;
@@ -169,7 +169,7 @@ impl Mall {
     }
 
     async fn money_came(&self, tx: &Tx, told: &Told) -> Result<&'static str, Error> {
-        let Some(payment) = records::payment(tx.conn(), "id", &told.reference, locking(tx)).await? else {
+        let Some(payment) = records::payment(tx.conn(), "id", &told.reference, sql::for_update(tx.conn())).await? else {
             return Ok(outcome::UNKNOWN);
         };
         if payment.amount.0 != told.amount {
@@ -288,7 +288,7 @@ async fn set_state(tx: &Tx, payment: &str, state: &str) -> Result<(), Error> {
 async fn in_stock(tx: &Tx, orders: &[Order]) -> Result<bool, Error> {
     let mut parts: Vec<_> = orders.iter().flat_map(|order| &order.parts).collect();
     parts.sort_by(|a, b| a.product.cmp(&b.product));
-    let text = format!("SELECT stock FROM mall_product WHERE id = $1{}", locking(tx));
+    let text = format!("SELECT stock FROM mall_product WHERE id = $1{}", sql::for_update(tx.conn()));
     for part in parts {
         let row = sql::one(tx.conn(), &text, [part.product.as_str().into()]).await?;
         let stock: i64 = row.map_or(Ok(0), |row| sql::get(&row, "stock"))?;

@@ -135,7 +135,7 @@ const PAYMENT: &str = "SELECT id, member, amount, discount, refunded, points, po
 pub(crate) const ORDER: &str = "SELECT id, payment, member, merchant, unit, line, amount, refunded, points, points_fen, hold, state,
  commission_numerator, commission_denominator, created_at, paid_at FROM mall_order";
 
-/// The payment under a unique column; `lock` is what [`crate::mall::locking`] says, or nothing.
+/// The payment under a unique column; `lock` is what [`sql::for_update`] says, or nothing.
 pub(crate) async fn payment<C: sql::Connection>(conn: &C, column: &str, value: &str, lock: &str) -> Result<Option<Payment>, Error> {
     let row = sql::one(conn, &format!("{PAYMENT} WHERE {column} = $1{lock}"), [value.into()]).await?;
     row.map(|row| read_payment(&row)).transpose()

@@ -2,7 +2,7 @@
 
 use crate::catalogue::{ProductKind, check_text};
 use crate::error::{Error, corrupt};
-use crate::mall::{Mall, locking};
+use crate::mall::Mall;
 use crate::orders::put_back;
 use crate::proration::given_back;
 use crate::records::{self, ByPoints, Order, OrderPart, by_points, id, time};
@@ -112,7 +112,8 @@ impl Mall {
     }
 
     async fn refund_in(&self, tx: &Tx, key: &IdempotencyKey, order: &OrderId, request: &RefundRequest) -> Result<Refund, Error> {
-        let order = records::order(tx.conn(), order, locking(tx)).await?.ok_or_else(|| Problem::not_found("order", order))?;
+        let order =
+            records::order(tx.conn(), order, sql::for_update(tx.conn())).await?.ok_or_else(|| Problem::not_found("order", order))?;
         if order.state != "paid" {
             return Err(Error::NotPaid { order: order.id.to_string(), state: order.state });
         }

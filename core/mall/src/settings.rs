@@ -1,29 +1,7 @@
 //! The mall's settings, section `[mall]`.
 
+use heyuan_kernel::config::Secret;
 use serde::Deserialize;
-use std::fmt;
-
-/// A secret from the configuration; it is never printed.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret.
-    pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
-    }
-
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// What the mall is told at start.
 #[derive(Debug, Clone, Deserialize)]

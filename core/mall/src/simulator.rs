@@ -2,11 +2,11 @@
 //! per request, and misbehaves on request, with randomness that a seed repeats.
 
 use crate::gateway::{Notice, RefundOrder, SIGNATURE, is_signed, sign};
-use crate::settings::Secret;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, post, put, web};
 use heyuan_contract::Timestamp;
 use heyuan_kernel::Rfc3339;
+use heyuan_kernel::config::Secret;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::net::TcpListener;

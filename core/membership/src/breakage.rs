@@ -141,7 +141,7 @@ impl Membership {
         };
         self.closed_clearing(reader, as_of).await?;
         let zone = &self.kernel().zone;
-        let first = (0..HISTORY_MONTHS_MAX).fold(as_of.next(), |month, _| month.previous());
+        let first = as_of.next().months_back(HISTORY_MONTHS_MAX);
         let rows = self.ledger().cohorts(reader, books::POINTS, as_of, first.start(zone), Movement::Expire.as_str()).await?;
         Ok(Breakage { as_of, rows: estimate(as_of, &fates(&rows, zone)?)? })
     }
@@ -165,17 +165,6 @@ fn fates(rows: &[Cohort], zone: &Zone) -> Result<Fates, Error> {
     Ok(fates)
 }
 
-/// Months from one to another; below zero backwards.
-fn months_from(from: Period, to: Period) -> i64 {
-    let months = |period: Period| period.number() / 100 * 12 + period.number() % 100;
-    months(to) - months(from)
-}
-
-/// A month some months before another.
-fn months_before(month: Period, count: i64) -> Period {
-    (0..count).fold(month, |month, _| month.previous())
-}
-
 fn estimate(as_of: Period, fates: &Fates) -> Result<Vec<Outstanding>, Error> {
     let mut rows = Vec::new();
     for ((issuer, expires_in), fate) in fates {
@@ -183,7 +172,7 @@ fn estimate(as_of: Period, fates: &Fates) -> Result<Vec<Outstanding>, Error> {
         if points == 0 {
             continue;
         }
-        let months_to_expiry = months_from(as_of, *expires_in);
+        let months_to_expiry = as_of.months_until(*expires_in);
         let expiring = match share(as_of, *issuer, months_to_expiry, points, fates) {
             None => Err(NoEstimate::TooLittleHistory),
             Some(share) => Ok(Expiring { share, points: part(points, share)?, fen: fate.cost.times(share.expired, share.out)?.fen()? }),
@@ -203,7 +192,7 @@ fn share(as_of: Period, issuer: Line, months: i64, points: i64, fates: &Fates) -
         if *line != issuer || *expired_in > as_of {
             continue;
         }
-        let then = months_before(*expired_in, months);
+        let then = expired_in.months_back(months);
         let out = fate.out_at(then);
         if out > 0 {
             // What came back into a lot after that moment may have expired on top of what was out.
@@ -232,7 +221,7 @@ mod tests {
     /// Lots of one month of expiry: opened twelve months before it, a part spent in each of the next months, the rest expired if past.
     fn fate(expires_in: i64, opened: i64, spent: &[i64], expired: i64) -> ((Line, Period), Fate) {
         let expires = month(expires_in);
-        let first = months_before(expires, 12);
+        let first = expires.months_back(12);
         let mut fate = Fate::default();
         let mut change = |moved: Period, expired: bool, amount: i64| {
             fate.changes.push(Change { opened: Some(first), moved, expired, amount });

@@ -284,8 +284,7 @@ async fn write(tx: &Tx, budget: Budget, rules: String, lines: String, now: Times
         return Err(Error::refused(kernel_codes::CONFLICT, words));
     }
     let text = "SELECT COUNT(*) AS n FROM membership_named_budget WHERE until_ms > $1 AND from_ms < $2";
-    let row = sql::one(tx.conn(), text, [budget.from.ms().into(), budget.until.ms().into()]).await?;
-    if row.map_or(Ok(0), |row| sql::get::<i64>(&row, "n"))? > BUDGETS_MAX {
+    if sql::count(tx.conn(), text, [budget.from.ms().into(), budget.until.ms().into()]).await? > BUDGETS_MAX {
         return Err(Error::refused(kernel_codes::CONFLICT, format!("at most {BUDGETS_MAX} budgets may overlap in time")));
     }
     let text = "SELECT * FROM membership_named_budget WHERE name = $1";

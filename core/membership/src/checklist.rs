@@ -7,13 +7,12 @@ use crate::clearing::{self, ClearingLine, ClearingState};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::corrupt;
+use crate::settlement;
 use heyuan_contract::{Line, Timestamp};
 use heyuan_kernel::{Actor, Problem, Tx, sql};
 use heyuan_ledger::{Book, Period};
 use serde::{Deserialize, Serialize};
 
-/// Longest reason of a close, in bytes.
-const REASON_BYTES_MAX: usize = 500;
 /// Batches of expired lots that a close moves out by itself: two hundred thousand lots.
 const SWEEPS_MAX: usize = 1_000;
 
@@ -90,11 +89,7 @@ pub struct Closing {
 
 impl Closing {
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        let wrong = |reason: &String| reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control);
-        if self.reason.as_ref().is_some_and(wrong) {
-            return Err(Problem::invalid("reason", format!("expected 1 to {REASON_BYTES_MAX} bytes of text without personal data")));
-        }
-        Ok(())
+        self.reason.as_deref().map_or(Ok(()), settlement::check_words)
     }
 }
 
@@ -160,13 +155,13 @@ impl Membership {
             past_expiry(ledger.past_expiry(&snapshot, books::POINTS, Timestamp::clamped(end.ms() - 1).min(now)).await?),
         ];
         checks.push(self.agreement(&snapshot, period).await?);
-        checks.push(waiting(count(&snapshot, REFUNDS_WAITING, [end.ms().into()]).await?));
+        checks.push(waiting(sql::count(&snapshot, REFUNDS_WAITING, [end.ms().into()]).await?));
         checks.push(holds(ledger.overdue_holds(&snapshot, books::POINTS, now).await?));
-        checks.push(disputes(count(&snapshot, DISPUTES, [period.number().into()]).await?));
-        checks.push(corrections(count(&snapshot, CORRECTIONS_PROPOSED, []).await?));
+        checks.push(disputes(sql::count(&snapshot, DISPUTES, [period.number().into()]).await?));
+        checks.push(corrections(sql::count(&snapshot, CORRECTIONS_PROPOSED, []).await?));
         let silent = self.lines_without_books(&snapshot, period).await?;
         checks.push(unreconciled(&silent));
-        checks.push(differing(count(&snapshot, DIFFERING, [period.number().into()]).await?));
+        checks.push(differing(sql::count(&snapshot, DIFFERING, [period.number().into()]).await?));
         checks.push(unsealed(ledger.unsealed(&snapshot, books::POINTS, period).await?));
         snapshot.rollback().await.map_err(heyuan_kernel::Error::from)?;
         Ok(checks)
@@ -203,7 +198,7 @@ impl Membership {
         let mut silent = Vec::new();
         for line in Line::ALL {
             let text = "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM membership_reconciliation WHERE period = $1 AND line = $2";
-            if count(conn, text, [period.number().into(), line.as_str().into()]).await? > 0 {
+            if sql::count(conn, text, [period.number().into(), line.as_str().into()]).await? > 0 {
                 continue;
             }
             let text = "SELECT no FROM membership_transaction WHERE line = $1 AND occurred_at >= $2 AND occurred_at < $3 LIMIT 1";
@@ -229,10 +224,6 @@ const REFUNDS_WAITING: &str = "SELECT COUNT(*) AS n FROM membership_transaction 
 const DISPUTES: &str = "SELECT COUNT(*) AS n FROM membership_statement WHERE state = 'disputed' AND period < $1";
 const CORRECTIONS_PROPOSED: &str = "SELECT COUNT(*) AS n FROM membership_correction_entry WHERE state = 'proposed'";
 const DIFFERING: &str = "SELECT CAST(COALESCE(SUM(differing), 0) AS BIGINT) AS n FROM membership_reconciliation WHERE period = $1";
-
-async fn count<C: sql::Connection, const N: usize>(conn: &C, text: &str, values: [sea_orm::Value; N]) -> Result<i64, Error> {
-    Ok(sql::one(conn, text, values).await?.map_or(Ok(0), |row| sql::get(&row, "n"))?)
-}
 
 /// What each account of a line was credited with in sum, as its figures say.
 const fn booked(line: &ClearingLine) -> [(LineAccount, i64); 7] {
@@ -312,7 +303,7 @@ fn over(period: Period, current: Period) -> Check {
 }
 
 fn earlier(period: Period, next: Option<Period>) -> Check {
-    let open = next.map_or(0, |next| months_between(next, period));
+    let open = next.map_or(0, |next| next.months_until(period).max(0));
     let first = next.unwrap_or(period);
     let told = Told {
         code: "earlier_months_closed",
@@ -321,12 +312,6 @@ fn earlier(period: Period, next: Option<Period>) -> Check {
         not: (format!("{open} earlier months are open; close {first} first"), format!("之前有 {open} 个月未关账，请先关闭 {first}")),
     };
     told.with(open)
-}
-
-/// Months from one up to another, which is not counted.
-fn months_between(from: Period, to: Period) -> i64 {
-    let months = |period: Period| period.number() / 100 * 12 + period.number() % 100;
-    (months(to) - months(from)).max(0)
 }
 
 fn past_expiry(points: i64) -> Check {

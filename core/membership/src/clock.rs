@@ -1,4 +1,5 @@
-//! What turns because time passes: points and benefits expire, tiers are lost, granted ones end, and tiers get their benefits.
+//! What turns because time passes: points, holds and benefits expire, tiers are lost, granted ones end, and tiers get their benefits; and by
+//! the minute what nobody waits for.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::error::Error;
@@ -18,7 +19,11 @@ use std::time::Duration;
 /// Lots or members of one transaction.
 const BATCH_MAX: u64 = 200;
 
-/// The processor's task for all of it.
+fn progress(done: usize) -> Progress {
+    if done > 0 { Progress::Busy } else { Progress::Idle }
+}
+
+/// The processor's task for what is due to the second.
 pub struct Clockwork {
     membership: Membership,
 }
@@ -38,11 +43,7 @@ impl Clockwork {
         let moving = u64::try_from(looked_at).unwrap_or(u64::MAX) >= BATCH_MAX;
         let granted = if moving { 0 } else { self.membership.grant_tier_benefits(Some(fence)).await? };
         let freed = self.membership.expire_point_holds(Some(fence)).await?;
-        let lapsed = self.membership.lapse_adjustments(Some(fence)).await?;
-        let told = self.membership.notify_expiry(Some(fence)).await?;
-        let swept = self.membership.sweep_logins(Some(fence)).await?;
-        let done = expired + looked_at + given_up + ended + granted + freed + lapsed + told + swept;
-        Ok(if done > 0 { Progress::Busy } else { Progress::Idle })
+        Ok(progress(expired + looked_at + given_up + ended + granted + freed))
     }
 }
 
@@ -53,6 +54,40 @@ impl Task for Clockwork {
 
     fn waits(&self) -> Waits {
         Waits::time(Duration::from_secs(1))
+    }
+
+    fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
+        async move { Ok(self.turn(fence).await?) }.boxed()
+    }
+}
+
+/// The processor's task for what counts as over by itself, and is only written down or cleared away: proposals lapse, members hear of
+/// points that expire in days, and log-ins that ended go.
+pub struct Housekeeping {
+    membership: Membership,
+}
+
+impl Housekeeping {
+    /// The housekeeping of a membership.
+    pub fn new(membership: Membership) -> Housekeeping {
+        Housekeeping { membership }
+    }
+
+    async fn turn(&self, fence: &Fence) -> Result<Progress, Error> {
+        let lapsed = self.membership.lapse_adjustments(Some(fence)).await?;
+        let told = self.membership.notify_expiry(Some(fence)).await?;
+        let swept = self.membership.sweep_logins(Some(fence)).await?;
+        Ok(progress(lapsed + told + swept))
+    }
+}
+
+impl Task for Housekeeping {
+    fn name(&self) -> &'static str {
+        "membership housekeeping"
+    }
+
+    fn waits(&self) -> Waits {
+        Waits::time(Duration::from_secs(60))
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -5,20 +5,12 @@ use crate::earn::{EarnRules, LineRule, Multiplier, Rates, When};
 use crate::error::Error;
 use crate::facade::{Membership, require_group};
 use crate::fraction::gcd;
-use futures::FutureExt;
+use crate::versions::{Version, check_next, check_start, known};
 use heyuan_contract::{Ratio, Timestamp};
-use heyuan_kernel::error::codes as kernel_codes;
-use heyuan_kernel::{Actor, Problem, Scope, Tx, audit, sql};
+use heyuan_kernel::text::is_line;
+use heyuan_kernel::{Actor, Problem, Scope};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-/// How far ahead a version starts at least: longer than an own time may lie ahead and a posting under way may take, so that none is
-/// decided with the version before.
-const LEAD_MS: i64 = 10 * 60_000;
-/// How far ahead it starts at most.
-const AHEAD_MS: i64 = 5 * 366 * 86_400_000;
-/// Versions that a decision keeps in mind.
-const VERSIONS_MAX: i64 = 1_000;
 /// How long points may last, in days.
 const POINTS_DAYS_MAX: i32 = 3_660;
 /// Categories that one line names.
@@ -61,52 +53,31 @@ impl Membership {
     pub async fn put_earn_rules(&self, actor: &Actor, rules: &EarnRules) -> Result<EarnRules, Error> {
         require_group(actor, "earn rules are the whole group's and need its key")?;
         let versions = self.earn_rules(self.kernel().db.reader()).await?;
-        if let Some(known) = versions.iter().find(|known| known.version == rules.version) {
-            if known == rules {
-                return Ok(known.clone());
-            }
-            let words = format!("version {} is there with other content; a version never changes", rules.version);
-            return Err(Error::refused(kernel_codes::CONFLICT, words));
+        if let Some(known) = known(&versions, rules)? {
+            return Ok(known);
         }
-        let next = versions.last().map_or(1, |newest| newest.version + 1);
-        if rules.version != next || next > VERSIONS_MAX {
-            return Err(Error::refused(kernel_codes::CONFLICT, format!("the next version is {next}, of at most {VERSIONS_MAX}")));
-        }
+        check_next(&versions, rules)?;
         let policies = self.tier_policies(self.kernel().db.reader()).await?;
         let tiers: BTreeSet<&str> = policies.iter().flat_map(|policy| &policy.steps).map(|step| step.tier.as_str()).collect();
         check(rules, &tiers, self.kernel().clock.now())?;
-        let entry = audit::Entry::new(actor, "put earn rules", &rules.version.to_string()).detail("starts_at_ms", rules.starts_at_ms);
-        let (membership, written) = (self.clone(), Arc::new(rules.clone()));
-        self.kernel()
-            .db
-            .write("put earn rules", move |tx| {
-                let (membership, rules, entry) = (membership.clone(), written.clone(), entry.clone());
-                async move { membership.write_earn_rules(tx, &rules, &entry).await }.boxed()
-            })
-            .await?;
-        self.forget_policy();
+        self.put_version(actor, rules).await?;
         Ok(rules.clone())
-    }
-
-    async fn write_earn_rules(&self, tx: &Tx, rules: &EarnRules, entry: &audit::Entry) -> Result<(), Error> {
-        self.write_version(tx, "membership_earn_rules", rules.version, rules).await?;
-        let text = "SELECT body FROM membership_earn_rules WHERE version = $1";
-        let row = sql::one(tx.conn(), text, [rules.version.into()]).await?;
-        let body: String = row.map_or(Ok(String::new()), |row| sql::get(&row, "body"))?;
-        if serde_json::from_str::<EarnRules>(&body).ok().as_ref() != Some(rules) {
-            let words = format!("version {} was just written by somebody else", rules.version);
-            return Err(Error::refused(kernel_codes::CONFLICT, words));
-        }
-        Ok(audit::record(tx, entry).await?)
     }
 }
 
-/// Refuses an instant at which no version may start.
-pub(crate) fn check_start(starts_at_ms: i64, now: Timestamp) -> Result<(), Problem> {
-    if (now.ms() + LEAD_MS..=now.ms() + AHEAD_MS).contains(&starts_at_ms) {
-        return Ok(());
+impl Version for EarnRules {
+    const TABLE: &'static str = "membership_earn_rules";
+    const PUT: &'static str = "put earn rules";
+    /// A decision keeps all of them in mind.
+    const VERSIONS_MAX: i64 = 1_000;
+
+    fn number(&self) -> i64 {
+        self.version
     }
-    Err(Problem::invalid("starts_at", "expected an instant at least ten minutes and at most five years from now"))
+
+    fn starts_at_ms(&self) -> i64 {
+        self.starts_at_ms
+    }
 }
 
 /// Refuses what can't be rules, with the field and what would be right.
@@ -163,7 +134,7 @@ fn check_line(at: &str, rule: &LineRule, tiers: &BTreeSet<&str>) -> Result<(), P
 }
 
 fn check_text(at: &str, text: &str) -> Result<(), Problem> {
-    if text.is_empty() || text.len() > CODE_BYTES_MAX || text.chars().any(char::is_control) {
+    if !is_line(text, CODE_BYTES_MAX) {
         return Err(Problem::invalid(at, format!("expected 1 to {CODE_BYTES_MAX} bytes of text")));
     }
     Ok(())

@@ -71,11 +71,8 @@ impl Membership {
     pub async fn export_clearing(&self, actor: &Actor, period: &str, format: Format, language: Language) -> Result<Vec<u8>, Error> {
         let month = clearing::parse(actor, period)?;
         let clearing = self.clearing(actor, period).await?;
-        let statements = if clearing.state == ClearingState::Closed && self.closed_at(month).await?.is_some() {
-            self.statements(actor, period).await?
-        } else {
-            Vec::new()
-        };
+        let closed_at = if clearing.state == ClearingState::Closed { self.closed_at(month).await? } else { None };
+        let statements = if closed_at.is_some() { self.statements(actor, period).await? } else { Vec::new() };
         let table = |table| match table {
             Table::Summary => summary(&clearing, language),
             Table::Matrix => matrix(&clearing, language),
@@ -84,7 +81,7 @@ impl Membership {
         match format {
             Format::Csv(one) => sheet::csv(&table(one)),
             Format::Xlsx => {
-                let made_at = self.closed_at(month).await?.unwrap_or_else(|| self.kernel().clock.now());
+                let made_at = closed_at.unwrap_or_else(|| self.kernel().clock.now());
                 sheet::xlsx(&Table::ALL.map(table), made_at)
             }
         }

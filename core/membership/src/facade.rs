@@ -1,7 +1,7 @@
 //! The facade: what membership stands on, and what it is given at start.
 
 use crate::books;
-use crate::clock::Clockwork;
+use crate::clock::{Clockwork, Housekeeping};
 use crate::customers::Customers;
 use crate::earn::EarnRules;
 use crate::error::Error;
@@ -18,11 +18,10 @@ use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::{Actor, Kernel, Reach, Scope, Tx, sql};
 use heyuan_ledger::{Ledger, Period};
-use serde::Serialize;
 use std::sync::Arc;
 
 /// Months before the first start in which facts may still count: as far back as their own time may lie. Older ones count in the first.
-const HISTORY_MONTHS: u32 = 60;
+const HISTORY_MONTHS: i64 = 60;
 
 /// Refuses all but an admin key of the whole group, in words that name what needs one.
 pub(crate) fn require_group(actor: &Actor, words: &str) -> Result<(), Error> {
@@ -73,8 +72,8 @@ impl Membership {
                 async move {
                     membership.open_book(tx).await?;
                     membership.ledger().open(tx, &books::standing_accounts()).await?;
-                    membership.write_version(tx, "membership_earn_rules", 1, &EarnRules::first()).await?;
-                    membership.write_version(tx, "membership_tier_policy", 1, &TierPolicy::first()).await
+                    membership.write_version(tx, &EarnRules::first()).await?;
+                    membership.write_version(tx, &TierPolicy::first()).await
                 }
                 .boxed()
             })
@@ -92,15 +91,8 @@ impl Membership {
         let row = sql::one(tx.conn(), "SELECT closed_through FROM membership_book WHERE name = 'points'", []).await?;
         let closed: i64 = row.map_or(Ok(0), |row| sql::get(&row, "closed_through"))?;
         let month = Period::of(&self.kernel().zone, self.kernel().clock.now());
-        let opens_at = (0..HISTORY_MONTHS).fold(month, |month, _| month.previous());
+        let opens_at = month.months_back(HISTORY_MONTHS);
         self.ledger().open_book(tx, books::POINTS, opens_at, Period::from_number(closed)).await?;
-        Ok(())
-    }
-
-    pub(crate) async fn write_version(&self, tx: &Tx, table: &str, version: i64, body: &impl Serialize) -> Result<(), Error> {
-        let body = serde_json::to_string(body).map_err(|e| corrupt("policy", e))?;
-        let text = format!("INSERT INTO {table} (version, body, created_at) VALUES ($1, $2, $3) ON CONFLICT (version) DO NOTHING");
-        sql::execute(tx.conn(), &text, [version.into(), body.into(), self.kernel().clock.now().ms().into()]).await?;
         Ok(())
     }
 
@@ -125,9 +117,9 @@ impl Membership {
         reaction::all(self)
     }
 
-    /// What turns because time passes: points expire, tiers are lost.
+    /// What turns because time passes: points expire, tiers are lost, what nobody needs goes.
     pub fn tasks(&self) -> Vec<Arc<dyn Task>> {
-        vec![Arc::new(Clockwork::new(self.clone()))]
+        vec![Arc::new(Clockwork::new(self.clone())), Arc::new(Housekeeping::new(self.clone()))]
     }
 
     pub(crate) fn kernel(&self) -> &Kernel {

@@ -15,7 +15,7 @@ use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, bulk, sql};
-use heyuan_ledger::{Hold, Period};
+use heyuan_ledger::{Book, Hold, Period};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -172,7 +172,7 @@ impl Membership {
         let now = self.kernel().clock.now();
         let expires_at = ends_at(&request, now)?;
         let text = "SELECT COUNT(*) AS n FROM membership_hold WHERE member = $1 AND state = 'open'";
-        let open: i64 = sql::one(tx.conn(), text, [member.as_str().into()]).await?.map_or(Ok(0), |row| sql::get(&row, "n"))?;
+        let open = sql::count(tx.conn(), text, [member.as_str().into()]).await?;
         if open >= OPEN_MAX {
             let words = format!("member {member} has {open} open holds; capture or release some first");
             return Err(Error::refused(kernel_codes::LIMITED, words));
@@ -264,6 +264,7 @@ impl Membership {
             .await
     }
 
+    /// Ends an open hold, once; what is free again pays what the member owes.
     pub(crate) async fn write_hold_end(
         &self,
         tx: &Tx,
@@ -281,64 +282,58 @@ impl Membership {
         if stored.view.state != HoldState::Open {
             return Err(settled(&stored.view));
         }
-        let now = self.kernel().clock.now();
-        let mut view = stored.view.clone();
-        view.ended_at = Some(now);
-        match end {
+        let view = match end {
             End::Capture(amount) => {
                 row.check_open()?;
-                let amount = amount.unwrap_or(view.amount);
-                if amount > view.amount {
-                    let words = format!("expected 1 to {} points, what the hold has set aside", view.amount);
+                let most = stored.view.amount;
+                let amount = amount.unwrap_or(most);
+                if amount > most {
+                    let words = format!("expected 1 to {most} points, what the hold has set aside");
                     return Err(Problem::new(codes::AMOUNT_OUT_OF_RANGE, words).field("amount").into());
                 }
-                let period = book.period(Period::of(&self.kernel().zone, now));
-                self.capture(tx, key, &stored, amount, period).await?;
-                (view.state, view.captured, view.spend) = (HoldState::Captured, amount, Some(stored.spend));
+                self.capture_open(tx, book, key, stored, amount).await?
             }
             End::Release => {
-                self.ledger().void_hold(tx, &ledger_key(hold)).await.map_err(|error| settled_or(error, &view))?;
-                view.state = HoldState::Released;
+                self.ledger().void_hold(tx, &ledger_key(hold)).await.map_err(|error| settled_or(error, &stored.view))?;
+                let view = HoldView { state: HoldState::Released, ended_at: Some(self.kernel().clock.now()), ..stored.view };
+                write_outcome(tx, &view, Some(key)).await?;
+                view
             }
-        }
+        };
         if view.captured < view.amount && row.state != MemberState::Closed {
             self.recover_owed(tx, member, book).await?;
         }
-        write_outcome(tx, &view, Some(key)).await?;
         Ok(view)
     }
 
-    /// Makes what an open hold of a locked member has set aside a spend, as far as `amount` goes. The book is entered.
+    /// Makes what an open hold of a locked member has set aside a spend as any other, as far as `amount` goes. The book is entered.
     pub(crate) async fn capture_open(
         &self,
         tx: &Tx,
+        book: Book,
         key: &IdempotencyKey,
-        stored: &Stored,
+        stored: Stored,
         amount: i64,
-        period: Period,
-    ) -> Result<(), Error> {
-        self.capture(tx, key, stored, amount, period).await?;
-        let ended_at = Some(self.kernel().clock.now());
-        let (state, spend) = (HoldState::Captured, Some(stored.spend.clone()));
-        write_outcome(tx, &HoldView { state, captured: amount, spend, ended_at, ..stored.view.clone() }, Some(key)).await
-    }
-
-    /// Posts what is taken of a hold and records it as a spend, as any other.
-    async fn capture(&self, tx: &Tx, key: &IdempotencyKey, stored: &Stored, amount: i64, period: Period) -> Result<(), Error> {
-        let view = &stored.view;
-        self.ledger().post_hold(tx, &ledger_key(&view.id), amount, period).await.map_err(|error| settled_or(error, view))?;
+    ) -> Result<HoldView, Error> {
+        let (view, now) = (stored.view, self.kernel().clock.now());
+        let period = book.period(Period::of(&self.kernel().zone, now));
+        self.ledger().post_hold(tx, &ledger_key(&view.id), amount, period).await.map_err(|error| settled_or(error, &view))?;
         let spend = SpendView {
             id: stored.spend.clone(),
             member: view.member.clone(),
             unit: view.unit.clone(),
             amount,
             reference: view.reference.clone(),
-            occurred_at: self.kernel().clock.now(),
+            occurred_at: now,
             period: Some(period),
             points_balance: 0,
             hold: Some(view.id.clone()),
         };
-        self.record_spend(tx, key, stored.line, spend).await.map(drop)
+        self.record_spend(tx, key, stored.line, spend).await?;
+        let (state, spend) = (HoldState::Captured, Some(stored.spend));
+        let view = HoldView { state, captured: amount, spend, ended_at: Some(now), ..view };
+        write_outcome(tx, &view, Some(key)).await?;
+        Ok(view)
     }
 
     /// A hold, for the member itself, a key that reaches the unit where the member joined, or one that reaches the hold's unit.

@@ -11,6 +11,7 @@ use crate::tier;
 use futures::FutureExt;
 use heyuan_contract::{AnchorId, DomainEvent, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::keys::Tokens;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use std::sync::Arc;
 
@@ -227,7 +228,7 @@ fn check_identifiers(identifiers: &[Identifier]) -> Result<(), Problem> {
         if !KINDS.contains(&identifier.kind.as_str()) {
             return Err(Problem::invalid(&at("type"), "expected phone, openid or unionid"));
         }
-        let fits = |text: &str| !text.is_empty() && text.len() <= VALUE_BYTES_MAX && !text.chars().any(char::is_control);
+        let fits = |text: &str| is_line(text, VALUE_BYTES_MAX);
         if !fits(&identifier.value) {
             return Err(Problem::invalid(&at("value"), format!("expected 1 to {VALUE_BYTES_MAX} bytes of text")));
         }

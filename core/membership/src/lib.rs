@@ -61,6 +61,7 @@ mod standing;
 mod tier;
 mod transaction;
 mod transfer;
+mod versions;
 mod waiting;
 
 pub use adjustment::{Adjust, AdjustmentState, AdjustmentView, AdjustmentsOf};
@@ -74,7 +75,7 @@ pub use caps::{Cap, CapSpan, Caps, Counted, Figure};
 pub use cells::{Cell, CellPage, CellStep, Column, LotStory, MadeBy};
 pub use checklist::{Check, CheckState, Checklist, ClosedBy, Closing, NotReady};
 pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
-pub use clock::Clockwork;
+pub use clock::{Clockwork, Housekeeping};
 pub use correction::{Amount, Correction, CorrectionFilter, CorrectionState, CorrectionView, Verdict};
 pub use customers::{Customers, Features, Identifier};
 pub use decide::Basis;

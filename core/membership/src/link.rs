@@ -5,6 +5,7 @@ use crate::facade::Membership;
 use crate::member;
 use futures::FutureExt;
 use heyuan_contract::{Line, MemberId, OrgUnitId, PersonalRef, Timestamp};
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Personal, Problem, Scope, Tx, audit, sql};
 
 /// Longest number of an account, in bytes.
@@ -54,7 +55,7 @@ impl Membership {
             return Err(Problem::invalid("unit", format!("expected a unit of the line {}", link.line)).into());
         }
         let account = link.account.trim();
-        if account.is_empty() || account.len() > ACCOUNT_BYTES_MAX || account.chars().any(char::is_control) {
+        if !is_line(account, ACCOUNT_BYTES_MAX) {
             return Err(Problem::invalid("account", format!("expected the line's own number, 1 to {ACCOUNT_BYTES_MAX} bytes")).into());
         }
         let link = Link { account: account.to_owned(), ..link.clone() };

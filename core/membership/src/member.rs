@@ -8,7 +8,6 @@ use crate::tier::TierStanding;
 use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Scope, Tx, sql};
-use sea_orm::DbBackend;
 
 /// A member as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +137,7 @@ pub(crate) struct Poised {
 /// As [`lock`], and in the same statement everything else that the purchase depends on in membership's tables. The purchase's own lock is
 /// held already, so that no refund of it comes between.
 pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, purchase: &TransactionId) -> Result<Poised, Error> {
-    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m" } else { "" };
+    let lock = sql::for_update(tx.conn());
     let text = format!(
         "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, m.tier_policy,
            (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,
@@ -159,7 +158,7 @@ pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, 
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.
 pub(crate) async fn lock_any(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
-    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let lock = sql::for_update(tx.conn());
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1{lock}");
     let row = sql::one(tx.conn(), &text, [id.as_str().into()]).await?;
     row.as_ref().map(read).transpose()?.ok_or_else(|| unknown(id))

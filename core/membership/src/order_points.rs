@@ -15,7 +15,6 @@ use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::outbox::Envelope;
 use heyuan_kernel::pump::{Apply, Reaction, nothing};
 use heyuan_kernel::{Actor, Problem, Tx};
-use heyuan_ledger::Period;
 
 /// Carts of one name that were given up and tried again.
 const TRIES_MAX: u32 = 100;
@@ -131,10 +130,8 @@ impl Membership {
         if points::find(tx.conn(), &key.stored).await?.is_some() {
             return Ok(());
         }
-        let now = self.kernel().clock.now();
         if let Some(stored) = self.find_hold(tx.conn(), "id", &paid.hold).await?.filter(|stored| stored.view.state == HoldState::Open) {
-            let period = book.period(Period::of(&self.kernel().zone, now));
-            return self.capture_open(tx, &key, &stored, paid.points.0, period).await;
+            return self.capture_open(tx, book, &key, stored, paid.points.0).await.map(drop);
         }
         let spend = Spend { amount: paid.points.0, unit, reference: format!("order {order}") };
         self.take_spend(tx, book, &key, member.clone(), spend, line).await.map(drop)

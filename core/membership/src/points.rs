@@ -8,6 +8,7 @@ use crate::member;
 use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::{Book, Lots, Period, Transfer};
 use serde::Serialize;
@@ -213,7 +214,7 @@ pub(crate) fn check_amount(amount: i64) -> Result<(), Problem> {
 
 /// Refuses what can't be the words of a spend or a hold.
 pub(crate) fn check_reference(reference: &str) -> Result<(), Problem> {
-    if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX || reference.chars().any(char::is_control) {
+    if !is_line(reference, REFERENCE_BYTES_MAX) {
         return Err(Problem::invalid("reference", format!("expected 1 to {REFERENCE_BYTES_MAX} bytes of text")));
     }
     Ok(())
@@ -236,7 +237,6 @@ pub(crate) async fn find_spend<C: sql::Connection>(conn: &C, id: &str) -> Result
     Ok(row.as_ref().map(read).transpose()?.map(|(spend, _)| spend))
 }
 
-/// The spend that a key made, with the digest of its request.
 /// A spend by the key that it was made under, with the digest of its request.
 pub(crate) async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
     let row = sql::one(conn, "SELECT * FROM membership_spend WHERE idempotency = $1", [stored.into()]).await?;

@@ -10,6 +10,7 @@ use crate::member::corrupt;
 use crate::tier::TierPolicy;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::plugin::{Active, PluginKind};
+use std::borrow::Borrow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// What a decision is made with.
@@ -25,8 +26,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// The earn rules in force at an instant: of those that have started the newest.
     pub(crate) fn earn_at(&self, at: Timestamp) -> Result<&Arc<EarnRules>, Error> {
-        let found = self.earn.iter().rev().find(|rules| rules.starts_at_ms <= at.ms());
-        found.ok_or_else(|| corrupt("earn rules", "none is in force").into())
+        earn_in_force(&self.earn, at)
     }
 
     /// The newest version there is, in force or not yet.
@@ -38,6 +38,12 @@ impl Policy {
     pub(crate) fn newest_tiers(&self) -> i64 {
         self.tiers.last().map_or(0, |policy| policy.version)
     }
+}
+
+/// Of these versions, the newest last, the one that is in force at an instant.
+pub(crate) fn earn_in_force<R: Borrow<EarnRules>>(versions: &[R], at: Timestamp) -> Result<&R, Error> {
+    let found = versions.iter().rev().find(|rules| (*rules).borrow().starts_at_ms <= at.ms());
+    found.ok_or_else(|| corrupt("earn rules", "none is in force").into())
 }
 
 /// The policy that was read last.

@@ -13,6 +13,7 @@ use crate::member::corrupt;
 use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
 
@@ -203,7 +204,7 @@ impl Membership {
 
 /// Refuses what is no reason.
 pub(crate) fn check_words(words: &str) -> Result<(), Problem> {
-    if words.trim().is_empty() || words.len() > WORDS_BYTES_MAX || words.chars().any(char::is_control) {
+    if words.trim().is_empty() || !is_line(words, WORDS_BYTES_MAX) {
         return Err(Problem::invalid("reason", format!("expected 1 to {WORDS_BYTES_MAX} bytes of text without personal data")));
     }
     Ok(())

@@ -6,6 +6,7 @@ use crate::member::{self, MemberRow, MemberView};
 use futures::FutureExt;
 use heyuan_contract::MemberId;
 use heyuan_kernel::keys::end_sessions;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, audit, sql};
 
 /// Longest reason, in bytes.
@@ -39,7 +40,7 @@ impl MemberState {
 
 /// Checks why staff does something to a member; the words go into the audit record.
 pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
-    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
+    if reason.trim().is_empty() || !is_line(reason, REASON_BYTES_MAX) {
         return Err(Problem::invalid("reason", format!("expected why, in 1 to {REASON_BYTES_MAX} bytes of text without personal data")));
     }
     Ok(())

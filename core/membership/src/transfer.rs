@@ -11,6 +11,7 @@ use futures::FutureExt;
 use heyuan_contract::{EntryId, MemberId, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::{Carry, Period};
 use serde::Serialize;
@@ -212,8 +213,7 @@ fn at_recipient(error: Error) -> Error {
 }
 
 fn check_note(note: Option<&str>) -> Result<(), Problem> {
-    let wrong = |note: &str| note.is_empty() || note.len() > NOTE_BYTES_MAX || note.chars().any(char::is_control);
-    if note.is_some_and(wrong) {
+    if note.is_some_and(|note| !is_line(note, NOTE_BYTES_MAX)) {
         return Err(Problem::invalid("note", format!("expected 1 to {NOTE_BYTES_MAX} bytes of text without personal data, or none")));
     }
     Ok(())

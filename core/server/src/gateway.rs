@@ -4,8 +4,7 @@ use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use clap::Args;
-use heyuan_kernel::config;
-use heyuan_mall::Secret;
+use heyuan_kernel::config::Secret;
 use heyuan_mall::simulator::{self as payments, Simulator};
 use heyuan_membership::simulator::{self as logins, LoginSimulator};
 use std::net::TcpListener;
@@ -38,8 +37,9 @@ pub(crate) async fn run(options: RunSimulator) -> anyhow::Result<()> {
 /// # Errors
 /// The listener's.
 pub(crate) fn serve(listener: TcpListener, secret: &str, notify_url: String) -> std::io::Result<Server> {
-    let gateway = web::Data::new(Simulator::new(Secret::new(secret), notify_url));
-    let people = web::Data::new(LoginSimulator::new(config::Secret::new(secret)));
+    let secret = Secret::new(secret);
+    let gateway = web::Data::new(Simulator::new(secret.clone(), notify_url));
+    let people = web::Data::new(LoginSimulator::new(secret));
     let server = HttpServer::new(move || {
         App::new().app_data(gateway.clone()).app_data(people.clone()).configure(payments::configure).configure(logins::configure)
     });

@@ -7,6 +7,7 @@ use crate::event::EventKind;
 use crate::identity::identifier::{Identifier, MAX as IDENTIFIERS_MAX};
 use crate::pipeline::touch;
 use heyuan_contract::Timestamp;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::time::parse_rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -147,7 +148,7 @@ fn time(text: Option<&Text<'_>>) -> Result<Option<Timestamp>, Refused> {
 
 fn message_id<'a>(field: &str, id: Option<Text<'a>>) -> Result<Option<Cow<'a, str>>, Refused> {
     let Some(Text(id)) = id else { return Ok(None) };
-    if id.is_empty() || id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
+    if !is_line(&id, ID_BYTES_MAX) {
         return Err((Reason::BadMessageId, format!("`{field}` has 1 to {ID_BYTES_MAX} bytes without control characters")));
     }
     Ok(Some(id))

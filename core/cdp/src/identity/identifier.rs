@@ -2,6 +2,7 @@
 
 use heyuan_contract::AnchorId;
 use heyuan_kernel::Personal;
+use heyuan_kernel::text::is_line;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use utoipa::ToSchema;
@@ -136,7 +137,7 @@ impl Identifier {
 /// The one spelling of a value, so that the same phone written in two ways is one node.
 fn normal(kind: Kind, value: &str) -> Option<String> {
     let value = value.trim();
-    if value.is_empty() || value.len() > crate::collect::ID_BYTES_MAX || value.chars().any(char::is_control) {
+    if !is_line(value, crate::collect::ID_BYTES_MAX) {
         return None;
     }
     match kind {

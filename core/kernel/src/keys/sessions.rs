@@ -12,7 +12,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt;
 use heyuan_contract::{KeyId, MemberId, OrgUnitId, Timestamp};
-use sea_orm::DbBackend;
 use std::fmt;
 
 /// The start of every refresh token.
@@ -122,7 +121,7 @@ impl Row {
 }
 
 async fn lock(tx: &Tx, id: &str) -> Result<Option<Row>, Error> {
-    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let lock = sql::for_update(tx.conn());
     let text = format!("SELECT * FROM kernel_session WHERE id = $1{lock}");
     sql::one(tx.conn(), &text, [id.into()]).await?.as_ref().map(Row::read).transpose()
 }

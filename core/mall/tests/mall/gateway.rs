@@ -3,8 +3,9 @@
 use crate::world::{SECRET, World, app};
 use actix_web::{App, HttpServer, web};
 use heyuan_harness::{TestDatabase, until};
+use heyuan_kernel::config::Secret;
 use heyuan_mall::simulator::{Simulator, serve};
-use heyuan_mall::{RefundRequest, Secret, Settings};
+use heyuan_mall::{RefundRequest, Settings};
 use std::net::TcpListener;
 use std::time::Duration;
 use utoipa_actix_web::AppExt;

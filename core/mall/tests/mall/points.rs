@@ -5,7 +5,8 @@ use futures::future::join_all;
 use heyuan_contract::{DomainEvent, Fen, OrderPoints, Points};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::Problem;
-use heyuan_mall::{Checkout, PlaceOrder, RefundRequest, Secret, Settings};
+use heyuan_kernel::config::Secret;
+use heyuan_mall::{Checkout, PlaceOrder, RefundRequest, Settings};
 
 impl World {
     async fn place_with(&self, lines: &[(&str, i64)], points: i64, key: &str) -> Result<Checkout, Problem> {

@@ -4,6 +4,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, ProductId, Ratio, Timestamp, UnitKind};
 use heyuan_harness::TestDatabase;
+use heyuan_kernel::config::Secret;
 use heyuan_kernel::lease::{self, Fence};
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::outbox::{self, Envelope};
@@ -11,8 +12,7 @@ use heyuan_kernel::processor::Progress;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Scope, Zone, sql};
 use heyuan_mall::{
-    Checkout, CheckoutLine, Mall, Members, PlaceOrder, PointsWanted, ProductKind, PutMerchant, PutProduct, Secret, Settings, StockChange,
-    sign,
+    Checkout, CheckoutLine, Mall, Members, PlaceOrder, PointsWanted, ProductKind, PutMerchant, PutProduct, Settings, StockChange, sign,
 };
 use sea_orm_migration::MigratorTrait;
 use std::collections::{BTreeMap, HashSet};

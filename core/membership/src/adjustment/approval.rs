@@ -6,6 +6,7 @@ use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::{self, corrupt};
 use crate::points;
+use crate::policy::earn_in_force;
 use heyuan_contract::{Line, Ratio, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Tx, audit};
@@ -53,8 +54,7 @@ impl Membership {
     ) -> Result<(Ratio, Timestamp), Error> {
         let zone = &self.kernel().zone;
         let rules = self.earn_rules(tx.conn()).await?;
-        let rules =
-            rules.iter().rev().find(|rules| rules.starts_at_ms <= now.ms()).ok_or_else(|| corrupt("earn rules", "none is in force"))?;
+        let rules = earn_in_force(&rules, now)?;
         let words = format!("the earn rules in force say nothing of the line {line}, so that its points have no cost; put it there first");
         let cost = rules.lines.get(&line).map(|rule| rule.cost).ok_or_else(|| Problem::invalid("unit", words))?;
         let expires_at = wanted.unwrap_or_else(|| zone.day_start_after(now, rules.points_days + 1));

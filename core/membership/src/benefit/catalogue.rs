@@ -6,6 +6,7 @@ use crate::member::corrupt;
 use futures::FutureExt;
 use heyuan_contract::{Line, OrgUnitId, ProductId, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, audit, sql};
 use serde::{Deserialize, Serialize};
 
@@ -142,8 +143,7 @@ pub struct Benefit {
 impl BenefitTerms {
     fn check(&self) -> Result<(), Problem> {
         let text = |field: &str, text: &str, max: usize| {
-            let fits = !text.is_empty() && text.len() <= max && !text.chars().any(char::is_control);
-            if fits { Ok(()) } else { Err(Problem::invalid(field, format!("expected 1 to {max} bytes of text"))) }
+            if is_line(text, max) { Ok(()) } else { Err(Problem::invalid(field, format!("expected 1 to {max} bytes of text"))) }
         };
         let number = |field: &str, value: i64, min: i64, max: i64| {
             if (min..=max).contains(&value) { Ok(()) } else { Err(Problem::invalid(field, format!("expected {min} to {max}"))) }
@@ -292,8 +292,8 @@ pub(super) fn shows(actor: &Actor, benefit: &Benefit) -> bool {
 
 async fn write_benefit(tx: &Tx, benefit: &Benefit, entry: &audit::Entry) -> Result<(), Error> {
     if benefit.version == 1 {
-        let row = sql::one(tx.conn(), "SELECT COUNT(*) AS n FROM membership_benefit WHERE version = 1", []).await?;
-        if row.map_or(Ok(0), |row| sql::get::<i64>(&row, "n"))? >= BENEFITS_MAX {
+        let known = sql::count(tx.conn(), "SELECT COUNT(*) AS n FROM membership_benefit WHERE version = 1", []).await?;
+        if known >= BENEFITS_MAX {
             return Err(Problem::invalid("code", format!("a tenant has at most {BENEFITS_MAX} benefits")).into());
         }
     }

@@ -11,6 +11,7 @@ use crate::transaction::Row;
 use futures::FutureExt;
 use heyuan_contract::{DomainEvent, EntryId, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
@@ -99,7 +100,7 @@ impl Membership {
         actor.require(Scope::Admin)?;
         let key = IdempotencyKey::new(actor, "grant benefit", header, &(id, request))?;
         let reason = &request.reason;
-        if reason.is_empty() || reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
+        if !is_line(reason, REASON_BYTES_MAX) {
             return Err(Problem::invalid("reason", format!("expected 1 to {REASON_BYTES_MAX} bytes of text")).into());
         }
         let source = format!("staff/{}", key.stored);

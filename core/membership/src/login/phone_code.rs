@@ -7,7 +7,6 @@ use heyuan_contract::Timestamp;
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::keys::same;
 use heyuan_kernel::{Kernel, Problem, Tx, sql};
-use sea_orm::DbBackend;
 
 /// How long a code is good.
 pub(crate) const CODE_TIME_MS: i64 = 300_000;
@@ -79,7 +78,7 @@ impl Claim {
 
     /// Counts a try and tells whether the code is the one that was sent last and is good.
     pub(super) async fn try_it(&self, tx: &Tx, now: Timestamp) -> Result<bool, Error> {
-        let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" };
+        let lock = sql::for_update(tx.conn());
         let text = format!("SELECT code, tries, expires_at FROM membership_phone_code WHERE phone = $1 AND app = $2{lock}");
         let Some(row) = sql::one(tx.conn(), &text, [self.phone.clone().into(), self.app.as_str().into()]).await? else { return Ok(false) };
         if sql::get::<i64>(&row, "tries")? >= TRIES_MAX || sql::get::<i64>(&row, "expires_at")? <= now.ms() {

@@ -401,13 +401,13 @@ async fn misbehave(simulator: web::Data<LoginSimulator>, body: web::Json<LoginMi
     HttpResponse::Ok().json(body.0)
 }
 
-/// A refusal as WeChat says it: with 200.
 /// Why WeChat does not take a code.
 struct Refusal {
     errcode: i64,
     errmsg: &'static str,
 }
 
+/// A refusal as WeChat says it: with 200.
 fn refusal(errcode: i64, errmsg: &str) -> HttpResponse {
     HttpResponse::Ok().content_type("text/plain").body(json!({ "errcode": errcode, "errmsg": errmsg }).to_string())
 }

@@ -6,6 +6,7 @@ use super::settings::LoginSettings;
 use crate::error::codes;
 use heyuan_kernel::config::Secret;
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Clock, Problem};
 use reqwest::{Client, Url};
 use serde::Deserialize;
@@ -88,7 +89,7 @@ impl WeChat {
         let request = self.http.get(self.address("sns/jscode2session", &query)?);
         let answer = outbound::send(WHO, request).await.map_err(|failure| away(WHO, failure))?;
         let answer: SessionAnswer = understood(&answer).map_err(|refusal| refusal.problem(app.name, "wechat.code"))?;
-        let fits = |id: &String| !id.is_empty() && id.len() <= TEXT_BYTES_MAX && !id.chars().any(char::is_control);
+        let fits = |id: &String| is_line(id, TEXT_BYTES_MAX);
         let openid = answer.openid.filter(fits).ok_or_else(|| unreadable(app.name))?;
         Ok(Openids { openid, unionid: answer.unionid.filter(fits) })
     }
