@@ -1,0 +1,189 @@
+//! Calls of the API server: each with a time-out, counted by verb and kind, and with its refusals put into words.
+
+use crate::kind::Kind;
+use crate::live::Live;
+use crate::metrics::Metrics;
+use crate::name::FIELD_MANAGER;
+use crate::reason::Reason;
+use crate::world::Failure;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, ValidationDirective};
+use kube::discovery::ApiResource;
+use kube::{Client, Error};
+use serde_json::Value;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an answer may take.
+const CALL: Duration = Duration::from_secs(15);
+
+/// A secret's address and kind.
+fn secrets() -> ApiResource {
+    ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Secret".into(), plural: "secrets".into() }
+}
+
+/// The API server.
+#[derive(Clone)]
+pub(crate) struct Kubernetes {
+    pub(crate) client: Client,
+    pub(crate) live: Arc<Live>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Kubernetes {
+    /// Makes a call within its time.
+    async fn call<T>(&self, verb: &'static str, kind: &'static str, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.metrics.called(verb, kind);
+        match tokio::time::timeout(CALL, what).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Service(format!("no answer to {verb} {kind} within {} s", CALL.as_secs()).into())),
+        }
+    }
+
+    fn api(&self, resource: &ApiResource, object: &Value) -> Api<DynamicObject> {
+        match object["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
+        }
+    }
+
+    /// Writes an object by server-side apply. Where fields that others added still stand in its lists, they are replaced.
+    pub(crate) async fn apply(&self, object: &Value) -> Result<(), Error> {
+        let Some((kind, object_name)) = Kind::of(object).zip(object["metadata"]["name"].as_str()) else { return Ok(()) };
+        let api = self.api(&kind.resource(), object);
+        let mut how = PatchParams::apply(FIELD_MANAGER).force();
+        how.field_validation = Some(ValidationDirective::Strict);
+        let answer = self.call("apply", kind.as_str(), api.patch(object_name, &how, &Patch::Apply(object))).await?;
+        let answer = value_of(kind, &answer);
+        self.live.keep(kind, &answer);
+        if crate::agree::agrees(object, &answer) {
+            return Ok(());
+        }
+        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let answer = self.call("patch", kind.as_str(), api.patch(object_name, &how, &Patch::Merge(object))).await?;
+        self.live.keep(kind, &value_of(kind, &answer));
+        Ok(())
+    }
+
+    /// Makes an object that must not exist yet.
+    pub(crate) async fn create(&self, object: &Value) -> Result<(), Error> {
+        let Some(kind) = Kind::of(object) else { return Ok(()) };
+        let api = self.api(&kind.resource(), object);
+        let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let object: DynamicObject = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
+        let answer = self.call("create", kind.as_str(), api.create(&how, &object)).await?;
+        self.live.keep(kind, &value_of(kind, &answer));
+        Ok(())
+    }
+
+    /// Reads an object that is not watched under our label, as a namespace or job of somebody else.
+    pub(crate) async fn read(&self, kind: Kind, namespace: Option<&str>, object_name: &str) -> Result<Option<Value>, Error> {
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource()),
+            None => Api::all_with(self.client.clone(), &kind.resource()),
+        };
+        let answer = self.call("get", kind.as_str(), api.get_opt(object_name)).await?;
+        Ok(answer.map(|answer| value_of(kind, &answer)))
+    }
+
+    /// Removes an object, with what it owns.
+    pub(crate) async fn remove(&self, kind: Kind, namespace: Option<&str>, object_name: &str) -> Result<(), Error> {
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource()),
+            None => Api::all_with(self.client.clone(), &kind.resource()),
+        };
+        match self.call("delete", kind.as_str(), api.delete(object_name, &DeleteParams::background())).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_status(&error, 404) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a secret by its name.
+    pub(crate) async fn secret(&self, namespace: &str, object_name: &str) -> Result<Option<Value>, Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let answer = self.call("get", "Secret", api.get_opt(object_name)).await?;
+        answer.map(|secret| serde_json::to_value(secret).map_err(Error::SerdeError)).transpose()
+    }
+
+    /// Makes a secret; answers false where there is one.
+    pub(crate) async fn create_secret(&self, secret: &Value) -> Result<bool, Error> {
+        let api = self.api(&secrets(), secret);
+        let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let object: DynamicObject = serde_json::from_value(secret.clone()).map_err(Error::SerdeError)?;
+        match self.call("create", "Secret", api.create(&how, &object)).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_status(&error, 409) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces a secret on the version that was read.
+    pub(crate) async fn replace_secret(&self, secret: &Value) -> Result<Value, Error> {
+        let api = self.api(&secrets(), secret);
+        let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let object: DynamicObject = serde_json::from_value(secret.clone()).map_err(Error::SerdeError)?;
+        let object_name = secret["metadata"]["name"].as_str().unwrap_or_default();
+        let answer = self.call("update", "Secret", api.replace(object_name, &how, &object)).await?;
+        serde_json::to_value(answer).map_err(Error::SerdeError)
+    }
+
+    /// Writes a secret by server-side apply.
+    pub(crate) async fn apply_secret(&self, secret: &Value) -> Result<(), Error> {
+        let api = self.api(&secrets(), secret);
+        let object_name = secret["metadata"]["name"].as_str().unwrap_or_default();
+        self.call("apply", "Secret", api.patch(object_name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(secret))).await?;
+        Ok(())
+    }
+
+    /// Removes a secret, if it still is the one that was read.
+    pub(crate) async fn remove_secret(&self, namespace: &str, object_name: &str, version: Option<String>) -> Result<(), Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let how = DeleteParams { preconditions: Some(Preconditions { resource_version: version, uid: None }), ..DeleteParams::default() };
+        match self.call("delete", "Secret", api.delete(object_name, &how)).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_status(&error, 404) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Pods of a namespace with a component's label.
+    pub(crate) async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, Error> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let answer = self.call("list", "Pod", api.list(&ListParams::default().labels(selector))).await?;
+        Ok(answer.items)
+    }
+
+    /// Any other call.
+    pub(crate) async fn other<T>(
+        &self,
+        verb: &'static str,
+        kind: &'static str,
+        what: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.call(verb, kind, what).await
+    }
+}
+
+fn value_of(kind: Kind, object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    value["kind"] = kind.as_str().into();
+    value["apiVersion"] = kind.resource().api_version.into();
+    value
+}
+
+/// Whether the API server refused with this status.
+pub(crate) fn is_status(error: &Error, code: u16) -> bool {
+    matches!(error, Error::Api(status) if status.code == code)
+}
+
+/// A refusal in words, with the reason that fits.
+pub(crate) fn failure(what: &str, error: &Error) -> Failure {
+    let (reason, words) = match error {
+        Error::Api(status) if status.message.contains("exceeded quota") => (Reason::QuotaExceeded, status.message.clone()),
+        Error::Api(status) => (Reason::KubernetesRefused, status.message.clone()),
+        other => (Reason::KubernetesUnreachable, other.to_string()),
+    };
+    Failure { reason, message: format!("{what}: {words}") }
+}

@@ -1,0 +1,198 @@
+//! The objects of all tenants as the API server last told them: kept small, read by tenant, and followed by watches.
+
+use crate::kind::Kind;
+use crate::name;
+use futures::{Stream, StreamExt};
+use kube::api::{Api, DynamicObject};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// Changes that wait to be looked at; beyond, the watch waits.
+const CHANGES_MAX: usize = 4_096;
+
+/// An object as compact JSON.
+struct Held {
+    json: Box<str>,
+    version: u64,
+    /// The round of listing in which it was last seen.
+    round: u64,
+}
+
+/// Where an object is filed: a namespace under its own name, beside what it holds.
+fn shelf(kind: Kind, object: &Value) -> Option<String> {
+    let field = if kind == Kind::Namespace { "name" } else { "namespace" };
+    object["metadata"][field].as_str().map(str::to_owned)
+}
+
+/// Everything that was seen.
+#[derive(Default)]
+pub(crate) struct Live {
+    shelves: Mutex<HashMap<String, BTreeMap<(Kind, String), Held>>>,
+    ready: Mutex<HashSet<Kind>>,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<(Kind, String), Held>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every object of a namespace, with the namespace.
+    pub(crate) fn of_namespace(&self, namespace: &str) -> BTreeMap<(Kind, String), Value> {
+        let shelves = self.lock();
+        let Some(shelf) = shelves.get(namespace) else { return BTreeMap::new() };
+        shelf.iter().filter_map(|(key, held)| Some((key.clone(), serde_json::from_str(&held.json).ok()?))).collect()
+    }
+
+    /// Keeps an object that the API server has answered, so that what was just written is not written again. Says whether anything but its
+    /// version is new.
+    pub(crate) fn keep(&self, kind: Kind, object: &Value) -> bool {
+        self.keep_in_round(kind, object, None)
+    }
+
+    fn keep_in_round(&self, kind: Kind, object: &Value, round: Option<u64>) -> bool {
+        let Some(shelf) = shelf(kind, object) else { return false };
+        let Some(object_name) = object["metadata"]["name"].as_str() else { return false };
+        let version = object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let json = trimmed(kind, object).to_string().into_boxed_str();
+        let mut shelves = self.lock();
+        let place = shelves.entry(shelf).or_default().entry((kind, object_name.to_owned()));
+        let held = place.or_insert_with(|| Held { json: Box::default(), version: 0, round: 0 });
+        held.round = round.unwrap_or(held.round);
+        if version < held.version {
+            return false;
+        }
+        let new = held.json != json;
+        (held.json, held.version) = (json, version);
+        new
+    }
+
+    /// Forgets an object that is gone.
+    pub(crate) fn forget(&self, kind: Kind, object: &Value) {
+        let (Some(shelf), Some(object_name)) = (shelf(kind, object), object["metadata"]["name"].as_str()) else { return };
+        let mut shelves = self.lock();
+        if let Some(objects) = shelves.get_mut(&shelf) {
+            objects.remove(&(kind, object_name.to_owned()));
+            if objects.is_empty() {
+                shelves.remove(&shelf);
+            }
+        }
+    }
+
+    /// Forgets what a whole listing did not show; answers the tenants that lost something.
+    fn forget_unlisted(&self, kind: Kind, round: u64) -> Vec<String> {
+        let mut lost = Vec::new();
+        self.lock().retain(|_, objects| {
+            objects.retain(|(one, _), held| {
+                let keep = *one != kind || held.round >= round;
+                if !keep {
+                    lost.extend(tenant_of(&serde_json::from_str(&held.json).unwrap_or_default()));
+                }
+                keep
+            });
+            !objects.is_empty()
+        });
+        lost
+    }
+
+    /// Whether every kind has been listed once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).len() == Kind::ALL.len()
+    }
+
+    /// Objects that are held.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().values().map(BTreeMap::len).sum()
+    }
+}
+
+/// What the decision needs: without bookkeeping, and with the status only where it is looked at.
+fn trimmed(kind: Kind, object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        for field in ["managedFields", "selfLink", "creationTimestamp", "resourceVersion"] {
+            metadata.remove(field);
+        }
+    }
+    if !matches!(kind, Kind::Deployment | Kind::Job)
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
+    }
+    object
+}
+
+/// The tenant whose object it is.
+fn tenant_of(object: &Value) -> Option<String> {
+    object["metadata"]["labels"][name::TENANT].as_str().map(str::to_owned)
+}
+
+/// Follows every kind for ever; the stream names the tenants of which something has changed.
+pub(crate) fn follow(client: &Client, live: &Arc<Live>, operator_namespace: &str) -> impl Stream<Item = String> + use<> {
+    let (changes, changed) = mpsc::channel(CHANGES_MAX);
+    for kind in Kind::ALL {
+        let api: Api<DynamicObject> = match kind {
+            Kind::ConfigMap => Api::namespaced_with(client.clone(), operator_namespace, &kind.resource()),
+            _ => Api::all_with(client.clone(), &kind.resource()),
+        };
+        tokio::spawn(follow_kind(*kind, api, live.clone(), changes.clone()));
+    }
+    futures::stream::unfold(changed, |mut changed| async move { changed.recv().await.map(|tenant| (tenant, changed)) })
+}
+
+async fn follow_kind(kind: Kind, api: Api<DynamicObject>, live: Arc<Live>, changes: mpsc::Sender<String>) {
+    let config = watcher::Config::default().labels(name::TENANT);
+    let mut events = std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(watcher(api, config)));
+    let mut round = 1;
+    while let Some(event) = events.next().await {
+        let tenants = match event {
+            Ok(event) => take_in(kind, event, &live, &mut round),
+            Err(error) => {
+                tracing::warn!(%error, kind = kind.as_str(), "the watch of {}s broke off and is begun again", kind.as_str());
+                Vec::new()
+            }
+        };
+        for tenant in tenants {
+            if changes.send(tenant).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn take_in(kind: Kind, event: Event<DynamicObject>, live: &Live, round: &mut u64) -> Vec<String> {
+    let as_value = |object: &DynamicObject| {
+        let mut value = serde_json::to_value(object).unwrap_or_default();
+        // Items of a list come without these.
+        value["kind"] = kind.as_str().into();
+        value["apiVersion"] = kind.resource().api_version.into();
+        value
+    };
+    let tenant = |object: &DynamicObject| object.labels().get(name::TENANT).cloned();
+    match event {
+        Event::Init => {
+            *round += 1;
+            Vec::new()
+        }
+        Event::InitApply(object) => {
+            let new = live.keep_in_round(kind, &as_value(&object), Some(*round));
+            if new { tenant(&object).into_iter().collect() } else { Vec::new() }
+        }
+        Event::Apply(object) => {
+            let new = live.keep_in_round(kind, &as_value(&object), Some(*round));
+            if new { tenant(&object).into_iter().collect() } else { Vec::new() }
+        }
+        Event::Delete(object) => {
+            live.forget(kind, &as_value(&object));
+            tenant(&object).into_iter().collect()
+        }
+        Event::InitDone => {
+            let lost = live.forget_unlisted(kind, *round);
+            live.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(kind);
+            lost
+        }
+    }
+}
