@@ -10,6 +10,8 @@ mod resolve;
 mod rotation;
 mod serving;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use ground::is_ours;
 pub(crate) use resolve::{Resolved, resolve};
