@@ -176,6 +176,8 @@ impl Attempt {
         let code = match &cause {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) => return Error::Unreachable { server, what, source: Some(cause) },
             sqlx::Error::Database(answer) => answer.code().map(|code| code.into_owned()).unwrap_or_default(),
+            // Somebody answers who speaks something else.
+            _ if right == Right::LogIn => return Error::Unreachable { server, what, source: Some(cause) },
             _ => return Error::Failed { server, what, source: cause },
         };
         // SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
