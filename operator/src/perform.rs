@@ -326,14 +326,14 @@ async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Res
     let labels = [resolved.class.name_any(), server.name.clone()];
     context.kubernetes.metrics.database_budgeted.with_label_values(&labels).set(budget.promised);
     context.kubernetes.metrics.database_connections_max.with_label_values(&labels).set(budget.server_max);
-    if !budget.fits(wanted) {
+    let names = names_of(master)?;
+    if !budget.fits(&names, wanted) {
         let words = format!(
             "server {} has promised {} connections; {wanted} more are beyond connectionsMax {} or the server's own {}",
             server.name, budget.promised, budget.connections_max, budget.server_max
         );
         return Err(Failure { reason: Reason::ServerBudgetSpent, message: words });
     }
-    let names = names_of(master)?;
     let active = master.record.active;
     database::provision(&access, &names, master.proof.reveal(), active, &password(master.password(active)), Limits { connections: wanted })
         .await

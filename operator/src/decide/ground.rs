@@ -117,7 +117,7 @@ impl Walk<'_> {
         let mut objects = vec![wanted, render::role_binding(shape, &self.config.service_account)];
         objects.extend([render::service_account(shape), render::quota(shape)]);
         objects.extend(render::network_policies(shape));
-        objects.extend(self.volume_claim(shape));
+        objects.push(self.volume_claim(shape));
         let mut go = Go::On;
         for object in objects {
             if self.ensure(Part::NamespaceReady, object) == Go::Stop {
@@ -132,14 +132,14 @@ impl Walk<'_> {
     }
 
     /// A claim's class and access can't be changed, so only its size follows.
-    fn volume_claim(&self, shape: &Shape) -> Option<Value> {
+    fn volume_claim(&self, shape: &Shape) -> Value {
         let mut wanted = render::volume_claim(shape);
         if let Some(live) = self.world.live(Kind::PersistentVolumeClaim, name::APP) {
-            for field in ["accessModes", "storageClassName"] {
+            for field in ["accessModes", "storageClassName"].into_iter().filter(|field| !live["spec"][*field].is_null()) {
                 wanted["spec"][field] = live["spec"][field].clone();
             }
         }
-        Some(wanted)
+        wanted
     }
 
     /// The database and the secret that leads to it.

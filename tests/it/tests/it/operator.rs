@@ -1,0 +1,7 @@
+//! The operator against a real API server, real controllers and a real PostgreSQL; pods' answers are played.
+
+mod crash;
+mod ground;
+mod life;
+mod refusals;
+mod strangers;

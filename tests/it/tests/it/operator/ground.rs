@@ -1,0 +1,179 @@
+//! The ground that operator tests stand on: a control plane with the chart's objects, a server with the operator's role, and a class.
+
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use heyuan_harness::kubernetes::{Access, Behaviour, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Pods};
+use heyuan_harness::{Postgres, until, workspace_root};
+use serde_json::{Value, json};
+
+/// How long anything may take that normally takes a second or two; runs beside all other tests.
+pub(super) const LIMIT: Duration = Duration::from_secs(90);
+
+/// A cluster with the operator installed.
+pub(super) struct Ground {
+    pub(super) plane: &'static ControlPlane,
+    pub(super) admin: Access,
+    pub(super) server: &'static Postgres,
+}
+
+impl Ground {
+    /// Installs on a control plane what the chart installs, but for the operator's Deployment.
+    pub(super) async fn on(plane: &'static ControlPlane) -> Self {
+        let admin = plane.admin();
+        let root = workspace_root();
+        for file in ["crds", "deploy/base"] {
+            let folder = root.join(file);
+            admin.kubectl(&["apply", "--server-side", "--force-conflicts", "-R", "-f", &folder.to_string_lossy()]).await;
+        }
+        for crd in ["tenants", "tenantclasses", "plugins"] {
+            admin.kubectl(&["wait", "--for=condition=Established", &format!("crd/{crd}.heyuan.dev"), "--timeout=60s"]).await;
+        }
+        let server = Postgres::shared();
+        give_rights(server);
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "main-admin", "namespace": OPERATOR_NAMESPACE },
+            "stringData": { "username": "heyuan_operator", "password": "operator-password" },
+        });
+        admin.apply(&secret.to_string()).await.expect("the secret is taken");
+        let ground = Self { plane, admin, server };
+        ground.class("default", json!({})).await;
+        ground
+    }
+
+    /// The operator's own identity.
+    pub(super) async fn operator(&self) -> Access {
+        self.plane.service_account(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT).await
+    }
+
+    /// Writes a class; `more` is laid over its spec.
+    pub(super) async fn class(&self, name: &str, more: Value) {
+        let mut spec = json!({
+            "releases": [{ "name": "1", "image": "heyuan:1" }, { "name": "2", "image": "heyuan:2" }, { "name": "3", "image": "heyuan:3" }],
+            "release": "1",
+            "sizes": [{ "name": "small", "cpu": "50m", "memory": "256Mi", "connections": 5 }],
+            "database": { "servers": [{
+                "name": "main", "host": "127.0.0.1", "port": self.server.port(), "sslMode": "disable",
+                "adminSecretName": "main-admin", "connectionsMax": 10_000,
+            }] },
+            "storage": { "sharedClassName": "shared" },
+            "ingress": { "className": "nginx" },
+            "rollout": { "gateSeconds": 1 },
+        });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        let class = json!({ "apiVersion": "heyuan.dev/v1alpha1", "kind": "TenantClass", "metadata": { "name": name }, "spec": spec });
+        self.admin.apply(&class.to_string()).await.expect("the class is taken");
+    }
+
+    /// Writes a tenant.
+    pub(super) async fn tenant(&self, name: &str, spec: &Value) {
+        let tenant = tenant(name, spec);
+        self.admin.apply(&tenant.to_string()).await.expect("the tenant is taken");
+    }
+
+    /// Changes a tenant's spec by a merge patch.
+    pub(super) async fn change(&self, name: &str, spec: Value) {
+        let patch = json!({ "spec": spec }).to_string();
+        self.admin.kubectl(&["patch", "tenant", name, "--type=merge", "-p", &patch]).await;
+    }
+
+    /// Waits until a condition of the current generation is so.
+    pub(super) async fn wait(&self, name: &str, condition: &str, wanted: &str) -> Value {
+        until(&format!("tenant {name}: {condition} is {wanted}"), LIMIT, || async {
+            let tenant = self.get("tenant", name).await?;
+            let generation = &tenant["metadata"]["generation"];
+            let found = condition_of(&tenant, condition)?;
+            let reason = format!("{} {}", found["status"].as_str()?, found["reason"].as_str()?);
+            (reason == wanted && found["observedGeneration"] == *generation).then_some(tenant)
+        })
+        .await
+    }
+
+    /// Waits until a tenant is as its spec wishes.
+    pub(super) async fn ready(&self, name: &str) -> Value {
+        self.wait(name, "Ready", "True AsWished").await
+    }
+
+    /// A cluster-scoped object, if it is there.
+    pub(super) async fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        let printed = self.admin.try_kubectl(&["get", kind, name, "-o", "json"]).await.ok()?;
+        serde_json::from_str(&printed).ok()
+    }
+
+    /// An object of a tenant's namespace, if it is there.
+    pub(super) async fn get_in(&self, tenant: &str, kind: &str, name: &str) -> Option<Value> {
+        let printed = self.admin.try_kubectl(&["get", kind, name, "-n", &format!("tenant-{tenant}"), "-o", "json"]).await.ok()?;
+        serde_json::from_str(&printed).ok()
+    }
+
+    /// Runs SQL as the server's superuser and answers what psql prints.
+    pub(super) fn sql(&self, statement: &str) -> String {
+        psql(&self.server.url("postgres"), statement).expect("the superuser may")
+    }
+}
+
+/// A tenant's object.
+pub(super) fn tenant(name: &str, spec: &Value) -> Value {
+    let mut all = json!({ "displayName": name, "database": { "managed": {} } });
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        all[key] = value.clone();
+    }
+    json!({ "apiVersion": "heyuan.dev/v1alpha1", "kind": "Tenant", "metadata": { "name": name }, "spec": all })
+}
+
+/// A condition by its type.
+pub(super) fn condition_of<'a>(object: &'a Value, condition: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|one| one["type"] == condition)
+}
+
+/// Runs a statement with psql.
+pub(super) fn psql(url: &str, statement: &str) -> Result<String, String> {
+    let output = Command::new("psql")
+        .args([url, "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement])
+        .stdin(Stdio::null())
+        .output()
+        .expect("psql runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// docs/operator.sql, once a process.
+fn give_rights(server: &Postgres) {
+    static DONE: OnceLock<()> = OnceLock::new();
+    DONE.get_or_init(|| {
+        let file = workspace_root().join("docs/operator.sql");
+        let output = Command::new("psql")
+            .args([&server.url("postgres"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "name=heyuan_operator", "-v", "password=operator-password"])
+            .args(["-v", "shared=1", "-f"])
+            .arg(file)
+            .output()
+            .expect("psql runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    });
+}
+
+/// A cluster of one's own in which the operator runs and pods are played.
+pub(super) struct Running {
+    pub(super) ground: Ground,
+    pub(super) operator: Operator,
+    pub(super) pods: Pods,
+}
+
+impl Running {
+    /// Starts everything on a control plane of its own.
+    pub(super) async fn start(arguments: &[&str]) -> Self {
+        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await));
+        let ground = Ground::on(plane).await;
+        let pods = Pods::play(&ground.admin);
+        let operator = Operator::start(&ground.operator().await, arguments);
+        Self { ground, operator, pods }
+    }
+
+    /// How the pods of an image behave from now on.
+    pub(super) fn behave(&self, image: &str, behaviour: Behaviour) {
+        self.pods.behave(image, behaviour);
+    }
+}

@@ -1,0 +1,232 @@
+//! A tenant's life: made, kept as it is, upgraded, given new passwords, deleted, taken over.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use heyuan_harness::kubernetes::Behaviour;
+use heyuan_harness::until;
+use serde_json::{Value, json};
+
+use super::ground::{LIMIT, Running, condition_of, psql};
+
+/// A value of a tenant's secret.
+async fn secret(running: &Running, tenant: &str, name: &str, key: &str) -> String {
+    let secret = running.ground.get_in(tenant, "secret", name).await.expect("the secret is there");
+    let bytes = STANDARD.decode(secret["data"][key].as_str().expect("the key is there")).expect("base64");
+    String::from_utf8(bytes).expect("text")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_is_made_kept_and_left_alone() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    let units = json!([{ "id": "city-1", "name": "上海", "kind": "city" }, { "id": "mall-1", "name": "广场", "kind": "mall", "parent": "city-1" }]);
+    ground.tenant("jade", &json!({ "hosts": ["jade.example.com"], "units": units, "replicas": 2 })).await;
+    let tenant = ground.ready("jade").await;
+    assert_eq!(tenant["status"]["state"], "Ready");
+    assert_eq!(tenant["status"]["url"], "http://jade.example.com");
+    assert_eq!(tenant["status"]["release"], "1");
+
+    let table = ground.admin.kubectl(&["get", "tnt", "jade"]).await;
+    assert!(["STATE", "URL", "RELEASE", "AGE", "WHY"].iter().all(|column| table.contains(column)), "{table}");
+
+    // The children, as a security review would look at them.
+    let deployment = ground.get_in("jade", "deployment", "heyuan").await.expect("a Deployment");
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    for container in pod["containers"].as_array().expect("containers") {
+        assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+    }
+    let namespace = ground.get("namespace", "tenant-jade").await.expect("a namespace");
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted");
+    for object in [&namespace, &deployment] {
+        assert!(object["metadata"]["ownerReferences"].is_null(), "nothing goes because the Tenant's object goes");
+    }
+    for (kind, name) in
+        [("networkpolicy", "deny-all"), ("networkpolicy", "heyuan"), ("resourcequota", "heyuan"), ("poddisruptionbudget", "heyuan"), ("ingress", "heyuan")]
+    {
+        assert!(ground.get_in("jade", kind, name).await.is_some(), "{kind} {name}");
+    }
+
+    // The tenant's login reaches its database, and the process was told its units and a key that the secret has too.
+    let url = secret(&running, "jade", "heyuan", "database-url").await;
+    assert_eq!(psql(&url, "select 1"), Ok("1".into()));
+    let orders = running.pods.orders("tenant-jade");
+    let order = |path: &str| orders.iter().find(|(_, one, _)| one == path).map(|(_, _, body)| body.clone()).expect("it was told");
+    assert_eq!(order("/v1/operator/org")["units"].as_array().map(Vec::len), Some(2));
+    assert_eq!(order("/v1/operator/admin-key")["key"], Value::from(secret(&running, "jade", "heyuan-admin", "admin-key").await));
+
+    // A converged tenant costs no write: another look, asked for by an annotation that means nothing, changes nothing.
+    let writes = || async {
+        let mut sum = 0.0;
+        for verb in ["apply", "create", "patch", "update", "delete"] {
+            sum += running.operator.metric("heyuan_operator_api_calls_total", &format!("verb=\"{verb}\"")).await;
+        }
+        sum
+    };
+    let settled = |name: &'static str| running.operator.metric(name, "");
+    let (before, looks) = (writes().await, settled("heyuan_operator_unchanged_total").await);
+    ground.admin.kubectl(&["annotate", "tenant", "jade", "example.com/note=1"]).await;
+    until("the operator has looked again", LIMIT, || async { (settled("heyuan_operator_unchanged_total").await > looks).then_some(()) }).await;
+    assert_eq!(writes().await, before, "{}", running.operator.log());
+
+    // The administrator's secret is delivered once: who deletes it keeps it deleted.
+    ground.admin.kubectl(&["delete", "secret", "heyuan-admin", "-n", "tenant-jade"]).await;
+    drift(&running).await;
+    assert!(ground.get_in("jade", "secret", "heyuan-admin").await.is_none());
+}
+
+/// Every child edited, then deleted: each is put right.
+async fn drift(running: &Running) {
+    let ground = &running.ground;
+    let edits: [(&str, &str, Value); 8] = [
+        ("deployment", "heyuan", json!({ "spec": { "template": { "spec": { "automountServiceAccountToken": true } } } })),
+        ("deployment", "heyuan", json!({ "spec": { "replicas": 0 } })),
+        ("service", "heyuan", json!({ "spec": { "selector": { "heyuan.dev/tenant": "somebody" } } })),
+        ("networkpolicy", "heyuan", json!({ "spec": { "ingress": [{}] } })),
+        ("networkpolicy", "deny-all", json!({ "spec": { "policyTypes": ["Egress"] } })),
+        ("resourcequota", "heyuan", json!({ "spec": { "hard": { "pods": "1000" } } })),
+        ("ingress", "heyuan", json!({ "spec": { "rules": [] , "defaultBackend": { "service": { "name": "x", "port": { "number": 1 } } } } })),
+        ("poddisruptionbudget", "heyuan", json!({ "spec": { "maxUnavailable": 2 } })),
+    ];
+    for (kind, name, edit) in edits {
+        let before = ground.get_in("jade", kind, name).await.expect("it is there")["spec"].clone();
+        ground.admin.kubectl(&["patch", kind, name, "-n", "tenant-jade", "--type=merge", "-p", &edit.to_string()]).await;
+        until(&format!("{kind} {name} is put right after {edit}"), LIMIT, || async {
+            let now = ground.get_in("jade", kind, name).await?["spec"].clone();
+            let right = if kind == "ingress" { now["rules"] == before["rules"] } else { now == before };
+            right.then_some(())
+        })
+        .await;
+    }
+    for (kind, name) in [
+        ("deployment", "heyuan"),
+        ("service", "heyuan"),
+        ("service", "heyuan-operator"),
+        ("networkpolicy", "heyuan"),
+        ("networkpolicy", "deny-all"),
+        ("resourcequota", "heyuan"),
+        ("serviceaccount", "heyuan"),
+        ("ingress", "heyuan"),
+        ("poddisruptionbudget", "heyuan"),
+        ("secret", "heyuan"),
+        ("rolebinding", "heyuan-operator"),
+    ] {
+        let uid = ground.get_in("jade", kind, name).await.expect("it is there")["metadata"]["uid"].clone();
+        ground.admin.kubectl(&["delete", kind, name, "-n", "tenant-jade", "--wait=false"]).await;
+        // Secrets are never watched: their loss is seen at the next look, which anything brings about.
+        ground.admin.kubectl(&["annotate", "tenant", "jade", "--overwrite", &format!("example.com/note={kind}-{name}")]).await;
+        until(&format!("{kind} {name} is made again"), LIMIT, || async {
+            let now = ground.get_in("jade", kind, name).await?["metadata"]["uid"].clone();
+            (now != uid).then_some(())
+        })
+        .await;
+    }
+    ground.ready("jade").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_let_in_or_stopped_where_the_old_one_serves() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    running.behave("heyuan:2", Behaviour { answers: (900, 100), ..Behaviour::default() });
+    ground.tenant("opal", &json!({})).await;
+    ground.ready("opal").await;
+    let image = || async {
+        let deployment = ground.get_in("opal", "deployment", "heyuan").await.expect("a Deployment");
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    };
+
+    // It is ready but answers errors.
+    ground.change("opal", json!({ "release": "2" })).await;
+    let tenant = ground.wait("opal", "Serving", "False GateFailed").await;
+    assert_eq!(tenant["status"]["release"], "1");
+    until("the old release's template is back", LIMIT, || async { (image().await == "heyuan:1").then_some(()) }).await;
+    let why = tenant["status"]["why"].as_str().expect("a reason");
+    assert!(why.contains("100 of 1000"), "{why}");
+    assert_eq!(condition_of(&tenant, "Ready").expect("Ready")["status"], "False");
+
+    // Asked again, with the fault mended, it is let in.
+    running.behave("heyuan:2", Behaviour::default());
+    ground.admin.kubectl(&["annotate", "tenant", "opal", "heyuan.dev/retry=1"]).await;
+    let tenant = ground.ready("opal").await;
+    assert_eq!(tenant["status"]["release"], "2");
+
+    // A migration that fails stops before any pod.
+    running.behave("heyuan:3", Behaviour { migration: Err("step 9: it broke".into()), ..Behaviour::default() });
+    ground.change("opal", json!({ "release": "3" })).await;
+    ground.wait("opal", "SchemaReady", "False MigrationFailed").await;
+    assert_eq!(image().await, "heyuan:2");
+
+    // Going back is refused where the schema is too new for it.
+    let report = json!({ "schema": { "level": 9, "serves_from": "2" }, "may_serve": false, "words": "the schema serves from release 2" });
+    running.behave("heyuan:1", Behaviour { migration: Ok(report), ..Behaviour::default() });
+    ground.admin.kubectl(&["delete", "jobs", "--all", "-n", "tenant-opal"]).await;
+    ground.change("opal", json!({ "release": "1" })).await;
+    let tenant = ground.wait("opal", "SchemaReady", "False RollbackRefused").await;
+    assert!(tenant["status"]["why"].as_str().is_some_and(|why| why.contains("serves from release 2")), "{tenant}");
+    assert_eq!(image().await, "heyuan:2");
+    ground.change("opal", json!({ "release": "2" })).await;
+    ground.ready("opal").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_changed_and_the_old_one_ends() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("pearl", &json!({})).await;
+    ground.ready("pearl").await;
+    let mut urls = vec![secret(&running, "pearl", "heyuan", "database-url").await];
+    for turn in 1..=3 {
+        ground.admin.kubectl(&["annotate", "tenant", "pearl", "--overwrite", &format!("heyuan.dev/rotate={turn}")]).await;
+        let before = urls.last().expect("a URL").clone();
+        let now = until("the old login is closed", LIMIT, || async {
+            let now = secret(&running, "pearl", "heyuan", "database-url").await;
+            (now != before && psql(&before, "select 1").is_err()).then_some(now)
+        })
+        .await;
+        assert_eq!(psql(&now, "select 1"), Ok("1".into()));
+        // What one login made, the other may change.
+        psql(&now, "create table if not exists turns (n int); insert into turns values (1)").expect("objects belong to the owner");
+        urls.push(now);
+        ground.ready("pearl").await;
+    }
+    assert_eq!(psql(urls.last().expect("a URL"), "select count(*) from turns"), Ok("3".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_retained_adopted_and_removed_as_the_spec_says() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("ruby", &json!({})).await;
+    let tenant = ground.ready("ruby").await;
+    let data_id = tenant["status"]["dataId"].as_str().expect("a data id").to_owned();
+    let url = secret(&running, "ruby", "heyuan", "database-url").await;
+    let tenant_key = secret(&running, "ruby", "heyuan", "tenant-key").await;
+    psql(&url, "create table kept (n int); insert into kept values (42)").expect("the tenant may");
+
+    ground.admin.kubectl(&["delete", "tenant", "ruby", "--timeout=90s"]).await;
+    assert!(ground.get("namespace", "tenant-ruby").await.is_none());
+    let refused = psql(&url, "select 1").expect_err("nobody logs in any more");
+    assert!(refused.contains("log in") || refused.contains("password"), "{refused}");
+    assert_eq!(ground.sql(&format!("select count(*) from pg_database where datname = 'heyuan_{data_id}'")), "1");
+
+    // A tenant of the same name does not find the data by accident; one that names it does, with its key.
+    ground.tenant("ruby", &json!({})).await;
+    let second = ground.ready("ruby").await;
+    assert_ne!(second["status"]["dataId"], data_id.as_str());
+    ground.change("ruby", json!({ "deletion": { "policy": "Delete", "graceSeconds": 0 } })).await;
+    ground.ready("ruby").await;
+    ground.admin.kubectl(&["delete", "tenant", "ruby", "--timeout=90s"]).await;
+    let second_id = second["status"]["dataId"].as_str().expect("a data id");
+    assert_eq!(ground.sql(&format!("select count(*) from pg_database where datname = 'heyuan_{second_id}'")), "0");
+    assert_eq!(ground.sql(&format!("select count(*) from pg_roles where rolname like 'heyuan_{second_id}%'")), "0");
+
+    ground.tenant("heir", &json!({ "adopt": data_id })).await;
+    ground.ready("heir").await;
+    let url = secret(&running, "heir", "heyuan", "database-url").await;
+    assert_eq!(psql(&url, "select n from kept"), Ok("42".into()));
+    assert_eq!(secret(&running, "heir", "heyuan", "tenant-key").await, tenant_key);
+    ground.tenant("thief", &json!({ "adopt": data_id })).await;
+    ground.wait("thief", "DataHeld", "False AdoptHeld").await;
+}
