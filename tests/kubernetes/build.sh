@@ -16,7 +16,7 @@ mkdir -p "$HEYUAN_CACHE/tools" "$HEYUAN_CACHE/stamps"
 # The compiler's cache grows to 5.6 GB for a binary of 135 MB that is built once: it is thrown away afterwards.
 export GOCACHE=$HEYUAN_CACHE/tools/go-build CGO_ENABLED=0
 trap 'rm -rf "$GOCACHE" "$binary.new"' EXIT
-retry go mod download
+retry go mod download 2> >(grep -v '^go: downloading' >&2)
 # Clients refuse to talk to a server that does not know its version.
 of_version=k8s.io/component-base/version
 minor=${version#*.}
