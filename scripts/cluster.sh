@@ -9,7 +9,7 @@
 #   scripts/cluster.sh kubectl ARGUMENT...  kubectl as the cluster's administrator
 #
 # There is one cluster a machine, whichever checkout started it. Its traffic stays on loopback, on a bridge of its own and between pods:
-# pods reach each other, services and the node (so also a PostgreSQL that listens on the node's address), and nothing beyond.
+# pods reach each other, services (also by name) and the node (so also a PostgreSQL that listens on the node's address), and nothing beyond.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -17,6 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 folder=/var/lib/heyuan-cluster
 run=/run/heyuan-cluster
 kubernetes=$HEYUAN_CACHE/tools/kubernetes
+coredns=$HEYUAN_CACHE/tools/bin/coredns
 certificates=$folder/certificates
 kubeconfig=$certificates/admin.kubeconfig
 pause_image=localhost/heyuan/pause:1
@@ -34,7 +35,7 @@ api_server=$node_address:6443
 # Settings of the kernel that the kubelet and the pods' network change; put back by `down`.
 kernel_settings=(net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes)
 
-programs=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy)
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler coredns containerd kubelet kube-proxy)
 start_seconds_max=120
 stop_seconds_max=30
 
@@ -52,7 +53,9 @@ why_not() {
   for plugin in ptp host-local loopback; do
     [ -x "/usr/lib/cni/$plugin" ] || { echo "the network plugin $plugin is missing: run \`scripts/setup.sh cluster\` first"; return; }
   done
-  [ -x "$kubernetes" ] || { echo "$kubernetes is missing: run \`scripts/setup.sh cluster\` first"; return; }
+  for program in "$kubernetes" "$coredns"; do
+    [ -x "$program" ] || { echo "$program is missing: run \`scripts/setup.sh cluster\` first"; return; }
+  done
   if [ ! -d "$folder" ] && pod_groups_exist; then echo "another kubelet has pods on this machine"; return; fi
   if ! [ -e "/sys/class/net/$bridge" ]; then
     ip link add "$bridge" type bridge 2>/dev/null || { echo "this user may not make network devices"; return; }
@@ -158,11 +161,26 @@ failCgroupV1: false
 failSwapOn: false
 makeIPTablesUtilChains: false
 resolvConf: $folder/resolv.conf
+clusterDNS: [$node_address]
+clusterDomain: cluster.local
 podLogsDir: $folder/logs
 volumePluginDir: $folder/kubelet/volume-plugins
 # Images were imported by hand, from nowhere that has them; and a developer's full disk is no reason to evict.
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%}
+CONFIG
+  # It asks nobody else: names outside the cluster don't exist here.
+  cat >"$folder/Corefile" <<CONFIG
+.:53 {
+  bind $node_address
+  errors
+  kubernetes cluster.local {
+    kubeconfig $kubeconfig
+  }
+  template ANY ANY {
+    rcode NXDOMAIN
+  }
+}
 CONFIG
   cat >"$folder/kube-proxy.yaml" <<CONFIG
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
@@ -200,6 +218,7 @@ start_control_plane() {
     --use-service-account-credentials --service-account-private-key-file="$certificates/service-account.key" --root-ca-file="$certificates/ca.crt" \
     --leader-elect=false --bind-address=127.0.0.1 --secure-port=0
   program kube-scheduler "$kubernetes" kube-scheduler --kubeconfig="$certificates/scheduler.kubeconfig" --leader-elect=false --secure-port=0
+  program coredns "$coredns" -conf "$folder/Corefile"
 }
 
 start_node() {
@@ -324,7 +343,7 @@ down() {
   stop kubelet
   stop kube-proxy
   remove_pods
-  for name in kube-scheduler kube-apiserver etcd; do stop "$name"; done
+  for name in kube-scheduler coredns kube-apiserver etcd; do stop "$name"; done
   remove_network
   rm -rf "$folder" "$run"
   say "the cluster is down"

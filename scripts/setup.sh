@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build    the toolchains of the server and of the plugins
 #   scripts/setup.sh test     also PostgreSQL, the SDKs that act as clients, and the control plane of Kubernetes
-#   scripts/setup.sh cluster  what a cluster with real pods needs: the control plane, containers, Helm
+#   scripts/setup.sh cluster  what a cluster with real pods needs: the control plane, containers, CoreDNS, Helm
 #   scripts/setup.sh check    the toolchains and cargo-deny
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -115,16 +115,26 @@ control_plane() {
   "$root/tests/kubernetes/build.sh"
 }
 
-helm_version=3.22.0
-helm() {
-  [ -x "$HEYUAN_CACHE/tools/bin/helm" ] && [ "$(cat "$HEYUAN_CACHE/stamps/helm" 2>/dev/null)" = "$helm_version" ] && return 0
-  say "installing Helm $helm_version (about two minutes, once)"
+# go_tool PACKAGE@VERSION: a program that others wrote in Go, built into the cache.
+go_tool() {
+  local package=$1 name stamp
+  name=$(basename "${package%@*}")
+  stamp=$HEYUAN_CACHE/stamps/$name
+  [ -x "$HEYUAN_CACHE/tools/bin/$name" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$package" ] && return 0
+  say "building $name ${package#*@} (about two minutes, once)"
   # As for Kubernetes, the compiler's cache is thrown away.
   retry env GOBIN="$HEYUAN_CACHE/tools/bin" GOCACHE="$HEYUAN_CACHE/tools/go-build" CGO_ENABLED=0 \
-    nice go install -trimpath -ldflags "-s -w" "helm.sh/helm/v3/cmd/helm@v$helm_version" >&2
+    nice go install -trimpath -ldflags "-s -w" "$package" 2> >(grep -v '^go: downloading' >&2)
   rm -rf "$HEYUAN_CACHE/tools/go-build"
   mkdir -p "$HEYUAN_CACHE/stamps"
-  printf '%s\n' "$helm_version" >"$HEYUAN_CACHE/stamps/helm"
+  printf '%s\n' "$package" >"$stamp"
+}
+
+# Pods, names for services, and what installs charts.
+real_pods() {
+  debian containerd runc containernetworking-plugins iproute2 nftables procps gcc libc6-dev busybox-static curl
+  go_tool helm.sh/helm/v3/cmd/helm@v3.22.0
+  go_tool github.com/coredns/coredns@v1.15.0
 }
 
 deny_version=0.20.2
@@ -139,7 +149,7 @@ cargo_deny() {
 case ${1:-} in
   build) rust; wasm; target_link ;;
   test) rust; wasm; target_link; debian postgresql; clients; control_plane ;;
-  cluster) control_plane; debian containerd runc containernetworking-plugins iproute2 nftables procps gcc libc6-dev busybox-static curl; helm ;;
+  cluster) control_plane; real_pods ;;
   check) rust; target_link; cargo_deny ;;
   *) fail "usage: scripts/setup.sh build|test|cluster|check" ;;
 esac
