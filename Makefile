@@ -1,7 +1,7 @@
 # The doors of Heyuan. Each does its own set-up on a fresh machine; scripts/ says how.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check build
+.PHONY: help run test bench cluster check build
 
 HEYUAN_CACHE ?= $(HOME)/.cache/heyuan
 export HEYUAN_CACHE
@@ -19,6 +19,10 @@ test: ## Run every test, with its own PostgreSQL, plugins from source and SDKs a
 bench: build ## Measure the bars and print them as a table
 	@scripts/setup.sh test
 	@"$(HEYUAN_CACHE)/target/release/heyuan-bench"
+
+cluster: ## Start a Kubernetes with real pods on this machine (root, Linux); scripts/cluster.sh down removes it
+	@scripts/setup.sh cluster
+	@scripts/cluster.sh up
 
 check: ## Format, lints, documentation, dependencies
 	@scripts/setup.sh check

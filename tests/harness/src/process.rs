@@ -56,12 +56,21 @@ pub fn cache_dir() -> PathBuf {
 
 /// The `heyuan` binary under test: `HEYUAN_BIN`, else the one beside the test binary that cargo has just built.
 pub fn heyuan_binary() -> PathBuf {
-    let path = env::var_os("HEYUAN_BIN").map(PathBuf::from).unwrap_or_else(|| {
+    binary("heyuan", "HEYUAN_BIN")
+}
+
+/// The `heyuan-operator` binary under test: `HEYUAN_OPERATOR_BIN`, else the one beside the test binary.
+pub(crate) fn operator_binary() -> PathBuf {
+    binary("heyuan-operator", "HEYUAN_OPERATOR_BIN")
+}
+
+fn binary(name: &str, variable: &str) -> PathBuf {
+    let path = env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
         let this = env::current_exe().expect("a process knows its own file");
         let folder = this.parent().expect("a file lies in a folder");
         let profile = if folder.ends_with("deps") { folder.parent().expect("deps lies in the profile's folder") } else { folder };
-        profile.join("heyuan")
+        profile.join(name)
     });
-    assert!(path.is_file(), "{} is not there: run `make build` first, or set HEYUAN_BIN", path.display());
+    assert!(path.is_file(), "{} is not there: run `make build` first, or set {variable}", path.display());
     path
 }

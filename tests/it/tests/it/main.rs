@@ -16,6 +16,7 @@ mod history;
 mod hostile_components;
 mod identity;
 mod keys;
+mod kubernetes;
 mod leaving;
 mod login;
 mod plugins;
