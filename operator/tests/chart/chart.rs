@@ -22,10 +22,13 @@ fn every_variable_and_argument_is_one_of_the_operator() {
     let help = String::from_utf8(help.stdout).expect("help is UTF-8");
     let chart = text("charts/heyuan/templates/deployment.yaml");
     let of_chart: BTreeSet<&str> = chart.lines().filter_map(|line| line.trim().strip_prefix("- name: HEYUAN_")).collect();
-    let of_help: BTreeSet<&str> = help.match_indices("[env: HEYUAN_").map(|(at, prefix)| {
-        let rest = &help[at + prefix.len()..];
-        &rest[..rest.find(['=', ']']).unwrap_or(rest.len())]
-    }).collect();
+    let of_help: BTreeSet<&str> = help
+        .match_indices("[env: HEYUAN_")
+        .map(|(at, prefix)| {
+            let rest = &help[at + prefix.len()..];
+            &rest[..rest.find(['=', ']']).unwrap_or(rest.len())]
+        })
+        .collect();
     assert_eq!(of_chart, of_help, "the variables of charts/heyuan against those of `heyuan-operator run --help`");
 }
 
@@ -90,7 +93,7 @@ fn everything_renders_to_objects_with_kind_and_name() {
     }
     let without = rendered(&helm, &["--set=crds.install=false"]);
     assert!(!without.contains("CustomResourceDefinition"));
-    let digest = format!("--set=image.repository=a/b,image.tag=1,image.digest=sha256:{}", "0".repeat(64));
+    let digest = format!("--set=image.repository=a/b,image.tag=v1,image.digest=sha256:{}", "0".repeat(64));
     assert!(rendered(&helm, &[&digest]).contains(&format!("image: \"a/b@sha256:{}\"", "0".repeat(64))), "a digest goes before a tag");
 }
 
@@ -133,7 +136,8 @@ fn the_chart_passes_its_lint() {
 #[test]
 fn argo_cd_knows_every_state() {
     let all = objects(&text("deploy/argocd/argocd-cm.yaml"));
-    let script = |kind: &str| all[0]["data"][format!("resource.customizations.health.heyuan.dev_{kind}")].as_str().unwrap_or_default().to_owned();
+    let script =
+        |kind: &str| all[0]["data"][format!("resource.customizations.health.heyuan.dev_{kind}")].as_str().unwrap_or_default().to_owned();
     for state in ["Ready", "Progressing", "Deleting", "Degraded", "Paused"] {
         assert!(script("Tenant").contains(&format!("{state} = \"")), "{state}");
     }

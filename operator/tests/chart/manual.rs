@@ -7,9 +7,8 @@ use serde_json::Value;
 
 /// Blocks of a language in the manual.
 fn blocks(language: &str) -> Vec<String> {
-    let manual = text("docs/operator.md");
-    let parts = manual.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned());
-    parts.collect()
+    let (manual, begin) = (text("docs/operator.md"), format!("```{language}\n"));
+    manual.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
 /// What in an object the schema of its definition does not know, or misses.

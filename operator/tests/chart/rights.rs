@@ -16,7 +16,8 @@ fn named(kind: &str, name: &str) -> Value {
 
 /// Every right of a role as group, resource and verb.
 fn rights(role: &Value) -> BTreeSet<(String, String, String)> {
-    let list = |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
+    let list =
+        |value: &Value| -> Vec<String> { value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect() };
     let rules = role["rules"].as_array().into_iter().flatten();
     rules
         .flat_map(|rule| {
@@ -72,7 +73,8 @@ fn no_role_with_secrets_is_bound_across_the_cluster() {
 fn the_operator_may_bind_one_role_alone() {
     let role = named("ClusterRole", "heyuan-operator");
     let rules = role["rules"].as_array().expect("a role has rules");
-    let binds: Vec<&Value> = rules.iter().filter(|rule| rule["verbs"].as_array().is_some_and(|verbs| verbs.contains(&"bind".into()))).collect();
+    let binds: Vec<&Value> =
+        rules.iter().filter(|rule| rule["verbs"].as_array().is_some_and(|verbs| verbs.contains(&"bind".into()))).collect();
     assert_eq!(binds.len(), 1);
     assert_eq!(binds[0]["resourceNames"], serde_json::json!(["heyuan-operator-tenant"]));
 }

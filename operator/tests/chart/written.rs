@@ -108,7 +108,8 @@ fn rows(table: &mut String, above: &str, schema: &Value) {
         let row = format!("| `{name}` | {} | {default} | {} |", kind(inner), words.replace('|', "\\|"));
         writeln!(table, "{row}").expect("a text can be written to");
         rows(table, &format!("{name}."), inner);
-        if inner["items"]["properties"].is_object() {
+        // A condition's fields are Kubernetes' own.
+        if inner["items"]["properties"].is_object() && field != "conditions" {
             rows(table, &format!("{name}[]."), &inner["items"]);
         }
     }
