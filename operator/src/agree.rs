@@ -26,6 +26,7 @@ fn is_nothing(value: &Value) -> bool {
         Value::Null => true,
         Value::Object(map) => map.is_empty(),
         Value::Array(list) => list.is_empty(),
+        Value::Number(number) => number.as_i64() == Some(0),
         _ => false,
     }
 }
@@ -74,7 +75,8 @@ mod tests {
             (json!({"a": 1}), json!({"a": 1, "b": 2}), true),
             (json!({"a": 1}), json!({"a": 2}), false),
             (json!({"a": 1}), json!({"b": 1}), false),
-            (json!({"a": {}, "b": [], "c": null}), json!({}), true),
+            (json!({"a": {}, "b": [], "c": null, "d": 0}), json!({}), true),
+            (json!({"a": false}), json!({}), false),
             (json!({"a": [{"name": "x"}]}), json!({"a": [{"name": "x", "more": 1}]}), true),
             (json!({"a": [{"name": "x"}]}), json!({"a": [{"name": "x"}, {"name": "y"}]}), false),
             (json!({"limits": {"memory": "1024Mi"}}), json!({"limits": {"memory": "1Gi"}}), true),

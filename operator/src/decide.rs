@@ -89,6 +89,22 @@ pub(crate) enum Step {
     RecordLeftover(String),
 }
 
+impl Step {
+    /// What it does, in a few words for a log; never a value.
+    pub(crate) fn words(&self) -> String {
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        let of = |object: &Value| format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]));
+        match self {
+            Step::Create(object) => format!("make {}", of(object)),
+            Step::Apply(object) => format!("write {}", of(object)),
+            Step::Remove(kind, object) => format!("remove {} {object}", kind.as_str()),
+            Step::ClaimHost(host) => format!("claim {host}"),
+            Step::ReleaseHost(host) => format!("give back {host}"),
+            other => format!("{other:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
 /// A part and what is to say of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {

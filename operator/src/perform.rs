@@ -335,9 +335,22 @@ async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Res
         return Err(Failure { reason: Reason::ServerBudgetSpent, message: words });
     }
     let active = master.record.active;
-    database::provision(&access, &names, master.proof.reveal(), active, &password(master.password(active)), Limits { connections: wanted })
-        .await
-        .map_err(|error| database_failure(&error))?;
+    let facts = database::provision(
+        &access,
+        &names,
+        master.proof.reveal(),
+        active,
+        &password(master.password(active)),
+        Limits { connections: wanted },
+    )
+    .await
+    .map_err(|error| database_failure(&error))?;
+    if facts.is_database_new && master.record.server.is_some() {
+        // The tenant had a database, and it was not there: an empty one in its place would hide the loss.
+        database::remove(&access, &names, master.proof.reveal()).await.map_err(|error| database_failure(&error))?;
+        let words = format!("database {} is not on server {}, where it was", names.database(), server.name);
+        return Err(Failure { reason: Reason::DatabaseLost, message: words });
+    }
     let mut made = master.clone();
     (made.record.database_made, made.record.server) = (true, Some(server.clone()));
     write_master(context, made).await

@@ -126,7 +126,7 @@ reasons! {
     AdoptUnknown Bad "No retained data has the id in `spec.adopt`." "Look at `kubectl get configmaps -n OPERATOR-NAMESPACE -l heyuan.dev/record=retained`."
     AdoptHeld Bad "The data in `spec.adopt` belongs to a tenant that still exists." "Delete that tenant with `deletion.policy: Retain` first."
     AdoptKindDiffers Bad "The data in `spec.adopt` lies in another kind of database, or on another server, than the spec asks for." "Write `spec.database` as the message says."
-    MasterDamaged Bad "The secret with the master copies of the tenant's keys can't be read. It is never overwritten." "Restore the secret that the message names from your backup."
+    MasterDamaged Bad "The secret with the master copies of the tenant's keys is gone or can't be read. It is never made anew for a tenant that had one, and never overwritten." "Restore the secret that the message names from your backup."
 
     HostsClaimed Good "The host names belong to this tenant alone." ""
     HostTaken Bad "Another tenant has claimed a host name first." "Use another name, or take it from the tenant that the message names."
@@ -143,6 +143,7 @@ reasons! {
     DatabaseEmbedded Good "The data lies in SQLite on the tenant's volume." ""
     DatabaseExternal Good "The secret with the database's URL is there." ""
     DatabaseTaken Bad "There is a database or role with the tenant's name that was not made for this tenant. It is left alone." "Remove or rename it; the message names it."
+    DatabaseLost Bad "The database that held the tenant's data is not on its server any more. No empty one is put in its place." "Restore it from your backup under the same name, then `kubectl annotate tenant NAME heyuan.dev/retry=1 --overwrite`."
     DatabaseUnreachable Bad "The database server can't be reached." "Look at the server, at the class's `host` and `port`, and at what lies between."
     DatabaseRefused Bad "The database server refused the operator: a wrong password, or a right that is missing." "Compare the admin secret with the server, and run docs/operator.sql there."
     DatabaseFull Bad "The database server has no room: disk or connections." "Make room on the server that the message names."

@@ -103,6 +103,7 @@ async fn do_steps(context: &Context, world: &mut crate::world::World, decision: 
         if world.failures.contains_key(&part) {
             continue;
         }
+        tracing::debug!(part = %part, "step: {}", step.words());
         match perform(context, world, step).await {
             Ok(Done::Gone) => return Done::Gone,
             Ok(Done::LookAgain) => done = Done::LookAgain,

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 )]
 #[x_kube(
     validation = Rule::new("self.releases.exists(r, r.name == self.release)").message("release must be the name of one of releases"),
+    validation = Rule::new("self.defaults.replicas <= self.limits.replicasMax").message("defaults.replicas must not be more than limits.replicasMax"),
     validation = Rule::new("self.sizes.exists(s, s.name == self.defaults.size)").message("defaults.size must be the name of one of sizes"),
 )]
 #[serde(rename_all = "camelCase")]
@@ -70,10 +71,12 @@ pub struct TenantClassSpec {
 #[serde(rename_all = "camelCase")]
 pub struct Release {
     /// Its name, as `0.1.0`.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-+._A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[A-Za-z0-9]([-+._A-Za-z0-9]*[A-Za-z0-9])?$')").message("name must be letters, digits and - + . _, as 0.1.0"))]
     pub name: String,
     /// Its image; by digest in production.
-    #[schemars(length(min = 1, max = 500), regex(pattern = "^\\S+$"))]
+    #[schemars(length(min = 1, max = 500))]
+    #[x_kube(validation = Rule::new("self.matches(r'^\\S+$')").message("image must be the name of an image without a space"))]
     pub image: String,
 }
 
@@ -82,16 +85,20 @@ pub struct Release {
 #[serde(rename_all = "camelCase")]
 pub struct Size {
     /// Its name.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("name must be small letters, digits and hyphens"))]
     pub name: String,
     /// CPU that is kept free for a process, as `100m`.
-    #[schemars(length(min = 1, max = 16), regex(pattern = "^[1-9][0-9]*m?$"))]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[1-9][0-9]*m?$')").message("cpu must be a number of cores or thousandths, as 1 or 100m"))]
     pub cpu: String,
     /// Memory of a process, requested and at most, as `256Mi`.
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi)$"))]
+    #[schemars(length(min = 2, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[1-9][0-9]*(Mi|Gi)$')").message("memory must be a whole number with Mi or Gi, as 256Mi"))]
     pub memory: String,
     /// Memory of the container that compiles plugins.
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi)$"))]
+    #[schemars(length(min = 2, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[1-9][0-9]*(Mi|Gi)$')").message("compilerMemory must be a whole number with Mi or Gi, as 512Mi"))]
     #[serde(default = "default_compiler_memory")]
     pub compiler_memory: String,
     /// Database connections of a process.
@@ -159,10 +166,12 @@ pub struct ClassDatabase {
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseServer {
     /// Its name in the class.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("name must be small letters, digits and hyphens"))]
     pub name: String,
     /// Host name or address, as operator and tenants reach it.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[A-Za-z0-9]([-.:A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[A-Za-z0-9]([-.:A-Za-z0-9]*[A-Za-z0-9])?$')").message("host must be a host name or an address"))]
     pub host: String,
     /// Port.
     #[schemars(range(min = 1, max = 65535))]
@@ -172,7 +181,8 @@ pub struct DatabaseServer {
     #[serde(default)]
     pub ssl_mode: SslMode,
     /// A secret in the operator's namespace with `username` and `password` of a role with the rights of `docs/operator.sql`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("adminSecretName must be the name of a secret: small letters, digits, hyphens and dots"))]
     pub admin_secret_name: String,
     /// Connections that tenants of this cluster may open in all; no tenant is placed that would go beyond.
     #[schemars(range(min = 1, max = 100_000))]
@@ -246,11 +256,23 @@ pub struct ClassNetwork {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ingress_namespace_labels: BTreeMap<String, String>,
     /// Addresses of databases, as CIDR; all ports. Every address on the server's port where left out.
-    #[schemars(length(max = 20), inner(length(min = 3, max = 43)))]
+    #[schemars(
+        length(max = 20),
+        inner(
+            length(min = 3, max = 43),
+            regex(pattern = "^(([0-9]{1,3}\\.){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])|[0-9a-f:]+/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))$")
+        )
+    )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub database_cidrs: Vec<String>,
     /// Addresses beyond database and DNS that tenants may reach on port 443, as CIDR: payment, media platforms, plugins.
-    #[schemars(length(max = 50), inner(length(min = 3, max = 43)))]
+    #[schemars(
+        length(max = 50),
+        inner(
+            length(min = 3, max = 43),
+            regex(pattern = "^(([0-9]{1,3}\\.){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])|[0-9a-f:]+/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))$")
+        )
+    )]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress_cidrs: Vec<String>,
 }

@@ -71,10 +71,12 @@ pub struct PluginSource {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapSource {
     /// Name of the config map.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("name must be the name of a config map: small letters, digits, hyphens and dots"))]
     pub name: String,
     /// Key in its `binaryData`.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._A-Za-z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[-._A-Za-z0-9]+$')").message("key must be letters, digits and - . _"))]
     pub key: String,
 }
 
@@ -83,10 +85,11 @@ pub struct ConfigMapSource {
 #[serde(rename_all = "camelCase")]
 pub struct UrlSource {
     /// `https://…` on a host that the class allows.
-    #[schemars(length(min = 9, max = 2000), regex(pattern = "^https://[^\\s/]+/\\S*$"))]
+    #[schemars(length(min = 9, max = 2000))]
+    #[x_kube(validation = Rule::new("self.matches(r'^https://[^\\s/]+/\\S*$')").message("address must begin with https:// and name a host and a path"))]
     pub address: String,
     /// What is fetched must have this digest.
-    #[schemars(regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    #[x_kube(validation = Rule::new("self.matches(r'^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 hex digits"))]
     pub digest: String,
 }
 

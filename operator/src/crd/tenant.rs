@@ -40,23 +40,26 @@ pub struct TenantSpec {
     #[schemars(length(min = 1, max = 100))]
     pub display_name: String,
     /// The `TenantClass` that says where and how the tenant runs.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("class must be the name of a TenantClass: small letters, digits and hyphens"))]
     #[serde(default = "default_class")]
     pub class: String,
     /// A release that the class lists, to stay on it; leave it out to follow the class.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-+._A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[A-Za-z0-9]([-+._A-Za-z0-9]*[A-Za-z0-9])?$')").message("release must be letters, digits and - + . _, as 0.1.0"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
     /// Host names under which end apps reach the tenant; each belongs to one tenant of the cluster.
-    #[schemars(
-        length(max = 10),
-        inner(length(min = 3, max = 253), regex(pattern = "^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"))
+    #[schemars(length(max = 10), inner(length(min = 3, max = 253)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(host, host.matches(r'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$'))").message("hosts must be host names in small letters, as shop.example.com")
     )]
-    #[x_kube(merge_strategy = ListMerge::Set)]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
     /// IANA name of the zone in which the tenant's days are counted; fixed for ever.
-    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][-+_A-Za-z0-9]*(/[A-Za-z][-+_A-Za-z0-9]*){0,2}$"))]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[A-Za-z][-+_A-Za-z0-9]*(/[A-Za-z][-+_A-Za-z0-9]*){0,2}$')").message("timeZone must be an IANA name, as Asia/Shanghai"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("timeZone can't be changed: days, windows and reports are counted in it"))]
     #[serde(default = "default_time_zone")]
     pub time_zone: String,
@@ -85,14 +88,15 @@ pub struct TenantSpec {
     #[serde(default)]
     pub plugins: PluginPolicy,
     /// Whom the group names as its administrator; shown, never written to.
-    #[schemars(length(max = 254), regex(pattern = "^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$"))]
+    #[schemars(length(max = 254))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$')").message("adminEmail must be an e-mail address, as admin@example.com"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_email: Option<String>,
     /// What becomes of the data when the tenant is deleted.
     #[serde(default)]
     pub deletion: Deletion,
     /// The data id of a deleted tenant whose retained data this one takes over.
-    #[schemars(regex(pattern = "^[a-z0-9]{16}$"))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]{16}$')").message("adopt must be a data id: 16 small letters and digits, as status.dataId of the tenant that had the data"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<String>,
     /// Leave everything as it is: nothing is changed, corrected or deleted while this is true.
@@ -109,7 +113,8 @@ pub struct TenantSpec {
 #[serde(rename_all = "camelCase")]
 pub struct OrgUnit {
     /// Its id in keys, events and reports.
-    #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$')").message("id must be small letters, digits, hyphens and underscores, as mall-1"))]
     pub id: String,
     /// Its name as people know it.
     #[schemars(length(min = 1, max = 100))]
@@ -168,7 +173,8 @@ pub struct Managed {
 pub struct External {
     /// A secret in the tenant's own namespace with the key `url` (`postgres://user:password@host:port/database`). Its password is never
     /// changed by the operator; when the secret changes, the processes follow without a restart.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("secretName must be the name of a secret: small letters, digits, hyphens and dots"))]
     pub secret_name: String,
 }
 
@@ -183,7 +189,8 @@ pub struct Embedded {}
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
     /// How large it is, as `10Gi`; the class's default where left out. It can grow where the storage class allows it.
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi|Ti)$"))]
+    #[schemars(length(min = 2, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[1-9][0-9]*(Mi|Gi|Ti)$')").message("volumeSize must be a whole number with Mi, Gi or Ti, as 10Gi"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_size: Option<String>,
 }

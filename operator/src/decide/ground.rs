@@ -26,6 +26,11 @@ impl Walk<'_> {
                 self.find(Part::DataHeld, Reason::AdoptUnknown, format!("there is no retained data {data_id}"));
                 return Go::Stop;
             }
+            MasterSeen::Missing if self.status.namespace.is_some() => {
+                let words = format!("secret {} in namespace {} is gone", name::master_secret(&data_id), self.config.namespace);
+                self.find(Part::DataHeld, Reason::MasterDamaged, words);
+                return Go::Stop;
+            }
             MasterSeen::Missing => {
                 self.find(Part::DataHeld, Reason::WaitingForEarlier, "keys are being made");
                 let home = resolved.home(&world.tenant);

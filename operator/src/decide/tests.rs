@@ -120,9 +120,11 @@ impl Model {
                 return decision;
             }
             for (_, step) in decision.steps {
+                // A process that dies after a mere look has done nothing that another would not do again.
+                let looks = matches!(step, Step::LookAtPods(_) | Step::LookAtTurn(_) | Step::ReadReport(_));
                 self.perform(step);
-                done += 1;
-                if breaks > 0 && done % breaks == 0 {
+                done += usize::from(!looks);
+                if breaks > 0 && !looks && done % breaks == 0 {
                     (self.world.report, self.world.pods, self.world.turn) = (None, None, None);
                     break;
                 }
@@ -466,7 +468,9 @@ fn what_is_foreign_is_left_alone() {
     assert_eq!(model.reason(Part::HostsClaimed), "False HostTaken");
 
     let mut model = Model::new(json!({ "managed": {} }));
-    model.keep(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "tenant-jade", "labels": { name::TENANT: "jade" } } }));
+    model.keep(
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "tenant-jade", "labels": { name::TENANT: "jade" } } }),
+    );
     model.settle(0);
     assert_eq!(model.reason(Part::NamespaceReady), "False NamespaceTaken");
     assert_eq!(model.database, None);

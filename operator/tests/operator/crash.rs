@@ -1,7 +1,7 @@
 //! The operator is killed before and after every call of a tenant's whole life; it ends the same wherever that was.
 
-use heyuan_harness::kubernetes::{ApiProxy, Call, ControlPlane, OPERATOR_NAMESPACE, Operator, Pods, Trouble};
 use heyuan_harness::until;
+use heyuan_harness::{ApiProxy, Call, ControlPlane, OPERATOR_NAMESPACE, Operator, Pods, Trouble};
 use serde_json::json;
 use tokio::sync::Mutex;
 

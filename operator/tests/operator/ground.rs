@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use heyuan_harness::kubernetes::{Access, Behaviour, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Pods};
+use heyuan_harness::{Access, Behaviour, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Pods};
 use heyuan_harness::{Postgres, until, workspace_root};
 use serde_json::{Value, json};
 
@@ -22,11 +22,18 @@ impl Ground {
     /// Installs on a control plane what the chart installs, but for the operator's Deployment.
     pub(super) async fn on(plane: &'static ControlPlane) -> Self {
         let admin = plane.admin();
-        let root = workspace_root();
-        for file in ["crds", "deploy/base"] {
-            let folder = root.join(file);
-            admin.kubectl(&["apply", "--server-side", "--force-conflicts", "-R", "-f", &folder.to_string_lossy()]).await;
-        }
+        let definitions = heyuan_operator::definitions().expect("the definitions can be written");
+        admin.apply(&definitions).await.expect("the API server takes the definitions");
+        // What the chart installs; the operator's process is the test's own.
+        let file = workspace_root().join("deploy/kustomize/operator.yaml");
+        let installed = std::fs::read_to_string(&file).expect("it is made from the chart");
+        let objects: Vec<&str> = installed
+            .split("\n---")
+            .filter(|object| !object.contains("\nkind: Deployment\n") && !object.contains("\nkind: PodDisruptionBudget\n"))
+            .collect();
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OPERATOR_NAMESPACE } });
+        admin.apply(&namespace.to_string()).await.expect("the namespace is taken");
+        admin.apply(&objects.join("\n---")).await.expect("the API server takes what the chart installs");
         for crd in ["tenants", "tenantclasses", "plugins"] {
             admin.kubectl(&["wait", "--for=condition=Established", &format!("crd/{crd}.heyuan.dev"), "--timeout=60s"]).await;
         }
@@ -146,7 +153,17 @@ fn give_rights(server: &Postgres) {
     DONE.get_or_init(|| {
         let file = workspace_root().join("docs/operator.sql");
         let output = Command::new("psql")
-            .args([&server.url("postgres"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-v", "name=heyuan_operator", "-v", "password=operator-password"])
+            .args([
+                &server.url("postgres"),
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-v",
+                "name=heyuan_operator",
+                "-v",
+                "password=operator-password",
+            ])
             .args(["-v", "shared=1", "-f"])
             .arg(file)
             .output()

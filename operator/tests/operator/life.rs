@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use heyuan_harness::kubernetes::Behaviour;
+use heyuan_harness::Behaviour;
 use heyuan_harness::until;
 use serde_json::{Value, json};
 
@@ -19,7 +19,8 @@ async fn secret(running: &Running, tenant: &str, name: &str, key: &str) -> Strin
 async fn a_tenant_is_made_kept_and_left_alone() {
     let running = Running::start(&[]).await;
     let ground = &running.ground;
-    let units = json!([{ "id": "city-1", "name": "上海", "kind": "city" }, { "id": "mall-1", "name": "广场", "kind": "mall", "parent": "city-1" }]);
+    let units =
+        json!([{ "id": "city-1", "name": "上海", "kind": "city" }, { "id": "mall-1", "name": "广场", "kind": "mall", "parent": "city-1" }]);
     ground.tenant("jade", &json!({ "hosts": ["jade.example.com"], "units": units, "replicas": 2 })).await;
     let tenant = ground.ready("jade").await;
     assert_eq!(tenant["status"]["state"], "Ready");
@@ -42,9 +43,13 @@ async fn a_tenant_is_made_kept_and_left_alone() {
     for object in [&namespace, &deployment] {
         assert!(object["metadata"]["ownerReferences"].is_null(), "nothing goes because the Tenant's object goes");
     }
-    for (kind, name) in
-        [("networkpolicy", "deny-all"), ("networkpolicy", "heyuan"), ("resourcequota", "heyuan"), ("poddisruptionbudget", "heyuan"), ("ingress", "heyuan")]
-    {
+    for (kind, name) in [
+        ("networkpolicy", "deny-all"),
+        ("networkpolicy", "heyuan"),
+        ("resourcequota", "heyuan"),
+        ("poddisruptionbudget", "heyuan"),
+        ("ingress", "heyuan"),
+    ] {
         assert!(ground.get_in("jade", kind, name).await.is_some(), "{kind} {name}");
     }
 
@@ -67,7 +72,8 @@ async fn a_tenant_is_made_kept_and_left_alone() {
     let settled = |name: &'static str| running.operator.metric(name, "");
     let (before, looks) = (writes().await, settled("heyuan_operator_unchanged_total").await);
     ground.admin.kubectl(&["annotate", "tenant", "jade", "example.com/note=1"]).await;
-    until("the operator has looked again", LIMIT, || async { (settled("heyuan_operator_unchanged_total").await > looks).then_some(()) }).await;
+    until("the operator has looked again", LIMIT, || async { (settled("heyuan_operator_unchanged_total").await > looks).then_some(()) })
+        .await;
     assert_eq!(writes().await, before, "{}", running.operator.log());
 
     // The administrator's secret is delivered once: who deletes it keeps it deleted.
@@ -86,7 +92,11 @@ async fn drift(running: &Running) {
         ("networkpolicy", "heyuan", json!({ "spec": { "ingress": [{}] } })),
         ("networkpolicy", "deny-all", json!({ "spec": { "policyTypes": ["Egress"] } })),
         ("resourcequota", "heyuan", json!({ "spec": { "hard": { "pods": "1000" } } })),
-        ("ingress", "heyuan", json!({ "spec": { "rules": [] , "defaultBackend": { "service": { "name": "x", "port": { "number": 1 } } } } })),
+        (
+            "ingress",
+            "heyuan",
+            json!({ "spec": { "rules": [] , "defaultBackend": { "service": { "name": "x", "port": { "number": 1 } } } } }),
+        ),
         ("poddisruptionbudget", "heyuan", json!({ "spec": { "maxUnavailable": 2 } })),
     ];
     for (kind, name, edit) in edits {

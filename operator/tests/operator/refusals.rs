@@ -1,6 +1,6 @@
 //! What the API server refuses before the operator sees it, in words that say what to write.
 
-use heyuan_harness::kubernetes::ControlPlane;
+use heyuan_harness::ControlPlane;
 use serde_json::{Value, json};
 
 use super::ground::{Ground, tenant};
@@ -16,14 +16,18 @@ async fn bad_tenants_are_refused_with_what_would_be_right() {
         ("jade", json!({ "autoscaling": { "minReplicas": 3, "maxReplicas": 2 } }), "minReplicas must not be larger"),
         ("jade", json!({ "replicas": 0 }), "spec.replicas"),
         ("jade", json!({ "replicas": 21 }), "spec.replicas"),
-        ("jade", json!({ "hosts": ["Not A Host"] }), "spec.hosts[0]"),
+        ("jade", json!({ "hosts": ["Not A Host"] }), "hosts must be host names in small letters"),
         ("jade", json!({ "hosts": ["a.example.com", "a.example.com"] }), "Duplicate"),
         ("jade", json!({ "displayName": "" }), "spec.displayName"),
-        ("jade", json!({ "units": [{ "id": "a", "name": "A", "kind": "mall", "parent": "b" }] }), "each parent must be the id of another unit"),
+        (
+            "jade",
+            json!({ "units": [{ "id": "a", "name": "A", "kind": "mall", "parent": "b" }] }),
+            "each parent must be the id of another unit",
+        ),
         ("jade", json!({ "units": [{ "id": "a", "name": "A", "kind": "castle" }] }), "Unsupported value"),
-        ("jade", json!({ "adopt": "short" }), "spec.adopt"),
-        ("jade", json!({ "storage": { "volumeSize": "10" } }), "spec.storage.volumeSize"),
-        ("jade", json!({ "adminEmail": "nobody" }), "spec.adminEmail"),
+        ("jade", json!({ "adopt": "short" }), "adopt must be a data id"),
+        ("jade", json!({ "storage": { "volumeSize": "10" } }), "volumeSize must be a whole number with Mi, Gi or Ti"),
+        ("jade", json!({ "adminEmail": "nobody" }), "adminEmail must be an e-mail address"),
         ("a-name-that-is-longer-than-forty-characters", json!({}), "at most 40 characters"),
     ];
     for (name, spec, words) in table {

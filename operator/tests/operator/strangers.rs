@@ -1,6 +1,6 @@
 //! What is foreign is left alone, and what is a tenant's is reached by nobody else.
 
-use heyuan_harness::kubernetes::OPERATOR_NAMESPACE;
+use heyuan_harness::OPERATOR_NAMESPACE;
 use serde_json::json;
 
 use super::ground::{Running, psql};
@@ -40,8 +40,24 @@ async fn the_operators_token_reaches_no_further_than_the_chart_says() {
         &["get", "secrets", "-n", OPERATOR_NAMESPACE],
         &["label", "namespace", "kube-system", "heyuan.dev/tenant=x"],
         &["delete", "namespace", "kube-system", "--dry-run=server"],
-        &["create", "rolebinding", "x", "-n", "kube-system", "--clusterrole=heyuan-operator-tenant", "--serviceaccount=heyuan-system:heyuan-operator"],
-        &["create", "rolebinding", "x", "-n", OPERATOR_NAMESPACE, "--clusterrole=cluster-admin", "--serviceaccount=heyuan-system:heyuan-operator"],
+        &[
+            "create",
+            "rolebinding",
+            "x",
+            "-n",
+            "kube-system",
+            "--clusterrole=heyuan-operator-tenant",
+            "--serviceaccount=heyuan-system:heyuan-operator",
+        ],
+        &[
+            "create",
+            "rolebinding",
+            "x",
+            "-n",
+            OPERATOR_NAMESPACE,
+            "--clusterrole=cluster-admin",
+            "--serviceaccount=heyuan-system:heyuan-operator",
+        ],
         &["create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--serviceaccount=heyuan-system:heyuan-operator"],
         &["create", "namespace", "anything"],
     ] {
@@ -57,7 +73,8 @@ async fn the_operators_token_reaches_no_further_than_the_chart_says() {
     let url = {
         use base64::Engine;
         let secret = ground.get_in("left", "secret", "heyuan").await.expect("a secret");
-        let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"]["database-url"].as_str().expect("a URL")).expect("base64");
+        let bytes =
+            base64::engine::general_purpose::STANDARD.decode(secret["data"]["database-url"].as_str().expect("a URL")).expect("base64");
         String::from_utf8(bytes).expect("text")
     };
     let data_id = right["status"]["dataId"].as_str().expect("a data id");

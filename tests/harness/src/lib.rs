@@ -22,7 +22,9 @@ mod wait;
 pub use answer::{Answer, Caller};
 pub use database::{TestDatabase, for_both_databases};
 pub use gateway::Gateway;
-pub use kubernetes::{Access, ApiProxy, Call, ControlPlane, Trouble};
+pub use kubernetes::{
+    Access, ApiProxy, Behaviour, Call, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Orders, Pods, Trouble,
+};
 pub use load::concurrently;
 pub use postgres::Postgres;
 pub use process::{cache_dir, heyuan_binary, workspace_root};
