@@ -66,7 +66,11 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
         Step::DeliverAdminSecret(shape) => {
             let Some(master) = world.master() else { return Ok(Done::LookAgain) };
             let secret = render::admin_secret(&shape, master);
-            kubernetes.apply_secret(&secret).await.map_err(|error| failure("write the administrator's secret", &error))?;
+            let there = kubernetes.secret(&shape.namespace, name::ADMIN_SECRET).await;
+            let there = there.map_err(|error| failure("read the administrator's secret", &error))?;
+            if there.is_none_or(|there| there["data"] != secret["data"]) {
+                kubernetes.apply_secret(&secret).await.map_err(|error| failure("write the administrator's secret", &error))?;
+            }
             Ok(Done::Seen)
         }
         Step::Remove(Kind::Namespace, object) => remove(context, Kind::Namespace, None, &object).await,
@@ -496,7 +500,17 @@ async fn record_retained(context: &Context, world: &World) -> Result<Done, Failu
             "home": serde_json::to_string(&master.record.home).unwrap_or_default(),
         }),
     );
-    apply(context, &object).await.map(|_| Done::Seen)
+    write_record(context, &object).await.map(|()| Done::Seen)
+}
+
+/// Writes a record unless it stands already.
+async fn write_record(context: &Context, object: &Value) -> Result<(), Failure> {
+    let object_name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let known = context.kubernetes.live.of_namespace(&context.config.namespace);
+    if known.contains_key(&(Kind::ConfigMap, object_name)) {
+        return Ok(());
+    }
+    apply(context, object).await.map(|_| ())
 }
 
 async fn record_leftover(context: &Context, world: &World, words: &str) -> Result<Done, Failure> {
@@ -515,7 +529,7 @@ async fn record_leftover(context: &Context, world: &World, words: &str) -> Resul
             "remove": removing.to_string(), "server": server.unwrap_or_default(),
         }),
     );
-    apply(context, &object).await?;
+    write_record(context, &object).await?;
     let mut ended = master.clone();
     (ended.record.database_made, ended.record.leftover) = (false, true);
     write_master(context, ended).await

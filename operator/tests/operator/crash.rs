@@ -1,11 +1,16 @@
 //! The operator is killed before and after every call of a tenant's whole life; it ends the same wherever that was.
 
+use std::time::Duration;
+
 use heyuan_harness::until;
 use heyuan_harness::{ApiProxy, Call, ControlPlane, OPERATOR_NAMESPACE, Operator, Pods, Trouble};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::ground::{Ground, LIMIT};
+use super::ground::Ground;
+
+/// A life in which the operator starts a hundred times.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Makes, changes, gives a new password and deletes; answers the data id when the tenant is gone.
 async fn life(ground: &Ground, name: &str, alive: &impl AsyncFn()) -> String {

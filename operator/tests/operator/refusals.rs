@@ -17,7 +17,7 @@ async fn bad_tenants_are_refused_with_what_would_be_right() {
         ("jade", json!({ "replicas": 0 }), "spec.replicas"),
         ("jade", json!({ "replicas": 21 }), "spec.replicas"),
         ("jade", json!({ "hosts": ["Not A Host"] }), "hosts must be host names in small letters"),
-        ("jade", json!({ "hosts": ["a.example.com", "a.example.com"] }), "Duplicate"),
+        ("jade", json!({ "hosts": ["a.example.com", "a.example.com"] }), "duplicate entries"),
         ("jade", json!({ "displayName": "" }), "spec.displayName"),
         (
             "jade",

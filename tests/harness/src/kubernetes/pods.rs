@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -106,7 +107,6 @@ impl Shared {
 
 async fn play(shared: Arc<Shared>) {
     let mut servers: HashMap<String, (Ipv4Addr, JoinHandle<()>)> = HashMap::new();
-    let mut next = 0u32;
     loop {
         let pods = match ask(&shared.access, Method::GET, "/api/v1/pods?labelSelector=heyuan.dev/tenant", None).await {
             Some(list) => list["items"].as_array().cloned().unwrap_or_default(),
@@ -129,9 +129,7 @@ async fn play(shared: Arc<Shared>) {
             let address = match servers.get(&uid(pod)) {
                 Some((address, _)) => *address,
                 None => {
-                    next += 1;
-                    let [_, high, middle, low] = next.to_be_bytes();
-                    let address = Ipv4Addr::new(127, high.wrapping_add(80), middle, low);
+                    let address = fresh_address();
                     servers.insert(uid(pod), (address, tokio::spawn(serve(shared.clone(), pod.clone(), address))));
                     address
                 }
@@ -140,6 +138,14 @@ async fn play(shared: Arc<Shared>) {
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// An address that no other pod of this process has, and hardly one of another.
+fn fresh_address() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [middle, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let process = u8::try_from(std::process::id() % 200).expect("less than 200");
+    Ipv4Addr::new(127, 20 + process, middle, low)
 }
 
 fn image(pod: &Value) -> String {
