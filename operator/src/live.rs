@@ -28,15 +28,18 @@ fn shelf(kind: Kind, object: &Value) -> Option<String> {
     object["metadata"][field].as_str().map(str::to_owned)
 }
 
+/// Objects by namespace, then by kind and name.
+type Shelves = HashMap<String, BTreeMap<(Kind, String), Held>>;
+
 /// Everything that was seen.
 #[derive(Default)]
 pub(crate) struct Live {
-    shelves: Mutex<HashMap<String, BTreeMap<(Kind, String), Held>>>,
+    shelves: Mutex<Shelves>,
     ready: Mutex<HashSet<Kind>>,
 }
 
 impl Live {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<(Kind, String), Held>>> {
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -76,7 +76,7 @@ async fn look_at_secrets(context: &Context, world: &mut World, namespace: &str) 
 /// The master secret; read once, then known.
 pub(crate) async fn master(context: &Context, data_id: &str) -> Result<MasterSeen, kube::Error> {
     if let Some(master) = context.known_master(data_id) {
-        return Ok(MasterSeen::There(master));
+        return Ok(MasterSeen::There(Box::new(master)));
     }
     let secret = context.kubernetes.secret(&context.config.namespace, &name::master_secret(data_id)).await?;
     Ok(match secret.map(|secret| Master::read(&secret)) {
@@ -84,7 +84,7 @@ pub(crate) async fn master(context: &Context, data_id: &str) -> Result<MasterSee
         Some(Err(words)) => MasterSeen::Damaged(words),
         Some(Ok(master)) => {
             context.remember_master(master.clone());
-            MasterSeen::There(master)
+            MasterSeen::There(Box::new(master))
         }
     })
 }

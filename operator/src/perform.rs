@@ -469,12 +469,12 @@ async fn deliver_admin_key(context: &Context, world: &World) -> Result<Done, Fai
 
 async fn read_report(context: &Context, namespace: &str, job: &str) -> Result<Result<SchemaReport, String>, kube::Error> {
     let pods = context.kubernetes.pods(namespace, &format!("batch.kubernetes.io/job-name={job}")).await?;
-    let messages = pods.iter().filter_map(|pod| {
+    let mut messages = pods.iter().filter_map(|pod| {
         let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
         let ended = statuses.first()?.state.as_ref()?.terminated.as_ref()?;
         (ended.exit_code == 0).then(|| ended.message.clone().unwrap_or_default())
     });
-    let Some(text) = messages.last() else { return Ok(Err("its pod is gone".to_owned())) };
+    let Some(text) = messages.next_back() else { return Ok(Err("its pod is gone".to_owned())) };
     Ok(schema_report(&text))
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum MasterSeen {
     /// It can't be read; the words say why.
     Damaged(String),
     /// It is there.
-    There(Master),
+    There(Box<Master>),
 }
 
 /// Who has claimed a host name.

@@ -188,9 +188,9 @@ impl Model {
             Step::RemoveFinalizer => self.gone = true,
             Step::MakeMaster { data_id, home } => {
                 let uid = self.world.uid();
-                self.world.master = MasterSeen::There(Master::make(&data_id, "jade", &uid, home, now));
+                self.world.master = MasterSeen::There(Box::new(Master::make(&data_id, "jade", &uid, home, now)));
             }
-            Step::WriteMaster(master) => self.world.master = MasterSeen::There(*master),
+            Step::WriteMaster(master) => self.world.master = MasterSeen::There(master),
             Step::TakeOver => {
                 let uid = self.world.uid();
                 self.master(|master| {
@@ -456,7 +456,7 @@ fn retained_data_is_adopted_where_it_fits() {
     let keys = model.world.master().expect("the keys are kept").clone();
 
     let mut heir = Model::new(json!({ "managed": {} }));
-    heir.world.master = MasterSeen::There(keys.clone());
+    heir.world.master = MasterSeen::There(Box::new(keys.clone()));
     heir.change(|tenant| {
         tenant.metadata.uid = Some("another".into());
         tenant.spec.adopt = Some(data_id.clone());
@@ -466,7 +466,7 @@ fn retained_data_is_adopted_where_it_fits() {
     assert_eq!(heir.world.master().expect("a master").tenant_key, keys.tenant_key);
 
     let mut misfit = Model::new(json!({ "embedded": {} }));
-    misfit.world.master = MasterSeen::There(keys);
+    misfit.world.master = MasterSeen::There(Box::new(keys));
     misfit.change(|tenant| tenant.spec.adopt = Some(data_id.clone()));
     misfit.settle(0);
     assert_eq!(misfit.reason(Part::DataHeld), "False AdoptKindDiffers");

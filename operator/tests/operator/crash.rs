@@ -64,7 +64,6 @@ async fn killed_at_any_call_it_ends_the_same() {
     operator.kill();
     drop(operator);
     let writes: Vec<_> = calls.iter().filter(|call| call.writes() && call.resource != "leases" && call.resource != "events").collect();
-    println!("a life takes {} writes", writes.len());
     assert!(writes.len() > 30, "{writes:?}");
 
     // Then killed at every write of a life: once before each is taken, once after each was. A process makes one write and dies at the next,
@@ -90,7 +89,6 @@ async fn killed_at_any_call_it_ends_the_same() {
         let data_id = life(&ground, name, &alive).await;
         let starts = current.lock().await.1;
         proxy.clear();
-        println!("killed {name} a write: {starts} processes");
         assert!(starts > writes.len() / 2, "{starts} processes for {} writes", writes.len());
         let databases = ground.sql(&format!("select count(*) from pg_database where datname = 'heyuan_{data_id}'"));
         let roles = ground.sql(&format!("select count(*) from pg_roles where rolname like 'heyuan_{data_id}%'"));
