@@ -6,6 +6,8 @@
 #   scripts/cluster.sh status               what runs; fails unless the node is ready
 #   scripts/cluster.sh can                  says why a cluster can't run here, in one line, or nothing
 #   scripts/cluster.sh load FILE.tar...     import images that scripts/image.sh made
+#   scripts/cluster.sh image NAME:TAG PROGRAM...
+#                                           make an image of programs and import it, as of target/release/heyuan
 #   scripts/cluster.sh kubectl ARGUMENT...  kubectl as the cluster's administrator
 #
 # There is one cluster a machine, whichever checkout started it. Its traffic stays on loopback, on a bridge of its own and between pods:
@@ -227,8 +229,7 @@ start_node() {
   wait_for "containerd answers" containerd ctr version
   if [ -z "$(ctr images list --quiet "name==$pause_image")" ]; then
     cc -O2 -static -o "$pause" "$root/tests/kubernetes/pause.c"
-    "$root/scripts/image.sh" "$pause_image" "$folder/pause.tar" "$pause"
-    load "$folder/pause.tar"
+    image "$pause_image" "$pause"
   fi
   program kubelet "$kubernetes" kubelet --config="$folder/kubelet.yaml" --kubeconfig="$certificates/kubelet.kubeconfig" \
     --hostname-override="$node" --node-ip="$node_address" --root-dir="$folder/kubelet" --cert-dir="$folder/kubelet/pki"
@@ -243,6 +244,14 @@ node_ready() { kubectl get node "$node" -o 'jsonpath={.status.conditions[?(@.typ
 load() {
   local image
   for image in "$@"; do ctr images import "$image" >&2; done
+}
+
+image() {
+  local archive status=0
+  archive=$(mktemp --suffix .tar)
+  "$root/scripts/image.sh" "$1" "$archive" "${@:2}" && load "$archive" || status=$?
+  rm -f "$archive"
+  return $status
 }
 
 up() {
@@ -352,6 +361,6 @@ down() {
 case ${1:-} in
   up | down | status) "$1" ;;
   can) why_not ;;
-  load | kubectl) "$@" ;;
-  *) fail "usage: scripts/cluster.sh up|down|status|can|load FILE.tar...|kubectl ARGUMENT..." ;;
+  load | image | kubectl) "$@" ;;
+  *) fail "usage: scripts/cluster.sh up|down|status|can|load FILE.tar...|image NAME:TAG PROGRAM...|kubectl ARGUMENT..." ;;
 esac

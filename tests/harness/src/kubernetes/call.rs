@@ -12,7 +12,7 @@ pub struct Call {
     pub resource: String,
     /// `None` for what belongs to the cluster, and for all namespaces.
     pub namespace: Option<String>,
-    /// Of a created object what its body says, if anything.
+    /// Of a created object what its body says, if it is JSON.
     pub name: Option<String>,
 }
 
