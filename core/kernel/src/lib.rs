@@ -28,6 +28,7 @@ pub mod outbox;
 pub mod plugin;
 pub mod processor;
 pub mod pump;
+pub mod schema;
 pub mod secret;
 pub mod sql;
 mod sql_state;

@@ -39,6 +39,15 @@ impl MigrationTrait for SqlMigration {
     }
 }
 
+/// A room's migrations, and what they mean for the releases before. All expand, so that the release before serves on what they make,
+/// but for those that are named here.
+pub trait Steps: MigratorTrait {
+    /// The steps after which only a release from the one beside it on may serve.
+    fn contracting() -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+}
+
 /// The kernel's migrations.
 #[derive(Debug)]
 pub struct Migrator;
@@ -58,3 +67,5 @@ impl MigratorTrait for Migrator {
         "kernel_migration".into_iden()
     }
 }
+
+impl Steps for Migrator {}

@@ -4,6 +4,7 @@ mod audit;
 mod credentials;
 mod outbox;
 mod plugins;
+mod schema;
 mod tenant;
 mod unit_of_work;
 mod vault;
