@@ -26,6 +26,7 @@ pub mod migration;
 pub mod org;
 pub mod outbox;
 pub mod plugin;
+mod postgres;
 pub mod processor;
 pub mod pump;
 pub mod schema;
@@ -46,6 +47,7 @@ mod write_queue;
 pub use actor::{Actor, Reach, Scope};
 pub use database::{Database, Location, Tx};
 pub use error::{Code, Error, Failure, Kind, Problem};
+pub use postgres::Connections;
 pub use time::{Clock, Rfc3339, Zone};
 pub use vault::{Personal, Vault};
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod credentials;
+mod logins;
 mod outbox;
 mod plugins;
 mod schema;
