@@ -19,3 +19,5 @@ impl MigratorTrait for Migrator {
         "attribution_migration".into_iden()
     }
 }
+
+impl heyuan_kernel::migration::Steps for Migrator {}

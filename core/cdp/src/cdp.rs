@@ -141,6 +141,11 @@ impl Cdp {
         self.inner.collector.subscribe()
     }
 
+    /// Whether a disk of the tenant's is down to its reserve, so that events are refused.
+    pub fn disk_is_short(&self) -> bool {
+        self.inner.collector.backlog().disk_is_short()
+    }
+
     /// What waits to be processed.
     ///
     /// # Errors

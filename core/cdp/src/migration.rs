@@ -33,3 +33,5 @@ impl MigratorTrait for Migrator {
         "cdp_migration".into_iden()
     }
 }
+
+impl heyuan_kernel::migration::Steps for Migrator {}

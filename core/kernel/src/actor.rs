@@ -86,6 +86,11 @@ impl Actor {
         Actor { name: format!("system:{name}"), scopes: Scope::ALL.to_vec(), unit: None, reach: Reach::Everything, member: None }
     }
 
+    /// The Kubernetes operator, on the listener that is its alone: may do what operators do, and nothing else.
+    pub fn operator() -> Actor {
+        Actor { scopes: vec![Scope::Operator], ..Actor::system("operator") }
+    }
+
     /// A key, with the units that its own unit covers.
     pub fn key(name: String, scopes: Vec<Scope>, unit: Option<OrgUnitId>, reach: Reach) -> Actor {
         Actor { name, scopes, unit, reach, member: None }

@@ -3,6 +3,7 @@
 use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
 use crate::outbox;
+use crate::postgres::{Connections, Logins, Source};
 use crate::sql::{self, NearConnection, UnitConnection};
 use crate::sqlite::{BUSY_TIMEOUT, Direct, Pragmas};
 use crate::units::Units;
@@ -17,13 +18,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How often a unit is run again after losing a race for rows, before the caller hears of it.
 const CONTENTION_RETRIES_MAX: u32 = 8;
 /// How often a use case starts again from reading when what it decided on has changed.
 const STALE_RETRIES_MAX: u32 = 16;
-/// PostgreSQL connections of one process: readers, a few writers, the processor.
-const POSTGRES_CONNECTIONS_MAX: u32 = 12;
 /// SQLite readers; the writer has a connection of its own.
 const SQLITE_READERS_MAX: u32 = 4;
 /// Pages that the writer keeps while it works: rows of one batch lie all over the file.
@@ -34,10 +34,6 @@ const SQLITE_READER_CACHE_KIB: u32 = 2_048;
 const SQLITE_ROWS_AHEAD: usize = 1_024;
 /// Pages in the write-ahead log from which on a commit copies them into the file itself.
 const SQLITE_LOG_PAGES_MAX: &str = "16384";
-/// A transaction that waits for us longer than this is ended by PostgreSQL, so that it can't hold up readers of the outbox.
-const IDLE_IN_TRANSACTION_MS: &str = "10000";
-/// No statement of a request or of the processor runs longer.
-const STATEMENT_MS: &str = "60000";
 
 /// Where the tenant's tables live.
 #[derive(Debug, Clone)]
@@ -46,6 +42,8 @@ pub enum Location {
     Sqlite(std::path::PathBuf),
     /// A PostgreSQL URL.
     Postgres(String),
+    /// A file with a PostgreSQL URL, whose content may change while the process runs.
+    PostgresFile(std::path::PathBuf),
 }
 
 impl Location {
@@ -72,6 +70,8 @@ struct Inner {
     writer: Writer,
     wakes: Wakes,
     units: Units,
+    /// Which login connections use; none on SQLite.
+    logins: Option<Arc<Logins>>,
 }
 
 enum Writer {
@@ -131,13 +131,10 @@ impl Database {
                 let reader = sea_orm::Database::connect(sqlite_options(path)).await?;
                 let queue =
                     WriteQueue::start(path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB), reader.clone(), wakes.clone(), units.clone())?;
-                Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Queue(queue), wakes, units }
+                Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Queue(queue), wakes, units, logins: None }
             }
-            Location::Postgres(url) => {
-                let reader = sea_orm::Database::connect(postgres_options(url)).await?;
-                let near = vec![NearConnection::Pooled(reader.clone())];
-                Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool, wakes, units }
-            }
+            Location::Postgres(url) => on_postgres(Source::Url(url), wakes, units).await?,
+            Location::PostgresFile(file) => on_postgres(Source::File(file), wakes, units).await?,
         };
         Ok(Database { inner: Arc::new(inner) })
     }
@@ -157,6 +154,30 @@ impl Database {
     /// Which database it is.
     pub fn backend(&self) -> DbBackend {
         sea_orm::ConnectionTrait::get_database_backend(&self.inner.reader)
+    }
+
+    /// The connections to PostgreSQL as the server counts them; `None` on SQLite.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn connections(&self) -> Result<Option<Connections>, Error> {
+        match &self.inner.logins {
+            Some(logins) => logins.connections(&self.inner.reader).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The login to PostgreSQL, with no counts, known while the server is away; `None` on SQLite.
+    pub fn login(&self) -> Option<Connections> {
+        self.inner.logins.as_ref().map(|logins| logins.known())
+    }
+
+    /// Follows the file that the URL was read from until it is told to stop; returns at once where there is none. A content that leads to
+    /// the same tenant is used for new connections; those of the login before end when they are idle, at the latest after `drain`.
+    pub async fn follow_login(&self, drain: Duration, stopped: watch::Receiver<bool>) {
+        if let Some(logins) = &self.inner.logins {
+            logins.clone().follow(self.inner.reader.clone(), drain, stopped).await;
+        }
     }
 
     /// What units of this process have committed, by topic.
@@ -283,17 +304,10 @@ fn sqlite_options(path: &Path) -> ConnectOptions {
     options
 }
 
-fn postgres_options(url: &str) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url);
-    options.max_connections(POSTGRES_CONNECTIONS_MAX).min_connections(1).sqlx_logging(false).record_stmt_in_spans(false);
-    options.test_before_acquire_if_idle_for(Duration::from_secs(5));
-    options.connect_timeout(Duration::from_secs(10)).acquire_timeout(Duration::from_secs(10)).idle_timeout(Duration::from_secs(30));
-    options.map_sqlx_postgres_opts(|postgres| {
-        postgres
-            .application_name("heyuan")
-            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", STATEMENT_MS)])
-    });
-    options
+async fn on_postgres(source: Source<'_>, wakes: Wakes, units: Units) -> Result<Inner, Error> {
+    let (reader, logins) = Logins::connect(source).await?;
+    let near = vec![NearConnection::Pooled(reader.clone())];
+    Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool, wakes, units, logins: Some(logins) })
 }
 
 /// The expression of the database's own clock in milliseconds: the one that leases are measured by, since the clocks of two processes

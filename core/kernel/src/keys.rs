@@ -37,6 +37,11 @@ const GROUP_KEYS_MAX: u64 = 1000;
 const LIST_ROWS: u64 = 200;
 /// The start of every API key.
 const KEY_PREFIX: &str = "hyk_";
+/// Characters behind the prefix of a key that was made elsewhere: as many as ours have, up to what fits a header with ease.
+const DELIVERED_CHARACTERS_MIN: usize = 32;
+const DELIVERED_CHARACTERS_MAX: usize = 120;
+/// Bytes of the name under which such a key is delivered.
+const DELIVERED_NAME_BYTES_MAX: usize = 64;
 /// The start of every member token.
 const TOKEN_PREFIX: &str = "hym_";
 /// How long a member token without a session lasts.
@@ -45,6 +50,9 @@ pub const TOKEN_TIME_MS: i64 = 24 * 3_600_000;
 /// The tenant would be left without a key that can make keys.
 pub const LAST_ADMIN_KEY: Code =
     Code::new(Kind::Conflict, "last_admin_key", "This is the last key that administers the whole group", "这是最后一个集团管理密钥");
+
+/// A key that was revoked does not come back.
+pub const KEY_REVOKED: Code = Code::new(Kind::Conflict, "key_revoked", "The key was revoked", "该密钥已被吊销");
 
 /// A key as it may be shown: everything but the key itself, which is kept nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +86,14 @@ impl KeyRecord {
             revoked_at: sql::get::<Option<i64>>(row, "revoked_at")?.map(at),
             last_used_at: sql::get::<Option<i64>>(row, "last_used_at")?.map(at),
         })
+    }
+
+    fn fresh(hash: &str, scopes: &[Scope], unit: Option<&OrgUnitId>, now: Timestamp) -> KeyRecord {
+        let mut scopes = scopes.to_vec();
+        scopes.sort_unstable_by_key(|scope| scope.as_str());
+        scopes.dedup();
+        let id = format!("key_{}", &hash[..12]);
+        KeyRecord { id, scopes, unit: unit.cloned(), created_at: now, revoked_at: None, last_used_at: None }
     }
 
     fn is_seen_by(&self, actor: &Actor) -> bool {
@@ -197,6 +213,28 @@ impl Credentials {
             (None, None) => {}
         }
         Ok(create_by(actor, &self.db, &self.org, &self.clock, scopes, unit).await?)
+    }
+
+    /// Takes over a key of the whole group that the operator made and keeps, with the scopes `admin` and `app`. The same key again
+    /// changes nothing. `name` says in the audit record where it comes from.
+    ///
+    /// # Errors
+    /// `forbidden` without the scope `operator`; `invalid_request` for what is no key or no name; `key_revoked`; the database's.
+    pub async fn deliver(&self, actor: &Actor, secret: &str, name: &str) -> Result<KeyRecord, Problem> {
+        actor.require(Scope::Operator)?;
+        check_delivered(secret, name)?;
+        let (hash, name) = (sha256_hex(secret.as_bytes()), name.to_owned());
+        let record = KeyRecord::fresh(&hash, &[Scope::Admin, Scope::App], None, self.clock.now());
+        let actor = actor.clone();
+        let known = self.db.write("deliver key", move |tx| {
+            let (actor, record, hash, name) = (actor.clone(), record.clone(), hash.clone(), name.clone());
+            async move { deliver_in(tx, &actor, record, hash, &name).await }.boxed()
+        });
+        let known = known.await?;
+        match known.revoked_at {
+            None => Ok(known),
+            Some(_) => Err(Problem::new(KEY_REVOKED, format!("{} was revoked; deliver another key", known.id))),
+        }
     }
 
     /// Keys within the actor's reach, revoked ones too, by id.
@@ -351,41 +389,77 @@ async fn create_by(
     let random: [u8; 24] = rand::random();
     let secret = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hash = sha256_hex(secret.as_bytes());
-    let mut scopes = scopes.to_vec();
-    scopes.sort_unstable_by_key(|scope| scope.as_str());
-    scopes.dedup();
-    let record = KeyRecord {
-        id: format!("key_{}", &hash[..12]),
-        scopes,
-        unit: unit.cloned(),
-        created_at: clock.now(),
-        revoked_at: None,
-        last_used_at: None,
-    };
+    let record = KeyRecord::fresh(&hash, scopes, unit, clock.now());
     let (actor, written) = (actor.clone(), record.clone());
     db.write("create key", move |tx| {
         let (actor, record, hash) = (actor.clone(), written.clone(), hash.clone());
-        async move { create_in(tx, &actor, &record, hash).await }.boxed()
+        async move {
+            if !create_in(tx, &record, hash).await? {
+                return Err(id_taken().into());
+            }
+            audit::record(tx, &entry_of(&actor, "create key", &record)).await
+        }
+        .boxed()
     })
     .await?;
     Ok(NewKey { record, secret })
 }
 
-async fn create_in(tx: &Tx, actor: &Actor, record: &KeyRecord, hash: String) -> Result<(), Error> {
-    let names: Vec<&str> = record.scopes.iter().map(|scope| scope.as_str()).collect();
-    let scopes = names.join(" ");
+/// Whether it was not there yet.
+async fn create_in(tx: &Tx, record: &KeyRecord, hash: String) -> Result<bool, Error> {
+    let scopes = spelled(&record.scopes);
     let unit = record.unit.as_ref().map(|unit| unit.as_str().to_owned());
-    let mut entry = audit::Entry::new(actor, "create key", &record.id).detail("scopes", scopes.as_str());
-    if let Some(unit) = &unit {
-        entry = entry.detail("unit", unit.as_str());
-    }
-    sql::execute(
+    let made = sql::execute(
         tx.conn(),
-        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
         [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into()],
     )
     .await?;
-    audit::record(tx, &entry).await
+    Ok(made == 1)
+}
+
+fn spelled(scopes: &[Scope]) -> String {
+    let names: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    names.join(" ")
+}
+
+fn entry_of(actor: &Actor, action: &'static str, record: &KeyRecord) -> audit::Entry {
+    let entry = audit::Entry::new(actor, action, &record.id).detail("scopes", spelled(&record.scopes).as_str());
+    match &record.unit {
+        Some(unit) => entry.detail("unit", unit.as_str()),
+        None => entry,
+    }
+}
+
+/// The key as it is known from now on, or was before.
+async fn deliver_in(tx: &Tx, actor: &Actor, record: KeyRecord, hash: String, name: &str) -> Result<KeyRecord, Error> {
+    if create_in(tx, &record, hash.clone()).await? {
+        audit::record(tx, &entry_of(actor, "deliver key", &record).detail("name", name)).await?;
+        return Ok(record);
+    }
+    let text = format!("SELECT {} FROM kernel_key WHERE hash = $1", KeyRecord::COLUMNS);
+    let row = sql::one(tx.conn(), &text, [hash.into()]).await?;
+    row.map(|row| KeyRecord::read(&row)).ok_or_else(id_taken)?
+}
+
+/// Another key whose hash begins alike has the id: a chance that nobody meets.
+fn id_taken() -> Problem {
+    Problem::new(codes::CONFLICT, "another key has the id of this one; make a new one")
+}
+
+/// What the operator may call a key: our spelling, with as much chance in it as in one of ours.
+fn check_delivered(secret: &str, name: &str) -> Result<(), Problem> {
+    let random = secret.strip_prefix(KEY_PREFIX).unwrap_or_default();
+    let fits = random.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if !fits || !(DELIVERED_CHARACTERS_MIN..=DELIVERED_CHARACTERS_MAX).contains(&random.len()) {
+        let expected =
+            format!("expected {KEY_PREFIX} and {DELIVERED_CHARACTERS_MIN} to {DELIVERED_CHARACTERS_MAX} characters of A-Z a-z 0-9 _ -");
+        return Err(Problem::invalid("key", expected));
+    }
+    if name.is_empty() || name.len() > DELIVERED_NAME_BYTES_MAX {
+        return Err(Problem::invalid("name", format!("expected 1 to {DELIVERED_NAME_BYTES_MAX} bytes")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -26,8 +26,10 @@ pub mod migration;
 pub mod org;
 pub mod outbox;
 pub mod plugin;
+mod postgres;
 pub mod processor;
 pub mod pump;
+pub mod schema;
 pub mod secret;
 pub mod sql;
 mod sql_state;
@@ -45,6 +47,7 @@ mod write_queue;
 pub use actor::{Actor, Reach, Scope};
 pub use database::{Database, Location, Tx};
 pub use error::{Code, Error, Failure, Kind, Problem};
+pub use postgres::Connections;
 pub use time::{Clock, Rfc3339, Zone};
 pub use vault::{Personal, Vault};
 

@@ -10,6 +10,8 @@ mod m20261125_000002_audit_chain;
 mod m20261125_000003_plugin_approval;
 #[path = "migration/m20261129_000004_sessions.rs"]
 mod m20261129_000004_sessions;
+#[path = "migration/m20261129_000006_plugin_wishes.rs"]
+mod m20261129_000006_plugin_wishes;
 
 /// A migration as SQL. `{bytes}` stands for the binary type, `{serial}` for a key that counts up.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,15 @@ impl MigrationTrait for SqlMigration {
     }
 }
 
+/// A room's migrations, and what they mean for the releases before. All expand, so that the release before serves on what they make,
+/// but for those that are named here.
+pub trait Steps: MigratorTrait {
+    /// The steps after which only a release from the one beside it on may serve.
+    fn contracting() -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+}
+
 /// The kernel's migrations.
 #[derive(Debug)]
 pub struct Migrator;
@@ -51,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000002_audit_chain::MIGRATION),
             Box::new(m20261125_000003_plugin_approval::PluginApproval),
             Box::new(m20261129_000004_sessions::MIGRATION),
+            Box::new(m20261129_000006_plugin_wishes::MIGRATION),
         ]
     }
 
@@ -58,3 +70,5 @@ impl MigratorTrait for Migrator {
         "kernel_migration".into_iden()
     }
 }
+
+impl Steps for Migrator {}

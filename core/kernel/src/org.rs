@@ -117,26 +117,37 @@ impl Org {
     /// # Errors
     /// `invalid_request` for an unknown parent or a second root, `conflict` for a changed parent, kind or line.
     pub async fn put(&self, list: Vec<OrgUnit>) -> Result<(), Error> {
+        self.insert(list, "UPDATE SET name = excluded.name").await
+    }
+
+    /// Adds units; one that is there stays as it is.
+    ///
+    /// # Errors
+    /// As [`Org::put`].
+    pub async fn add(&self, list: Vec<OrgUnit>) -> Result<(), Error> {
+        self.insert(list, "NOTHING").await
+    }
+
+    async fn insert(&self, list: Vec<OrgUnit>, where_present: &'static str) -> Result<(), Error> {
         self.refresh().await?;
         check(&self.tree(), &list)?;
         self.db
             .write("put org units", move |tx| {
                 let list = list.clone();
                 async move {
+                    let text = format!(
+                        "INSERT INTO kernel_org_unit (id, parent, name, kind, line) VALUES ($1, $2, $3, $4, $5)
+                         ON CONFLICT (id) DO {where_present}"
+                    );
                     for unit in list {
-                        sql::execute(
-                            tx.conn(),
-                            "INSERT INTO kernel_org_unit (id, parent, name, kind, line) VALUES ($1, $2, $3, $4, $5)
-                             ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-                            [
-                                unit.id.as_str().into(),
-                                unit.parent.as_ref().map(|id| id.as_str().to_owned()).into(),
-                                unit.name.into(),
-                                unit.kind.as_str().into(),
-                                unit.line.map(|line| line.as_str().to_owned()).into(),
-                            ],
-                        )
-                        .await?;
+                        let values = [
+                            unit.id.as_str().into(),
+                            unit.parent.as_ref().map(|id| id.as_str().to_owned()).into(),
+                            unit.name.into(),
+                            unit.kind.as_str().into(),
+                            unit.line.map(|line| line.as_str().to_owned()).into(),
+                        ];
+                        sql::execute(tx.conn(), &text, values).await?;
                     }
                     Ok::<(), Error>(())
                 }

@@ -1,8 +1,10 @@
 //! The register of plugins: versions by digest, what they may read, which one is active, and how a wing sees them.
 
 mod approval;
+mod wish;
 
 pub use approval::Approval;
+pub use wish::{Claim, Mode, Standing, Wish};
 
 use crate::actor::{Actor, Scope};
 use crate::audit;
@@ -155,6 +157,7 @@ impl Plugins {
         if module.len() > MODULE_BYTES_MAX {
             return Err(Problem::new(codes::BODY_TOO_LARGE, format!("a module has at most {MODULE_BYTES_MAX} bytes")));
         }
+        self.refuse_managed(actor, name).await?;
         let installed = self.runtime.install(module.clone()).await?;
         self.refuse_other_kind(name, installed.kind).await?;
         let entry = audit::Entry::new(actor, "upload plugin", name).detail("digest", installed.digest.clone());
@@ -227,9 +230,24 @@ impl Plugins {
     /// with, and decide again when they find the pointer moved. What is in `approve` is added to what the plugin may read.
     ///
     /// # Errors
-    /// `forbidden`; `not_found`; `approval_needed` when the version reads what is not approved.
+    /// `forbidden`; `not_found`; `approval_needed` when the version reads what is not approved; `managed_by_operator`.
     pub async fn activate(&self, actor: &Actor, name: &str, digest: &str, priority: i64, approve: &[String]) -> Result<Version, Problem> {
         require_group_admin(actor)?;
+        self.refuse_managed(actor, name).await?;
+        self.point(actor, name, digest, priority, approve).await
+    }
+
+    /// Goes back to another version of a plugin that the operator manages, at once and whatever its object says, until the object's
+    /// generation changes.
+    ///
+    /// # Errors
+    /// As [`Plugins::activate`], but for `managed_by_operator`.
+    pub async fn roll_back(&self, actor: &Actor, name: &str, digest: &str, priority: i64) -> Result<Version, Problem> {
+        require_group_admin(actor)?;
+        self.point(actor, name, digest, priority, &[]).await
+    }
+
+    async fn point(&self, actor: &Actor, name: &str, digest: &str, priority: i64, approve: &[String]) -> Result<Version, Problem> {
         let version = self.version(name, digest).await?;
         approval::check_added(name, &version.reads, approve)?;
         self.ready(digest).await?;
@@ -244,6 +262,7 @@ impl Plugins {
                 let (actor, reads, approve) = (actor.clone(), reads.clone(), approve.clone());
                 async move {
                     approval::add(tx, &actor, &name, &reads, &approve).await?;
+                    wish::overrule(tx, &actor, &name).await?;
                     sql::execute(
                         tx.conn(),
                         "INSERT INTO kernel_plugin_pointer (name, kind, digest, priority, generation, activated_at) VALUES ($1, $2, $3, $4, 1, $5)
@@ -267,30 +286,32 @@ impl Plugins {
         self.version(&key.0, &key.1).await
     }
 
-    /// Takes a plugin out of service; its versions stay for replay.
+    /// Takes a plugin out of service; its versions stay for replay. One that the operator manages stays out of service until the
+    /// generation of its object changes.
     ///
     /// # Errors
-    /// `forbidden`; `not_found` when it is not active.
+    /// `forbidden`; `not_found` when there is nothing to retire.
     pub async fn retire(&self, actor: &Actor, name: &str) -> Result<(), Problem> {
         require_group_admin(actor)?;
         let entry = audit::Entry::new(actor, "retire plugin", name);
+        let actor = actor.clone();
         let name = name.to_owned();
         let missing = Problem::not_found("active plugin", &name);
         let removed = self
             .db
             .write("retire plugin", move |tx| {
-                let (name, entry) = (name.clone(), entry.clone());
+                let (actor, name, entry) = (actor.clone(), name.clone(), entry.clone());
                 async move {
-                    let removed =
-                        sql::execute(tx.conn(), "DELETE FROM kernel_plugin_pointer WHERE name = $1", [name.clone().into()]).await?;
-                    sql::execute(
-                        tx.conn(),
-                        "UPDATE kernel_plugin_version SET state = 'retired' WHERE name = $1 AND state = 'active'",
-                        [name.into()],
-                    )
-                    .await?;
+                    let overruled = wish::overrule(tx, &actor, &name).await?;
+                    sql::execute(tx.conn(), "DELETE FROM kernel_plugin_pointer WHERE name = $1", [name.clone().into()]).await?;
+                    // Those that only wait for an activation too, so that the name is free for a Plugin object.
+                    let text = "UPDATE kernel_plugin_version SET state = 'retired' WHERE name = $1 AND state <> 'retired'";
+                    let retired = sql::execute(tx.conn(), text, [name.into()]).await?;
+                    if overruled + retired == 0 {
+                        return Ok(0);
+                    }
                     audit::record(tx, &entry).await?;
-                    Ok::<u64, Error>(removed)
+                    Ok::<u64, Error>(overruled + retired)
                 }
                 .boxed()
             })

@@ -7,6 +7,7 @@ use crate::wake::{Topic, Wakes};
 use futures::FutureExt;
 use futures::future::{BoxFuture, select_all};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -72,12 +73,18 @@ pub struct Processor {
     db: Database,
     holder: String,
     tasks: Vec<Arc<dyn Task>>,
+    holds: Arc<AtomicBool>,
 }
 
 impl Processor {
     /// A processor under a holder name that no other process uses.
     pub fn new(db: Database, holder: String, tasks: Vec<Arc<dyn Task>>) -> Processor {
-        Processor { db, holder, tasks }
+        Processor { db, holder, tasks, holds: Arc::default() }
+    }
+
+    /// Whether this process holds the lease, as far as it knows.
+    pub fn holds(&self) -> Arc<AtomicBool> {
+        self.holds.clone()
     }
 
     /// Runs until `stop` turns true: waits for the lease, works while it holds, gives it up at the end.
@@ -94,6 +101,7 @@ impl Processor {
 
     async fn term(&self, fence: Fence, stop: &mut watch::Receiver<bool>) {
         tracing::info!(holder = %self.holder, "this process is the processor now");
+        self.holds.store(true, Ordering::Relaxed);
         let (end, ended) = watch::channel(false);
         let mut workers = tokio::task::JoinSet::new();
         for task in &self.tasks {
@@ -116,6 +124,7 @@ impl Processor {
                 Err(error) => tracing::warn!(%error, "the processor lease could not be renewed; trying again"),
             }
         }
+        self.holds.store(false, Ordering::Relaxed);
         let _ = end.send(true);
         while workers.join_next().await.is_some() {}
         if let Err(error) = lease::release(&self.db, &fence).await {

@@ -21,7 +21,7 @@ const NONCE_BYTES: usize = 24;
 /// What a right key opens at start.
 const CHECK: &[u8] = b"heyuan tenant key check";
 /// The setting under which the data keeps it, sealed.
-const MARK: &str = "tenant_key_check";
+pub(crate) const TENANT_MARK: &str = "tenant_key_check";
 
 /// A key of one purpose.
 #[derive(Clone)]
@@ -148,7 +148,7 @@ impl TenantKeys {
     /// # Errors
     /// [`Error::Database`].
     pub async fn mark(db: &Database) -> Result<Option<String>, Error> {
-        let row = sql::one(db.reader(), "SELECT value FROM kernel_setting WHERE name = $1", [MARK.into()]).await?;
+        let row = sql::one(db.reader(), "SELECT value FROM kernel_setting WHERE name = $1", [TENANT_MARK.into()]).await?;
         row.map(|row| sql::get(&row, "value")).transpose()
     }
 
@@ -167,10 +167,10 @@ impl TenantKeys {
                         sql::execute(
                             tx.conn(),
                             "INSERT INTO kernel_setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-                            [MARK.into(), sealed.into()],
+                            [TENANT_MARK.into(), sealed.into()],
                         )
                         .await?;
-                        let row = sql::one(tx.conn(), "SELECT value FROM kernel_setting WHERE name = $1", [MARK.into()]).await?;
+                        let row = sql::one(tx.conn(), "SELECT value FROM kernel_setting WHERE name = $1", [TENANT_MARK.into()]).await?;
                         let row = row.ok_or(Error::Corrupt { what: "tenant key mark", why: "it vanished".into() })?;
                         sql::get::<String>(&row, "value")
                     }

@@ -20,3 +20,5 @@ impl MigratorTrait for Migrator {
         "lake_migration".into_iden()
     }
 }
+
+impl heyuan_kernel::migration::Steps for Migrator {}

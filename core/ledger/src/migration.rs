@@ -27,3 +27,5 @@ impl MigratorTrait for Migrator {
         "ledger_migration".into_iden()
     }
 }
+
+impl heyuan_kernel::migration::Steps for Migrator {}

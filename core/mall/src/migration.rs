@@ -21,3 +21,5 @@ impl MigratorTrait for Migrator {
         "mall_migration".into_iden()
     }
 }
+
+impl heyuan_kernel::migration::Steps for Migrator {}

@@ -54,3 +54,5 @@ impl MigratorTrait for Migrator {
         "membership_migration".into_iden()
     }
 }
+
+impl heyuan_kernel::migration::Steps for Migrator {}

@@ -190,27 +190,6 @@ async fn retry_parked(
     Ok(web::Json(Retried { applied: pump.retry_parked().await? }))
 }
 
-/// Whether the process serves.
-#[utoipa::path(tag = "Health", summary = "The process lives", responses((status = 200, description = "It does")))]
-#[get("/livez")]
-async fn livez() -> HttpResponse {
-    HttpResponse::Ok().content_type("text/plain").body("ok\n")
-}
-
-/// Whether requests can be served: the database answers.
-#[utoipa::path(tag = "Health", summary = "The process is ready to serve",
-    responses((status = 200, description = "Ready"), (status = 503, body = ProblemBody, content_type = "application/problem+json")))]
-#[get("/readyz")]
-async fn readyz(kernel: web::Data<Kernel>) -> Result<HttpResponse, Problem> {
-    sql::one(kernel.db.reader(), "SELECT 1 AS one", []).await?;
-    Ok(HttpResponse::Ok().content_type("text/plain").body("ready\n"))
-}
-
-/// Registers health, metrics and nothing that needs a key.
-pub(crate) fn health_routes(config: &mut ServiceConfig) {
-    config.service(livez).service(readyz).service(crate::metrics::metrics);
-}
-
 /// What a path without a route answers.
 pub(crate) fn no_such_path(request: HttpRequest) -> future::Ready<Result<HttpResponse, Problem>> {
     let known = request.resource_map().has_resource(request.path());

@@ -4,12 +4,16 @@ use crate::books::{self, AuditCommand, HeadsCommand, LedgerCommand};
 use crate::demo::{self, DemoCommand};
 use crate::gateway::{self, RunSimulator};
 use crate::keyring::{self, KeysCommand};
-use crate::place::{self, Place, Schema};
+use crate::place::{self, Place};
 use crate::tour::{self, TourOptions};
 use crate::watch::{self, EventsCommand};
 use crate::{sandbox, serve};
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use heyuan_kernel::schema::{Failed, Making, Step};
 use heyuan_kernel::{Database, Location};
+use serde::Serialize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,6 +62,8 @@ enum Command {
     Simulator(RunSimulator),
     /// Print the OpenAPI document
     Openapi,
+    /// Compile plugins for the server beside this process: a second container of its pod, without secrets
+    CompilePlugins(CompilePlugins),
     /// Compile a plugin from standard input; the server runs this in a process of its own
     #[command(hide = true, name = sandbox::COMPILE_COMMAND)]
     CompilePlugin,
@@ -70,6 +76,16 @@ struct Serve {
     /// Address and port; port 0 takes a free one, which is printed
     #[arg(long, env = "HEYUAN_LISTEN", default_value = "127.0.0.1:8080")]
     listen: String,
+    /// Address and port for the operator alone, with its key in the file that the setting operator.key_file names
+    #[arg(long, env = "HEYUAN_OPERATOR_LISTEN")]
+    operator_listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CompilePlugins {
+    /// The socket that the server's setting plugins.compiler_socket names
+    #[arg(long, env = "HEYUAN_COMPILER_SOCKET")]
+    socket: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +95,9 @@ struct Migrate {
     /// Print as JSON what would be done, and do nothing
     #[arg(long)]
     plan: bool,
+    /// Make contracting steps too: after these, earlier releases can't serve any more
+    #[arg(long, conflicts_with = "plan")]
+    contract: bool,
 }
 
 /// Runs the command line to its end.
@@ -108,7 +127,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve(options) => serve::serve(&options.place, &options.listen).await,
+        Command::Serve(options) => serve::serve(&options.place, &options.listen, options.operator_listen.as_deref()).await,
         Command::Migrate(options) => migrate(&options).await,
         Command::Keys(command) => keyring::run(&command).await,
         Command::Demo(command) => demo::run_demo(command).await,
@@ -118,6 +137,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Heads(HeadsCommand::Export(options)) => books::export_heads(&options).await,
         Command::Events(EventsCommand::Tail(options)) => watch::tail(&options).await,
         Command::Simulator(options) => gateway::run(options).await,
+        Command::CompilePlugins(options) => sandbox::serve_compilations(options.socket).await,
         Command::CompilePlugin => anyhow::bail!("plugins are compiled before the runtime starts"),
         Command::Openapi => print(&serve::openapi().to_pretty_json()?),
     }
@@ -129,16 +149,46 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What `heyuan migrate` says on standard output when it is done, however it ended.
+#[derive(Debug, Serialize)]
+struct Migrated {
+    release: &'static str,
+    /// The steps that were made and stand.
+    made: Vec<Step>,
+    /// The step that failed and changed nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<Step>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
 async fn migrate(options: &Migrate) -> anyhow::Result<()> {
     let settings = options.place.settings()?;
-    if options.plan {
-        let location = Location::new(&options.place.data, options.place.database_url.as_deref());
-        let db = Database::open(&location).await?;
-        let rooms = place::plan(&db).await?;
-        let pending: serde_json::Map<String, serde_json::Value> =
-            rooms.into_iter().map(|(room, names)| (room.into(), names.into())).collect();
-        return print(&serde_json::to_string_pretty(&serde_json::json!({ "pending": pending }))?);
+    let blueprint = place::blueprint();
+    let location = options.place.location(&settings)?;
+    match &location {
+        Location::Sqlite(file) if options.plan && !file.exists() => {
+            return print(&serde_json::to_string_pretty(&blueprint.plan_for_nothing())?);
+        }
+        Location::Sqlite(_) if !options.plan => std::fs::create_dir_all(&options.place.data)?,
+        _ => {}
     }
-    options.place.open(&settings, Schema::Migrate).await?;
-    Ok(())
+    if options.plan {
+        let db = Database::open(&location).await.context("could not open the database")?;
+        return print(&serde_json::to_string_pretty(&blueprint.plan(&db).await?)?);
+    }
+    let making = if options.contract { Making::All } else { Making::Expanding };
+    let mut made = Vec::new();
+    let ended = async {
+        let db = Database::open(&location).await?;
+        blueprint.make(&db, making, settings.database.lock_wait(), |step| made.push(step)).await
+    };
+    let ended: Result<(), Failed> = ended.await;
+    let (failed, ended) = match ended {
+        Err(Failed::Step { step, why }) => (Some(step.clone()), Err(Failed::Step { step, why }.into())),
+        ended => (None, ended.map_err(anyhow::Error::from)),
+    };
+    let why = ended.as_ref().err().map(|error| format!("{error:#}"));
+    print(&serde_json::to_string(&Migrated { release: env!("CARGO_PKG_VERSION"), made, failed, why })?)?;
+    ended
 }

@@ -61,9 +61,10 @@ struct Ground {
 
 impl Ground {
     async fn open(database: &TestDatabase) -> Ground {
-        let place = Place { data: database.data_dir().to_owned(), database_url: database.database_url().map(str::to_owned), config: None };
+        let url = database.database_url().map(str::to_owned);
+        let place = Place { data: database.data_dir().to_owned(), database_url: url, database_url_file: None, config: None };
         let settings = Settings::default();
-        let mut kernel = place.open(&settings, Schema::Migrate).await.expect("the tenant opens");
+        let mut kernel = place.open(&settings, Schema::Prepare).await.expect("the tenant opens");
         kernel.clock = Clock::standing(Timestamp::clamped(NOW_MS));
         let rooms = Rooms::open(&kernel, &place, &settings).await.expect("the rooms open");
         let fence = lease::acquire(&kernel.db, "processor", "test").await.expect("the lease is read").expect("it is free");

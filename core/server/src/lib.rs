@@ -13,8 +13,10 @@ mod follow;
 mod gateway;
 #[cfg(test)]
 mod growth;
+mod health;
 mod keyring;
 mod metrics;
+mod operator;
 mod page;
 mod patience;
 mod place;
@@ -24,6 +26,7 @@ mod sandbox;
 mod serve;
 mod settings;
 mod tour;
+mod usage;
 mod watch;
 mod wiring;
 

@@ -1,13 +1,13 @@
 //! Where a tenant lives: its data folder, its database, its key, and the schema's migrations.
 
-use crate::settings::Settings;
+use crate::settings::{DatabaseSettings, Settings};
 use anyhow::{Context, bail};
 use clap::Args;
 use futures::FutureExt;
+use heyuan_kernel::schema::{Blueprint, Making, Room};
 use heyuan_kernel::secret::TenantKeys;
 use heyuan_kernel::{Clock, Database, Error, Kernel, Location, Zone, sql};
 use sea_orm::DbBackend;
-use sea_orm_migration::MigratorTrait;
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
 
@@ -20,6 +20,9 @@ pub(crate) struct Place {
     /// A PostgreSQL database instead of the file heyuan.db in the folder
     #[arg(long, env = "HEYUAN_DATABASE_URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
+    /// A file with the URL of a PostgreSQL database; a server follows its content, so that a password is changed without a restart
+    #[arg(long, env = "HEYUAN_DATABASE_URL_FILE", conflicts_with = "database_url")]
+    pub(crate) database_url_file: Option<PathBuf>,
     /// A TOML file with settings; HEYUAN_<SECTION>__<KEY> in the environment overrides it
     #[arg(long, env = "HEYUAN_CONFIG")]
     pub(crate) config: Option<PathBuf>,
@@ -28,11 +31,9 @@ pub(crate) struct Place {
 /// Which schema changes a command makes before it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Schema {
-    /// The embedded database is brought up to date, an empty PostgreSQL database is filled; any other must be current.
+    /// The embedded database is brought up to date, an empty PostgreSQL database is filled; any other must be one to serve on.
     Prepare,
-    /// Everything is brought up to date.
-    Migrate,
-    /// Nothing is changed, made or locked: the tenant must be there and current.
+    /// Nothing is changed, made or locked: the tenant must be there, on a schema to serve on.
     Read,
 }
 
@@ -48,19 +49,32 @@ impl Place {
         Ok(heyuan_kernel::config::load(self.config.as_deref(), std::env::vars())?)
     }
 
+    /// Where the tenant's tables are.
+    ///
+    /// # Errors
+    /// The setting `database.url_file` beside `--database-url`.
+    pub(crate) fn location(&self, settings: &Settings) -> anyhow::Result<Location> {
+        let set = Some(&settings.database.url_file).filter(|file| !file.as_os_str().is_empty());
+        match (&self.database_url, self.database_url_file.as_ref().or(set)) {
+            (Some(_), Some(_)) => bail!("setting database.url_file: --database-url names a database already; give one of them"),
+            (None, Some(file)) => Ok(Location::PostgresFile(file.clone())),
+            (url, None) => Ok(Location::new(&self.data, url.as_deref())),
+        }
+    }
+
     /// Opens the tenant.
     ///
     /// # Errors
     /// A data folder, database or key that can't be used, in words.
     pub(crate) async fn open(&self, settings: &Settings, schema: Schema) -> anyhow::Result<Kernel> {
-        let location = Location::new(&self.data, self.database_url.as_deref());
+        let location = self.location(settings)?;
         match &location {
             Location::Sqlite(file) if schema == Schema::Read && !file.exists() => bail!("there is no tenant in {}", self.data.display()),
             _ if schema == Schema::Read => {}
             _ => std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?,
         }
         let db = Database::open(&location).await.context("could not open the database")?;
-        prepare_schema(&db, schema).await?;
+        prepare_schema(&db, schema, &settings.database).await?;
         let begun = TenantKeys::mark(&db).await?.is_some();
         if schema == Schema::Read && !begun {
             bail!("no tenant was started on this database yet");
@@ -77,8 +91,8 @@ impl Place {
     ///
     /// # Errors
     /// When another server holds the folder.
-    pub(crate) fn lock(&self) -> anyhow::Result<Option<File>> {
-        if self.database_url.is_some() {
+    pub(crate) fn lock(&self, settings: &Settings) -> anyhow::Result<Option<File>> {
+        if !matches!(self.location(settings)?, Location::Sqlite(_)) {
             return Ok(None);
         }
         std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?;
@@ -98,80 +112,34 @@ impl Place {
     }
 }
 
-/// Runs the migrations of a room, or tells whether it has any left.
-macro_rules! each_migrator {
-    ($do:ident) => {{
-        $do!("kernel", heyuan_kernel::migration::Migrator);
-        $do!("ledger", heyuan_ledger::Migrator);
-        $do!("lake", heyuan_lake::Migrator);
-        $do!("cdp", heyuan_cdp::Migrator);
-        $do!("membership", heyuan_membership::Migrator);
-        $do!("mall", heyuan_mall::migration::Migrator);
-        $do!("attribution", heyuan_attribution::migration::Migrator);
-    }};
+/// This release's schema.
+pub(crate) fn blueprint() -> Blueprint {
+    let rooms = vec![
+        Room::of::<heyuan_kernel::migration::Migrator>("kernel"),
+        Room::of::<heyuan_ledger::Migrator>("ledger"),
+        Room::of::<heyuan_lake::Migrator>("lake"),
+        Room::of::<heyuan_cdp::Migrator>("cdp"),
+        Room::of::<heyuan_membership::Migrator>("membership"),
+        Room::of::<heyuan_mall::migration::Migrator>("mall"),
+        Room::of::<heyuan_attribution::migration::Migrator>("attribution"),
+    ];
+    Blueprint::new(env!("CARGO_PKG_VERSION"), rooms)
 }
 
-async fn prepare_schema(db: &Database, schema: Schema) -> anyhow::Result<()> {
-    let conn = db.reader();
-    let embedded = db.backend() == DbBackend::Sqlite;
+async fn prepare_schema(db: &Database, schema: Schema, settings: &DatabaseSettings) -> anyhow::Result<()> {
+    let blueprint = blueprint();
     let brings_up = match schema {
-        Schema::Migrate => true,
-        Schema::Prepare => embedded || is_empty(db).await?,
+        Schema::Prepare => db.backend() == DbBackend::Sqlite || blueprint.is_untouched(db).await?,
         Schema::Read => false,
     };
     if brings_up {
-        let _turn = if embedded { None } else { Some(take_turn(db).await?) };
-        macro_rules! up {
-            ($room:literal, $migrator:ty) => {
-                <$migrator>::up(conn, None).await.with_context(|| format!("could not migrate the tables of {}", $room))?;
-            };
-        }
-        each_migrator!(up);
-        return Ok(());
+        blueprint.make(db, Making::All, settings.lock_wait(), |_| ()).await?;
     }
-    macro_rules! current {
-        ($room:literal, $migrator:ty) => {
-            let pending =
-                <$migrator>::get_pending_migrations(conn).await.with_context(|| format!("could not read the schema of {}", $room))?;
-            if let Some(first) = pending.first() {
-                bail!("the database lacks the migration {} of {}; run heyuan migrate first", first.name(), $room);
-            }
-        };
+    let plan = blueprint.plan(db).await?;
+    if !plan.may_serve {
+        bail!("{}", plan.words);
     }
-    each_migrator!(current);
     Ok(())
-}
-
-/// What `heyuan migrate --plan` prints: the migrations that a room still lacks.
-///
-/// # Errors
-/// The database's; an unknown migration in it, which a newer release left.
-pub(crate) async fn plan(db: &Database) -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
-    let conn = db.reader();
-    let mut rooms = Vec::new();
-    macro_rules! pending {
-        ($room:literal, $migrator:ty) => {
-            let pending =
-                <$migrator>::get_pending_migrations(conn).await.with_context(|| format!("could not read the schema of {}", $room))?;
-            rooms.push(($room, pending.iter().map(|migration| migration.name().to_owned()).collect()));
-        };
-    }
-    each_migrator!(pending);
-    Ok(rooms)
-}
-
-/// Holds an advisory lock while it lives, so that two processes don't migrate one PostgreSQL database at once.
-async fn take_turn(db: &Database) -> anyhow::Result<sea_orm::DatabaseTransaction> {
-    use sea_orm::TransactionTrait;
-    let turn = db.reader().begin().await?;
-    sql::execute(&turn, "SET LOCAL idle_in_transaction_session_timeout = 0", []).await?;
-    sql::execute(&turn, "SELECT pg_advisory_xact_lock(7223372036854775)", []).await?;
-    Ok(turn)
-}
-
-async fn is_empty(db: &Database) -> anyhow::Result<bool> {
-    let text = "SELECT table_name::text AS name FROM information_schema.tables WHERE table_schema = current_schema() LIMIT 1";
-    Ok(sql::one(db.reader(), text, []).await?.is_none())
 }
 
 /// The zone is the tenant's for ever: days, windows and periods are cut in it. Who names none gets the one that is stored.

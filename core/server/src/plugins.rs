@@ -129,6 +129,9 @@ struct Activate {
     #[serde(default)]
     #[schema(max_items = 512)]
     approve: Vec<String>,
+    /// Goes back to this version of a plugin that its Plugin object rules, whatever that says, until its generation changes.
+    #[serde(default)]
+    emergency: bool,
 }
 
 #[utoipa::path(tag = "Plugins", summary = "Make a version the one that counts, or go back to an earlier one", security(("key" = [])),
@@ -138,7 +141,7 @@ struct Activate {
         (status = 403, body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
-            description = "`approval_needed`: the version reads what is not approved")))]
+            description = "`approval_needed`: the version reads what is not approved; `managed_by_operator`: its Plugin object rules it")))]
 #[post("/v1/plugins/{name}/activate")]
 async fn activate_plugin(
     Authenticated(actor): Authenticated,
@@ -148,9 +151,13 @@ async fn activate_plugin(
     body: Body<Activate>,
 ) -> Result<web::Json<Version>, Problem> {
     actor.require(Scope::Admin)?;
-    let Activate { digest, priority, approve } = body.0;
+    let Activate { digest, priority, approve, emergency } = body.0;
+    let priority = priority.unwrap_or(100);
     check_activation(&plugins, &know, &name, &digest).await?;
-    plugins.activate(&actor, &name, &digest, priority.unwrap_or(100), &approve).await.map(web::Json)
+    if emergency {
+        return plugins.roll_back(&actor, &name, &digest, priority).await.map(web::Json);
+    }
+    plugins.activate(&actor, &name, &digest, priority, &approve).await.map(web::Json)
 }
 
 #[utoipa::path(tag = "Plugins", summary = "Take a plugin out of service", security(("key" = [])),

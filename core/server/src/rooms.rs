@@ -1,8 +1,10 @@
 //! Every room, opened and wired to the others.
 
+use crate::operator::Workshop;
 use crate::place::Place;
 use crate::sandbox::Sandbox;
 use crate::settings::Settings;
+use crate::usage::Usage;
 use crate::wiring::{Hooks, Identities, MallMembers, Past};
 use actix_web::web;
 use heyuan_attribution::Attribution;
@@ -26,6 +28,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 pub(crate) struct Rooms {
     pub(crate) plugins: Plugins,
     pub(crate) credentials: Credentials,
+    usage: Arc<Usage>,
     ledger: Ledger,
     audit: Chain,
     lake: Lake,
@@ -44,7 +47,8 @@ impl Rooms {
         let plugins = Plugins::new(kernel.db.clone(), sandbox.clone());
         let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
         let ledger = Ledger::new(kernel.clone());
-        let hooks = Arc::new(Hooks::new(plugins.clone(), sandbox, kernel.zone.clone()));
+        let usage = Arc::new(Usage::default());
+        let hooks = Arc::new(Hooks::new(plugins.clone(), sandbox, kernel.zone.clone(), usage.clone()));
         let cdp = Cdp::open(kernel.clone(), settings.collect.clone(), &place.data).await?;
         let mut lake_settings = settings.lake.clone();
         if lake_settings.dir.as_os_str().is_empty() {
@@ -65,7 +69,18 @@ impl Rooms {
         let mall = Mall::new(kernel.clone(), members, settings.mall.clone());
         let attribution = Attribution::new(kernel.clone(), identities);
         let audit = audit::chain(kernel);
-        Ok(Rooms { plugins, credentials, ledger, audit, lake, cdp, know, membership, login, mall, attribution })
+        Ok(Rooms { plugins, credentials, usage, ledger, audit, lake, cdp, know, membership, login, mall, attribution })
+    }
+
+    /// The room that collects.
+    pub(crate) fn cdp(&self) -> Cdp {
+        self.cdp.clone()
+    }
+
+    /// What the operator's wishes for plugins are carried out with.
+    pub(crate) fn workshop(&self, settings: &Settings) -> Workshop {
+        let (plugins, know, usage) = (self.plugins.clone(), self.know.clone(), self.usage.clone());
+        Workshop { plugins, know, settings: settings.plugins.clone(), usage }
     }
 
     /// What the rooms do when others' facts arrive.

@@ -8,8 +8,11 @@ use futures::future::BoxFuture;
 use heyuan_kernel::error::{Code, Kind};
 use heyuan_kernel::guard::outside_unit;
 use heyuan_kernel::plugin::{Installed, PluginKind, Runtime};
+use heyuan_kernel::telemetry::{self, Telemetry};
 use heyuan_kernel::{Kernel, Problem};
 use heyuan_plugin_host::{CallError, CompilerCommand, Description, Digest, Error, Host, HostConfig, Stop};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// A module that the sandbox does not take.
 const INVALID_PLUGIN: Code = Code::new(Kind::Invalid, "invalid_plugin", "The plugin is not accepted", "插件未通过检查");
@@ -18,6 +21,30 @@ const PLUGIN_UNAVAILABLE: Code = Code::new(Kind::Unavailable, "plugin_unavailabl
 
 /// The hidden command by which the binary compiles a plugin in a process of its own.
 pub(crate) const COMPILE_COMMAND: &str = "compile-plugin";
+
+/// A compilation in a child of this process.
+fn compiler() -> anyhow::Result<CompilerCommand> {
+    let program = std::env::current_exe().context("could not find this program's own file")?;
+    Ok(CompilerCommand::new(program, &[COMPILE_COMMAND]))
+}
+
+/// `heyuan compile-plugins`: compiles for the tenant's process beside this one until it is told to stop.
+///
+/// # Errors
+/// A socket that can't be made, in words.
+pub(crate) async fn serve_compilations(socket: PathBuf) -> anyhow::Result<()> {
+    let running = telemetry::start(&Telemetry::default())?;
+    let (command, mut terminate) = (compiler()?, signal(SignalKind::terminate())?);
+    let words = format!("could not compile at {}", socket.display());
+    let served = tokio::task::spawn_blocking(move || heyuan_plugin_host::serve_compiler(&socket, &command));
+    let ended = tokio::select! {
+        served = served => served?.context(words),
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    running.stop();
+    ended
+}
 
 /// The tenant's plugin host.
 #[derive(Clone)]
@@ -30,8 +57,8 @@ impl Sandbox {
     pub(crate) fn open(kernel: &Kernel, place: &Place, settings: &Settings) -> anyhow::Result<Sandbox> {
         let own = settings.plugins.cache_dir.as_os_str().is_empty();
         let store = if own { place.data.join("plugins") } else { settings.plugins.cache_dir.clone() };
-        let program = std::env::current_exe().context("could not find this program's own file")?;
-        let compiler = CompilerCommand::new(program, &[COMPILE_COMMAND]);
+        let socket = Some(&settings.plugins.compiler_socket).filter(|socket| !socket.as_os_str().is_empty());
+        let compiler = CompilerCommand { socket: socket.cloned(), ..compiler()? };
         let host = Host::new(HostConfig::new(store, *kernel.keys.plugin().bytes(), compiler))?;
         Ok(Sandbox { host })
     }

@@ -2,19 +2,22 @@
 
 use crate::admin::{self, Pumps};
 use crate::follow;
-use crate::metrics::Metrics;
+use crate::health::{self, Health};
+use crate::metrics::{self, Metrics};
+use crate::operator::{self, OperatorKey, Process};
 use crate::page;
 use crate::place::{Place, Schema};
 use crate::plugins;
 use crate::rooms::Rooms;
 use crate::settings::Settings;
 use actix_web::body::MessageBody;
-use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::dev::{Server, ServerHandle, ServiceRequest, ServiceResponse};
 use actix_web::error::{PathError, QueryPayloadError};
 use actix_web::http::header;
 use actix_web::middleware::{Next, NormalizePath, from_fn};
 use actix_web::{App, FromRequest, HttpMessage, HttpRequest, HttpServer, web};
 use anyhow::Context;
+use futures::future::join_all;
 use heyuan_kernel::bodies::Bodies;
 use heyuan_kernel::http::{Authenticated, header_text};
 use heyuan_kernel::processor::{Processor, Task};
@@ -26,7 +29,7 @@ use sea_orm::DbBackend;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::Instrument;
 use utoipa::openapi::OpenApi;
@@ -34,14 +37,19 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_actix_web::AppExt;
 use utoipa_actix_web::service_config::ServiceConfig;
 
-/// Serves until it is told to stop.
+/// Serves until it is told to stop; the operator on a listener of its own, where one is named here or in the settings.
 ///
 /// # Errors
 /// What keeps it from starting, in words.
-pub(crate) async fn serve(place: &Place, listen: &str) -> anyhow::Result<()> {
+pub(crate) async fn serve(place: &Place, listen: &str, operator_listen: Option<&str>) -> anyhow::Result<()> {
     let settings = place.settings()?;
     let running = web::Data::new(telemetry::start(&settings.telemetry)?);
-    let _lock = place.lock()?;
+    let set = Some(settings.http.operator_listen.as_str()).filter(|address| !address.is_empty());
+    let operator = match operator_listen.or(set) {
+        Some(address) => Some((address.to_owned(), web::Data::new(OperatorKey::open(&settings.operator.key_file)?))),
+        None => None,
+    };
+    let _lock = place.lock(&settings)?;
     let kernel = place.open(&settings, Schema::Prepare).await?;
     let rooms = Rooms::open(&kernel, place, &settings).await?;
     rooms.plugins.warm().await.map_err(|problem| anyhow::anyhow!("an active plugin can't be made ready: {problem}"))?;
@@ -54,9 +62,14 @@ pub(crate) async fn serve(place: &Place, listen: &str) -> anyhow::Result<()> {
     let holder = format!("{}-{}", std::process::id(), uuid_text());
     if kernel.db.backend() == DbBackend::Postgres {
         tokio::spawn(follow::units(kernel.org.clone(), stopped.clone()));
+        let (db, drain, stopped) = (kernel.db.clone(), settings.database.drain(), stopped.clone());
+        tokio::spawn(async move { db.follow_login(drain, stopped).await });
     }
-    let processor = tokio::spawn(Processor::new(kernel.db.clone(), holder, tasks).run(stopped));
-    let result = serve_http(&settings, listen, kernel, rooms, web::Data::new(Pumps(pumps)), running.clone()).await;
+    let processor = Processor::new(kernel.db.clone(), holder, tasks);
+    let process = web::Data::new(Process { is_processor: processor.holds() });
+    let processor = tokio::spawn(processor.run(stopped));
+    let edge = Edge::new(&settings, kernel, rooms, web::Data::new(Pumps(pumps)), running.clone(), process)?;
+    let result = edge.serve(&settings, listen, operator).await;
     let _ = stop.send(true);
     processor.await.context("the processor broke off")?;
     running.stop();
@@ -67,69 +80,161 @@ fn uuid_text() -> String {
     Kernel::new_id::<heyuan_contract::KeyId>("process").to_string()
 }
 
-async fn serve_http(
-    settings: &Settings,
-    listen: &str,
-    kernel: Kernel,
+/// What every listener's handlers are given.
+#[derive(Clone)]
+struct Edge {
+    document: web::Data<String>,
+    kernel: web::Data<Kernel>,
     rooms: Rooms,
     pumps: web::Data<Pumps>,
     running: web::Data<telemetry::Running>,
-) -> anyhow::Result<()> {
-    let document = web::Data::new(openapi().to_json()?);
-    let kernel = web::Data::new(kernel);
-    let metrics = web::Data::new(Metrics::new());
-    let (stop, stopped) = watch::channel(false);
-    let stopping = web::Data::new(Stopping::new(stopped));
-    let bodies = web::Data::new(Bodies::new(settings.http.bounds()?));
-    // Actix counts by worker.
-    let connections_max = (settings.http.connections_max / settings.http.workers).max(1);
-    let server = HttpServer::new(move || {
-        let (app, _) = App::new()
-            .app_data(kernel.clone())
-            .app_data(pumps.clone())
-            .app_data(running.clone())
-            .app_data(metrics.clone())
-            .app_data(bodies.clone())
-            .app_data(document.clone())
-            .app_data(stopping.clone())
-            .app_data(web::PathConfig::default().error_handler(path_problem))
-            .app_data(web::QueryConfig::default().error_handler(query_problem))
-            .into_utoipa_app()
-            .configure(|config| routes(config, Some(&rooms)))
-            .split_for_parts();
-        let app = app.wrap(from_fn(bodies_bounded)).wrap(from_fn(strangers_first)).wrap(from_fn(observed));
-        // Outermost, for the others look at the path: some clients end theirs with a slash.
-        let app = app.wrap(NormalizePath::trim());
-        app.service(page::docs).service(page::document).default_service(web::to(admin::no_such_path))
-    })
-    .workers(settings.http.workers)
-    .max_connections(connections_max)
-    .keep_alive(KEEP_ALIVE)
-    .client_disconnect_timeout(LINGER)
-    .shutdown_timeout(settings.http.stop_seconds_max)
-    .bind(listen)
-    .with_context(|| format!("could not listen on {listen}"))?;
-    for address in server.addrs() {
-        announce(&format!("listening on http://{address}"));
-    }
-    let server = server.disable_signals().run();
-    tokio::spawn(stop_when_told(server.handle(), stop));
-    server.await.context("the server broke off")
+    metrics: web::Data<Metrics>,
+    bodies: web::Data<Bodies>,
+    health: web::Data<Health>,
+    process: web::Data<Process>,
+    /// Requests are still served, elsewhere better than here.
+    leaving: watch::Sender<bool>,
+    /// No request is taken any more.
+    stopping: watch::Sender<bool>,
 }
 
-/// Ctrl-C and SIGTERM end alike: no new connections, running requests to their end, and an end for what has none.
-async fn stop_when_told(server: ServerHandle, stop: watch::Sender<bool>) {
+impl Edge {
+    fn new(
+        settings: &Settings,
+        kernel: Kernel,
+        rooms: Rooms,
+        pumps: web::Data<Pumps>,
+        running: web::Data<telemetry::Running>,
+        process: web::Data<Process>,
+    ) -> anyhow::Result<Edge> {
+        let (leaving, stopping) = (watch::Sender::new(false), watch::Sender::new(false));
+        let health = Health::new(kernel.clone(), rooms.cdp(), leaving.subscribe());
+        Ok(Edge {
+            document: web::Data::new(openapi().to_json()?),
+            kernel: web::Data::new(kernel),
+            rooms,
+            pumps,
+            running,
+            metrics: web::Data::new(Metrics::new()),
+            bodies: web::Data::new(Bodies::new(settings.http.bounds()?)),
+            health: web::Data::new(health),
+            process,
+            leaving,
+            stopping,
+        })
+    }
+
+    async fn serve(self, settings: &Settings, listen: &str, operator: Option<(String, web::Data<OperatorKey>)>) -> anyhow::Result<()> {
+        // Bound first, so that whoever waits for the tenant's address finds this one as well.
+        let operator = operator.map(|(address, key)| self.operator_server(settings, &address, key)).transpose()?;
+        let public = self.public_server(settings, listen, operator.is_some())?;
+        let handles = [Some(public.handle()), operator.as_ref().map(Server::handle)].into_iter().flatten().collect();
+        let delay = Duration::from_secs(settings.http.stop_delay_seconds);
+        tokio::spawn(stop_when_told(handles, delay, self.leaving.clone(), self.stopping.clone()));
+        let operator = async {
+            match operator {
+                Some(server) => server.await,
+                None => Ok(()),
+            }
+        };
+        let (public, operator) = futures::join!(public, operator);
+        public.and(operator).context("the server broke off")
+    }
+
+    fn public_server(&self, settings: &Settings, listen: &str, has_operator: bool) -> anyhow::Result<Server> {
+        let edge = self.clone();
+        let stopping = web::Data::new(Stopping::new(self.stopping.subscribe()));
+        let server = HttpServer::new(move || {
+            let (app, _) = App::new()
+                .app_data(edge.document.clone())
+                .app_data(stopping.clone())
+                .into_utoipa_app()
+                .configure(|config| edge.provide(config))
+                .configure(|config| {
+                    routes(config);
+                    if !has_operator {
+                        config.service(metrics::metrics);
+                    }
+                })
+                .split_for_parts();
+            let app =
+                app.wrap(from_fn(bodies_bounded)).wrap(from_fn(strangers_first)).wrap(from_fn(observed)).wrap(from_fn(health::parting));
+            // Outermost, for the others look at the path: some clients end theirs with a slash.
+            let app = app.wrap(NormalizePath::trim());
+            app.service(page::docs).service(page::document).default_service(web::to(admin::no_such_path))
+        });
+        // Actix counts by worker.
+        let connections_max = (settings.http.connections_max / settings.http.workers).max(1);
+        let server = server.workers(settings.http.workers).max_connections(connections_max);
+        let server = server.keep_alive(KEEP_ALIVE).client_disconnect_timeout(LINGER).shutdown_timeout(settings.http.stop_seconds_max);
+        let server = server.bind(listen).with_context(|| format!("could not listen on {listen}"))?;
+        for address in server.addrs() {
+            announce(&format!("listening on http://{address}"));
+        }
+        Ok(server.disable_signals().run())
+    }
+
+    fn operator_server(&self, settings: &Settings, listen: &str, key: web::Data<OperatorKey>) -> anyhow::Result<Server> {
+        let (edge, workshop) = (self.clone(), web::Data::new(self.rooms.workshop(settings)));
+        let server = HttpServer::new(move || {
+            let (app, _) = App::new()
+                .app_data(key.clone())
+                .app_data(workshop.clone())
+                .into_utoipa_app()
+                .configure(|config| edge.provide(config))
+                .configure(operator::listener)
+                .split_for_parts();
+            let app = app.wrap(from_fn(bodies_bounded)).wrap(from_fn(operator::operator_alone)).wrap(from_fn(health::parting));
+            app.wrap(NormalizePath::trim()).default_service(web::to(admin::no_such_path))
+        });
+        let server = server.workers(1).keep_alive(KEEP_ALIVE).shutdown_timeout(settings.http.stop_seconds_max);
+        let server = server.bind(listen).with_context(|| format!("could not listen on {listen} for the operator"))?;
+        for address in server.addrs() {
+            announce(&format!("operator on http://{address}"));
+        }
+        Ok(server.disable_signals().run())
+    }
+
+    /// What handlers of both listeners are given.
+    fn provide(&self, config: &mut ServiceConfig) {
+        config
+            .app_data(self.kernel.clone())
+            .app_data(self.pumps.clone())
+            .app_data(self.running.clone())
+            .app_data(self.metrics.clone())
+            .app_data(self.bodies.clone())
+            .app_data(self.health.clone())
+            .app_data(self.process.clone())
+            .app_data(web::PathConfig::default().error_handler(path_problem))
+            .app_data(web::QueryConfig::default().error_handler(query_problem));
+        self.rooms.provide(config);
+    }
+}
+
+/// Ctrl-C and SIGTERM end alike: for a while requests are still taken, though the process says that it is not ready; then no new
+/// connections, running requests to their end, and an end for what has none. A second signal ends the while.
+async fn stop_when_told(servers: Vec<ServerHandle>, delay: Duration, leaving: watch::Sender<bool>, stopping: watch::Sender<bool>) {
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(terminate) => terminate,
         Err(error) => return tracing::error!(%error, "signals can't be received: stop the process by killing it"),
     };
+    told(&mut terminate).await;
+    leaving.send_replace(true);
+    if !delay.is_zero() {
+        tracing::info!(seconds = delay.as_secs(), "leaving: requests are still taken, and better sent elsewhere");
+        // Whichever comes first.
+        let _ = tokio::time::timeout(delay, told(&mut terminate)).await;
+    }
+    tracing::info!("stopping: running requests are answered first");
+    stopping.send_replace(true);
+    join_all(servers.iter().map(|server| server.stop(true))).await;
+}
+
+async fn told(terminate: &mut Signal) {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
-    tracing::info!("stopping: running requests are answered first");
-    stop.send_replace(true);
-    server.stop(true).await;
 }
 
 /// Said on standard output and at once: whoever started the process waits for it.
@@ -147,20 +252,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long what a refused sender still sends is read and thrown away, so that it sees the answer and not a broken connection.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Every route, once: for serving with the rooms' data, and for the document without.
-fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {
-    admin::health_routes(config);
+/// Every route of the public listener but for `/metrics`, which is served where the operator is.
+fn routes(config: &mut ServiceConfig) {
+    health::routes(config);
     admin::routes(config);
     plugins::routes(config);
     Rooms::routes(config);
-    if let Some(rooms) = rooms {
-        rooms.provide(config);
-    }
 }
 
-/// The OpenAPI document of everything that is served.
+/// The OpenAPI document of everything that is served, by whichever listener.
 pub(crate) fn openapi() -> OpenApi {
-    let (_, mut document) = App::new().into_utoipa_app().configure(|config| routes(config, None)).split_for_parts();
+    let every = |config: &mut ServiceConfig| {
+        routes(config);
+        config.service(metrics::metrics);
+        operator::routes(config);
+    };
+    let (_, mut document) = App::new().into_utoipa_app().configure(every).split_for_parts();
     document.info.title = "Heyuan".into();
     document.info.version = env!("CARGO_PKG_VERSION").into();
     document.info.description = Some(
@@ -172,6 +279,9 @@ pub(crate) fn openapi() -> OpenApi {
     let components = document.components.get_or_insert_default();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, or a member's token")).build();
     components.security_schemes.insert("key".into(), SecurityScheme::Http(scheme).into());
+    let words = "The operator's key, on the operator's listener alone: elsewhere there is nothing at these paths";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(words)).build();
+    components.security_schemes.insert("operator".into(), SecurityScheme::Http(scheme).into());
     document
 }
 

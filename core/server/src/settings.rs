@@ -13,8 +13,12 @@ use std::time::Duration;
 pub(crate) struct Settings {
     /// What a tenant is born with.
     pub(crate) tenant: TenantSettings,
+    /// Where its tables are, and how long what is at work there is waited for.
+    pub(crate) database: DatabaseSettings,
     /// How it is reached.
     pub(crate) http: HttpSettings,
+    /// Who runs it.
+    pub(crate) operator: OperatorSettings,
     /// Logs, metrics, traces.
     pub(crate) telemetry: Telemetry,
     /// The sandbox of plugins.
@@ -40,6 +44,42 @@ pub(crate) struct TenantSettings {
     pub(crate) key_file: PathBuf,
 }
 
+/// The `database` section.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DatabaseSettings {
+    /// A file with the URL, as `--database-url-file`; a server follows its content. Empty: the URL is given, or the database is embedded.
+    pub(crate) url_file: PathBuf,
+    /// How long connections of earlier content may finish what they do, in seconds; then they are ended.
+    pub(crate) drain_seconds_max: u64,
+    /// How long a step of the schema waits for locks of others, in seconds; then it fails and changes nothing.
+    pub(crate) lock_seconds_max: u64,
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        DatabaseSettings { url_file: PathBuf::new(), drain_seconds_max: 30, lock_seconds_max: 5 }
+    }
+}
+
+impl DatabaseSettings {
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds_max)
+    }
+
+    pub(crate) fn lock_wait(&self) -> Duration {
+        Duration::from_secs(self.lock_seconds_max.max(1))
+    }
+}
+
+/// The `operator` section.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct OperatorSettings {
+    /// A file with the key that the operator sends, at least 32 characters; read again at each request.
+    pub(crate) key_file: PathBuf,
+}
+
 /// The `http` section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -57,6 +97,11 @@ pub(crate) struct HttpSettings {
     pub(crate) body_bytes_per_second_min: usize,
     /// How long a stop waits for running requests, in seconds.
     pub(crate) stop_seconds_max: u64,
+    /// How long requests are still taken after the process was told to stop, in seconds, while it says that it is not ready: whoever
+    /// sends them here learns of it meanwhile.
+    pub(crate) stop_delay_seconds: u64,
+    /// Address and port for the operator, as `--operator-listen`. Empty: it is served nowhere.
+    pub(crate) operator_listen: String,
 }
 
 impl Default for HttpSettings {
@@ -68,6 +113,8 @@ impl Default for HttpSettings {
             body_seconds: 10,
             body_bytes_per_second_min: 16 << 10,
             stop_seconds_max: 10,
+            stop_delay_seconds: 0,
+            operator_listen: String::new(),
         }
     }
 }
@@ -104,4 +151,8 @@ const BODIES_BYTES_MAX: usize = 64 << 30;
 pub(crate) struct PluginSettings {
     /// Where compiled plugins are kept. Empty: `plugins` in the data folder.
     pub(crate) cache_dir: PathBuf,
+    /// The socket of a `heyuan compile-plugins` beside this process. Empty: each compilation is a child of this process.
+    pub(crate) compiler_socket: PathBuf,
+    /// For trials on one machine: the operator may name plugins by loopback addresses, also without encryption.
+    pub(crate) source_loopback: bool,
 }

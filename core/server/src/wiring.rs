@@ -2,6 +2,7 @@
 
 use crate::patience::Patience;
 use crate::sandbox::{Sandbox, call_problem, unapproved_problem};
+use crate::usage::Usage;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use heyuan_cdp::know::{self, ActiveTagger, ColumnValues, EventPages, History, Know, TagColumn, TaggerFeature, Taggers, Value};
@@ -30,12 +31,13 @@ pub(crate) struct Hooks {
     sandbox: Arc<Sandbox>,
     zone: Zone,
     patience: Patience,
+    usage: Arc<Usage>,
 }
 
 impl Hooks {
     /// Hooks over the register and the sandbox.
-    pub(crate) fn new(plugins: Plugins, sandbox: Arc<Sandbox>, zone: Zone) -> Hooks {
-        Hooks { plugins, sandbox, zone, patience: Patience::new() }
+    pub(crate) fn new(plugins: Plugins, sandbox: Arc<Sandbox>, zone: Zone, usage: Arc<Usage>) -> Hooks {
+        Hooks { plugins, sandbox, zone, patience: Patience::new(), usage }
     }
 
     /// The version, made ready in this process first where another one activated it.
@@ -85,7 +87,8 @@ impl Taggers for Hooks {
             let patience = self.patience.left(&digest, began);
             let answer = tokio::task::spawn_blocking(move || tagger.evaluate_isolating(&batch, patience));
             let answer = answer.await.map_err(|e| Problem::new(codes::UNAVAILABLE, e.to_string()))?;
-            let answer = answer.map_err(|error| call_problem(&asked.name, &error))?;
+            let answer = answer.inspect_err(|_| self.usage.failed(&digest)).map_err(|error| call_problem(&asked.name, &error))?;
+            self.usage.answered(&digest, answer.fuel_used, answer.failed.len());
             self.patience.record(&asked.name, &digest, &answer.failed, rows, began.elapsed());
             let columns = names.into_iter().enumerate().map(|(place, tag)| TagColumn {
                 tag,
@@ -178,10 +181,11 @@ impl BenefitRules for Hooks {
             let rule = self.sandbox.host().benefit_rule(&digest).map_err(|e| stopped(e.to_string()))?;
             let input = input.to_vec();
             let decision = tokio::task::spawn_blocking(move || rule.decide(&input)).await.map_err(|e| stopped(e.to_string()))?;
-            let decision = decision.map_err(|error| match error {
+            let decision = decision.inspect_err(|_| self.usage.failed(&digest)).map_err(|error| match error {
                 CallError::Stopped { .. } | CallError::Engine(_) => stopped(error.to_string()),
                 other => RuleError::Failed(other.to_string()),
             })?;
+            self.usage.answered(&digest, decision.fuel_used, 0);
             let effects = decision
                 .effects
                 .into_iter()

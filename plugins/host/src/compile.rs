@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CompilerCommand, Digest, Error,
+    beside::compile_beside,
     engine::{CodeSettings, compiling_engine},
 };
 
@@ -106,8 +107,16 @@ struct Outcome {
     status: std::process::ExitStatus,
 }
 
-/// Compiles in a child. Blocks until it ends, at most for the command's time-out.
+/// Compiles where the command says. Blocks until that ends, at most for the command's time-out and the way there.
 pub(crate) fn compile(command: &CompilerCommand, digest: Digest, component: &[u8]) -> Result<Vec<u8>, Error> {
+    match &command.socket {
+        Some(socket) => compile_beside(socket, command, digest, component),
+        None => in_child(command, digest, component),
+    }
+}
+
+/// Compiles in a child. Blocks until it ends, at most for the command's time-out.
+pub(crate) fn in_child(command: &CompilerCommand, digest: Digest, component: &[u8]) -> Result<Vec<u8>, Error> {
     let stopped = |message: String| Error::CompilerStopped { digest, message };
     let costly = |message: String| Error::TooCostly { digest, message };
     let outcome = run(command, component).map_err(stopped)?;

@@ -46,6 +46,8 @@ impl Limits {
 pub struct CompilerCommand {
     pub program: PathBuf,
     pub args: Vec<String>,
+    /// Where a [`crate::serve_compiler`] listens, which compiles instead of a child of this process.
+    pub socket: Option<PathBuf>,
     /// Wall time of one compilation; longer than its processor time, so that only a machine without time runs into it.
     pub timeout_ms: u64,
     /// Processor time of one compilation, all threads together.
@@ -63,6 +65,7 @@ impl CompilerCommand {
         Self {
             program: program.into(),
             args: args.iter().map(|&argument| argument.to_owned()).collect(),
+            socket: None,
             timeout_ms: 60_000,
             cpu_seconds: 20,
             memory_bytes: 2 << 30,

@@ -6,6 +6,7 @@
 //! versions and no approvals: a plugin is its digest, and callers decide which digest is in force.
 
 mod benefit;
+mod beside;
 mod cache;
 mod call;
 mod compile;
@@ -23,6 +24,7 @@ mod worlds;
 pub mod bench;
 
 pub use benefit::{BenefitInput, BenefitRule, Change, Decision, Effect, FeatureValue, LocalTime, Member, OrderLines, Ratio, Transaction};
+pub use beside::serve_compiler;
 pub use compile::compile_worker;
 pub use config::{CompilerCommand, HostConfig, Limits};
 pub use description::{BenefitRuleDescription, Description, EffectKind, Feature, FeatureKind, InputPart, Tag, TagKind, TaggerDescription};

@@ -1,6 +1,6 @@
 //! One test body, two databases: the embedded default and PostgreSQL.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -12,13 +12,14 @@ use crate::Postgres;
 pub struct TestDatabase {
     data: Arc<TempDir>,
     url: Option<String>,
+    url_file: Option<PathBuf>,
 }
 
 impl TestDatabase {
     /// The embedded default: a data folder and nothing else.
     pub fn sqlite() -> Self {
         let data = tempfile::Builder::new().prefix("heyuan-data-").tempdir().expect("the temporary folder is writable");
-        Self { data: Arc::new(data), url: None }
+        Self { data: Arc::new(data), url: None, url_file: None }
     }
 
     /// A fresh database on the PostgreSQL that all tests of this process share.
@@ -33,7 +34,17 @@ impl TestDatabase {
 
     /// The same place, reached under another address: through a [`Proxy`](crate::Proxy), say.
     pub fn reached_at(&self, url: impl Into<String>) -> Self {
-        Self { data: self.data.clone(), url: Some(url.into()) }
+        Self { data: self.data.clone(), url: Some(url.into()), url_file: None }
+    }
+
+    /// The same place, whose URL the tenant reads from a file; the test itself goes on as it did.
+    pub fn named_in(&self, file: impl Into<PathBuf>) -> Self {
+        Self { url_file: Some(file.into()), ..self.clone() }
+    }
+
+    /// What `--database-url-file` gets instead of a URL.
+    pub fn url_file(&self) -> Option<&Path> {
+        self.url_file.as_deref()
     }
 
     /// What `--data` gets.

@@ -27,10 +27,10 @@ pub use kubernetes::{
 };
 pub use load::concurrently;
 pub use postgres::Postgres;
-pub use process::{cache_dir, heyuan_binary, workspace_root};
+pub use process::{Beside, cache_dir, heyuan_binary, workspace_root};
 pub use proxy::{Fault, Proxy};
 pub use sdk::{node, python, python_tool};
-pub use stored::StoredValue;
+pub use stored::{Held, StoredValue};
 pub use tenant::{Tenant, TenantOptions};
 pub use truth::{Agreement, TrueIdentifier, Truth};
 pub use wait::until;

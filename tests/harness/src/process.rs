@@ -1,7 +1,7 @@
 //! Child processes that never outlive the test process, and where binaries and tools lie.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex};
 use std::{env, io, thread};
@@ -33,6 +33,28 @@ pub(crate) fn spawn_bound(program: &Path, prepare: impl FnOnce(&mut Command)) ->
     let (reply, answer) = channel();
     STARTER.lock().expect("the starter's lock is held only to send").send((command, reply)).expect("the starter thread runs for ever");
     answer.recv().expect("the starter thread answers every order")
+}
+
+/// A `heyuan` command that runs beside a tenant; dropped, it is killed.
+#[derive(Debug)]
+pub struct Beside(Child);
+
+impl Beside {
+    /// Starts it; it says what it has to say on the test's own standard error.
+    pub fn start(arguments: &[&str]) -> Self {
+        let started = spawn_bound(&heyuan_binary(), |command| {
+            command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        });
+        Self(started.expect("heyuan starts"))
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Sends `signal` (as `kill` names it) to a process that this test started.

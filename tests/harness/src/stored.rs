@@ -1,6 +1,6 @@
 //! What a tenant has stored, read past it: every value of every table, for tests of what must not be there.
 
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, Statement, TransactionTrait};
 
 use crate::TestDatabase;
 
@@ -56,11 +56,40 @@ impl TestDatabase {
         count
     }
 
+    /// Runs statements on the tenant's database, past the tenant: as an administrator of it would.
+    pub async fn execute(&self, statements: &str) {
+        let connection = self.opened("rw").await;
+        connection.execute_unprepared(statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"));
+        connection.close().await.expect("an idle connection closes");
+    }
+
+    /// Runs a statement in a transaction that stays open, with its locks, until it is given up by [`Held::release`].
+    pub async fn hold(&self, statement: &str) -> Held {
+        let transaction = self.opened("rw").await.begin().await.expect("a transaction begins");
+        transaction.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        Held(transaction)
+    }
+
     /// The database that the tenant itself uses, which only reads are made on.
     async fn tenants_own(&self) -> DatabaseConnection {
-        let file = || format!("sqlite://{}/heyuan.db?mode=ro", self.data_dir().display());
+        self.opened("ro").await
+    }
+
+    async fn opened(&self, mode: &str) -> DatabaseConnection {
+        let file = || format!("sqlite://{}/heyuan.db?mode={mode}", self.data_dir().display());
         let mut options = ConnectOptions::new(self.database_url().map_or_else(file, str::to_owned));
         options.max_connections(1).sqlx_logging(false);
         Database::connect(options).await.expect("the tenant's database can be read")
+    }
+}
+
+/// An open transaction of [`TestDatabase::hold`].
+#[derive(Debug)]
+pub struct Held(DatabaseTransaction);
+
+impl Held {
+    /// Gives its locks up.
+    pub async fn release(self) {
+        self.0.rollback().await.expect("a transaction can be given up");
     }
 }

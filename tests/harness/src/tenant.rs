@@ -21,6 +21,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// The line by which the server says where it listens, followed by the address.
 const LISTENING: &str = "listening on ";
 
+/// The line by which it says where it listens for the operator, followed by the URL.
+const OPERATOR: &str = "operator on ";
+
 /// How many bytes of its log a failed test shows.
 const LOG_SHOWN: usize = 8 * 1024;
 
@@ -202,6 +205,19 @@ impl Tenant {
         Caller::new(self.http.clone(), self.url(), None)
     }
 
+    /// A caller of the listener that is the operator's, which the options must have asked for.
+    pub fn operator(&self, key: Option<&str>) -> Caller {
+        let log = self.log();
+        let said = log.rsplit(OPERATOR).next().and_then(|rest| rest.split_once('\n')).map(|(line, _)| line.trim());
+        let address = said.filter(|_| log.contains(OPERATOR)).expect("heyuan serve says where it listens for the operator");
+        Caller::new(self.http.clone(), address.to_owned(), key.map(str::to_owned))
+    }
+
+    /// Asks it to end as [`Tenant::stop`] does, and does not wait for it.
+    pub fn terminate(&self) {
+        signal(self.process_id(), "TERM");
+    }
+
     /// Runs a `heyuan` command beside the server on the same data; answers what it printed, panics when it fails.
     pub fn heyuan(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().expect("heyuan runs");
@@ -219,7 +235,9 @@ impl Tenant {
 
     fn place(&self) -> Vec<OsString> {
         let mut place = vec!["--data".into(), self.database.data_dir().into()];
-        if let Some(url) = self.database.database_url() {
+        if let Some(file) = self.database.url_file() {
+            place.extend(["--database-url-file".into(), file.into()]);
+        } else if let Some(url) = self.database.database_url() {
             place.extend(["--database-url".into(), url.into()]);
         }
         place

@@ -82,8 +82,12 @@ impl Backlog {
         if ages.into_iter().flatten().any(|age| age > self.settings.backlog_age_ms_max) {
             return Ok(Some("events have waited longer to be processed, or for the lake, than collect.backlog_age_ms_max allows"));
         }
-        let short = self.folders.read().unwrap_or_else(PoisonError::into_inner).iter().any(|folder| self.is_short(folder));
-        Ok(short.then_some("the free disk is down to collect.disk_reserve_bytes, which flushing, refunds and erasure need"))
+        Ok(self.disk_is_short().then_some("the free disk is down to collect.disk_reserve_bytes, which flushing, refunds and erasure need"))
+    }
+
+    /// Whether a disk is down to what flushing, refunds and erasure need.
+    pub(crate) fn disk_is_short(&self) -> bool {
+        self.folders.read().unwrap_or_else(PoisonError::into_inner).iter().any(|folder| self.is_short(folder))
     }
 
     fn is_short(&self, folder: &Path) -> bool {

@@ -155,11 +155,12 @@ impl Plugins {
     /// Replaces the list of what a plugin may read; the same list again changes nothing. Versions need not be there yet.
     ///
     /// # Errors
-    /// `forbidden`; `conflict` when the active version reads what the list leaves out.
+    /// `forbidden`; `conflict` when the active version reads what the list leaves out; `managed_by_operator`.
     pub async fn approve(&self, actor: &Actor, name: &str, values: &[String]) -> Result<Approval, Problem> {
         require_group_admin(actor)?;
         check_name(name)?;
         check_values("approved", values)?;
+        self.refuse_managed(actor, name).await?;
         let after: BTreeSet<String> = values.iter().cloned().collect();
         let approval = Approval { name: name.to_owned(), approved: after.iter().cloned().collect() };
         let (actor, name) = (actor.clone(), name.to_owned());

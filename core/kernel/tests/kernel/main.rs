@@ -2,8 +2,10 @@
 
 mod audit;
 mod credentials;
+mod logins;
 mod outbox;
 mod plugins;
+mod schema;
 mod tenant;
 mod unit_of_work;
 mod vault;

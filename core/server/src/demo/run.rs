@@ -25,7 +25,7 @@ pub(crate) async fn run(options: RunDemo) -> anyhow::Result<()> {
     let (place, simulated) = with_simulator(&options.place, &url)?;
     let simulator = simulated.as_ref().map(|simulated| simulated.url.clone());
     let listen = address.to_string();
-    let server = serve::serve(&place, &listen);
+    let server = serve::serve(&place, &listen, None);
     let fill = async {
         let filled = fill(&place, &Addresses { url: &url, simulator: simulator.as_deref() }, &options).await;
         if let Err(error) = &filled {

@@ -17,6 +17,9 @@ const PUBLIC: &[(&str, &str)] = &[
 /// Operations that any key may call.
 const ANY_KEY: &[(&str, &str)] = &[("GET", "/v1/me")]; // tells a key what it is
 
+/// What the operator's listener serves alone; its own tests are in `operator.rs`.
+const OF_THE_OPERATOR: &str = "/v1/operator/";
+
 /// The document itself and the page that reads it are no part of the document.
 const ABOUT_THE_DOCUMENT: &[&str] = &["/openapi.json", "/docs"];
 
@@ -37,7 +40,17 @@ pub(crate) struct Operation<'a> {
 }
 
 impl<'a> Operation<'a> {
+    /// Those of the public listener.
     pub(crate) fn all(document: &'a Value) -> Vec<Self> {
+        Self::every(document).into_iter().filter(|operation| !operation.path.starts_with(OF_THE_OPERATOR)).collect()
+    }
+
+    /// Those of the operator's listener.
+    pub(crate) fn of_the_operator(document: &'a Value) -> Vec<Self> {
+        Self::every(document).into_iter().filter(|operation| operation.path.starts_with(OF_THE_OPERATOR)).collect()
+    }
+
+    fn every(document: &'a Value) -> Vec<Self> {
         let paths = document["paths"].as_object().expect("a document has paths");
         let methods = ["get", "put", "post", "delete", "patch"];
         let operations = paths.iter().flat_map(|(path, item)| methods.map(|method| (path, item, method)));
@@ -121,7 +134,7 @@ impl<'a> Operation<'a> {
         self.request(caller).send().await.expect("the server answers").status().as_u16()
     }
 
-    async fn sent_by(&self, caller: &Caller) -> Answer {
+    pub(crate) async fn sent_by(&self, caller: &Caller) -> Answer {
         Answer::of(self.request(caller)).await
     }
 }
