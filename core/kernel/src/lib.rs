@@ -24,6 +24,7 @@ pub mod lag;
 pub mod lease;
 pub mod migration;
 pub mod org;
+pub mod outbound;
 pub mod outbox;
 pub mod plugin;
 pub mod processor;
