@@ -2,13 +2,13 @@
 
 #![expect(unused_qualifications, reason = "utoipa's macro writes them around query parameters")]
 
-use super::members::MemberBody;
 use super::path_id;
 use crate::facade::Membership;
 use crate::leave::Departure;
 use crate::link::{Link, LinkView};
+use crate::standing::MemberState;
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, put, web};
-use heyuan_contract::{Line, OrgUnitId};
+use heyuan_contract::{Line, MemberId, OrgUnitId};
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
 use heyuan_kernel::{Problem, Rfc3339};
@@ -22,6 +22,21 @@ struct ReasonBody {
     /// It goes into the audit record; no personal data.
     #[schema(examples("resells vouchers"))]
     reason: String,
+}
+
+/// Whether a member may earn and spend. It tells nothing else of the member: who may block one need not be who may read it.
+#[derive(Serialize, ToSchema)]
+struct StateBody {
+    /// Whose.
+    member: String,
+    /// `open` or `blocked`.
+    state: &'static str,
+}
+
+impl StateBody {
+    fn of(member: &MemberId, state: MemberState) -> StateBody {
+        StateBody { member: member.to_string(), state: state.as_str() }
+    }
 }
 
 /// How a member leaves.
@@ -123,7 +138,7 @@ struct RevealQuery {
     tag = "membership", summary = "Block a member", request_body = ReasonBody, security(("key" = [])),
     params(("id" = String, Path, description = "The member")),
     responses(
-        (status = 200, body = MemberBody),
+        (status = 200, body = StateBody),
         (status = 400, body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, body = ProblemBody, content_type = "application/problem+json"),
@@ -137,8 +152,10 @@ pub(super) async fn block(
     membership: web::Data<Membership>,
     id: web::Path<String>,
     body: Body<ReasonBody>,
-) -> Result<web::Json<MemberBody>, Problem> {
-    Ok(web::Json(membership.block(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
+) -> Result<web::Json<StateBody>, Problem> {
+    let id = path_id("member", &id)?;
+    let state = membership.block(&actor, &id, &body.0.reason).await?;
+    Ok(web::Json(StateBody::of(&id, state)))
 }
 
 /// Takes a member off the blacklist.
@@ -146,7 +163,7 @@ pub(super) async fn block(
     tag = "membership", summary = "Unblock a member", request_body = ReasonBody, security(("key" = [])),
     params(("id" = String, Path, description = "The member")),
     responses(
-        (status = 200, body = MemberBody),
+        (status = 200, body = StateBody),
         (status = 400, body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, body = ProblemBody, content_type = "application/problem+json"),
@@ -160,8 +177,10 @@ pub(super) async fn unblock(
     membership: web::Data<Membership>,
     id: web::Path<String>,
     body: Body<ReasonBody>,
-) -> Result<web::Json<MemberBody>, Problem> {
-    Ok(web::Json(membership.unblock(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
+) -> Result<web::Json<StateBody>, Problem> {
+    let id = path_id("member", &id)?;
+    let state = membership.unblock(&actor, &id, &body.0.reason).await?;
+    Ok(web::Json(StateBody::of(&id, state)))
 }
 
 /// Ends a membership, also a blocked one. Points that are held for open orders are set free, adjustments that wait are rejected, and the
