@@ -27,6 +27,7 @@ pub mod org;
 pub mod outbound;
 pub mod outbox;
 pub mod plugin;
+pub mod problems;
 pub mod processor;
 pub mod pump;
 pub mod secret;
