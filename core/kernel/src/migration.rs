@@ -10,6 +10,8 @@ mod m20261125_000002_audit_chain;
 mod m20261125_000003_plugin_approval;
 #[path = "migration/m20261129_000004_sessions.rs"]
 mod m20261129_000004_sessions;
+#[path = "migration/m20261129_000005_staff_sessions.rs"]
+mod m20261129_000005_staff_sessions;
 
 /// A migration as SQL. `{bytes}` stands for the binary type, `{serial}` for a key that counts up.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +53,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000002_audit_chain::MIGRATION),
             Box::new(m20261125_000003_plugin_approval::PluginApproval),
             Box::new(m20261129_000004_sessions::MIGRATION),
+            Box::new(m20261129_000005_staff_sessions::MIGRATION),
         ]
     }
 

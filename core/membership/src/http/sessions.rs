@@ -221,7 +221,7 @@ pub(super) async fn refresh_session(
     body: Body<RefreshBody>,
 ) -> Result<HttpResponse, Problem> {
     let tokens = membership.refresh(&actor, &body.0.refresh_token).await?;
-    let body = RefreshedBody { member: tokens.member.to_string(), tokens: tokens.into() };
+    let body = RefreshedBody { member: tokens.holder.to_string(), tokens: tokens.into() };
     Ok(unstored(&mut HttpResponse::Ok()).json(body))
 }
 
