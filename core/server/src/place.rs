@@ -108,6 +108,7 @@ macro_rules! each_migrator {
         $do!("membership", heyuan_membership::Migrator);
         $do!("mall", heyuan_mall::migration::Migrator);
         $do!("attribution", heyuan_attribution::migration::Migrator);
+        $do!("staff", heyuan_staff::Migrator);
     }};
 }
 

@@ -18,6 +18,7 @@ use heyuan_lake::Lake;
 use heyuan_ledger::{HoldClock, Ledger};
 use heyuan_mall::Mall;
 use heyuan_membership::{Login, Membership};
+use heyuan_staff::{Housekeeping, StaffLogin};
 use std::sync::Arc;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -35,6 +36,7 @@ pub(crate) struct Rooms {
     login: Login,
     mall: Mall,
     attribution: Attribution,
+    staff: StaffLogin,
 }
 
 impl Rooms {
@@ -64,8 +66,9 @@ impl Rooms {
         let _ = members.0.set(membership.clone());
         let mall = Mall::new(kernel.clone(), members, settings.mall.clone());
         let attribution = Attribution::new(kernel.clone(), identities);
+        let staff = StaffLogin::new(kernel.clone(), credentials.clone(), &settings.staff)?;
         let audit = audit::chain(kernel);
-        Ok(Rooms { plugins, credentials, ledger, audit, lake, cdp, know, membership, login, mall, attribution })
+        Ok(Rooms { plugins, credentials, ledger, audit, lake, cdp, know, membership, login, mall, attribution, staff })
     }
 
     /// What the rooms do when others' facts arrive.
@@ -89,6 +92,7 @@ impl Rooms {
         all.extend(self.membership.tasks());
         all.extend(self.mall.tasks());
         all.extend(self.attribution.tasks());
+        all.push(Arc::new(Housekeeping::new(self.staff.clone())));
         all
     }
 
@@ -100,6 +104,7 @@ impl Rooms {
         heyuan_membership::routes(config);
         heyuan_mall::routes(config);
         heyuan_attribution::routes(config);
+        heyuan_staff::routes(config);
     }
 
     /// The rooms' data, for their routes.
@@ -113,6 +118,7 @@ impl Rooms {
             .app_data(web::Data::new(self.membership.clone()))
             .app_data(web::Data::new(self.login.clone()))
             .app_data(web::Data::new(self.mall.clone()))
-            .app_data(web::Data::new(self.attribution.clone()));
+            .app_data(web::Data::new(self.attribution.clone()))
+            .app_data(web::Data::new(self.staff.clone()));
     }
 }
