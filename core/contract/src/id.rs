@@ -106,6 +106,8 @@ ids! {
     ProductId,
     /// A segment (人群).
     SegmentId,
+    /// Somebody who works for the group, as the audit record names them; it says nothing about who that is.
+    StaffId,
     /// A tag's name (标签).
     TagName,
     /// A line's transaction, unique per unit that reported it.

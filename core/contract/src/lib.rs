@@ -13,7 +13,7 @@ mod time;
 pub use event::{Cause, DomainEvent, LeadStage, OrderLine, OrderPoints, Touch};
 pub use id::{
     AnchorId, ConsumerName, CustomerId, EntryId, InvalidId, KeyId, LeadId, MemberId, MerchantId, OrderId, OrgUnitId, PersonalRef,
-    ProductId, SegmentId, TagName, TransactionId, VoucherId,
+    ProductId, SegmentId, StaffId, TagName, TransactionId, VoucherId,
 };
 pub use line::{Line, UnitKind};
 pub use money::{Fen, Money, MoneyError, Points, Ratio};

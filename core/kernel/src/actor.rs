@@ -1,7 +1,7 @@
-//! Who acts: the scopes and the unit of a key, a member or the system itself.
+//! Who acts: the scopes and the unit of a key, of somebody who works for the group, a member or the system itself.
 
 use crate::error::{Problem, codes};
-use heyuan_contract::{MemberId, OrgUnitId};
+use heyuan_contract::{MemberId, OrgUnitId, StaffId};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -77,13 +77,20 @@ pub struct Actor {
     scopes: Vec<Scope>,
     unit: Option<OrgUnitId>,
     reach: Reach,
-    member: Option<MemberId>,
+    person: Option<Person>,
+}
+
+/// Who acts in person, with a token of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Person {
+    Member(MemberId),
+    Staff(StaffId),
 }
 
 impl Actor {
     /// The system itself: jobs and reactions.
     pub fn system(name: &'static str) -> Actor {
-        Actor { name: format!("system:{name}"), scopes: Scope::ALL.to_vec(), unit: None, reach: Reach::Everything, member: None }
+        Actor { name: format!("system:{name}"), scopes: Scope::ALL.to_vec(), unit: None, reach: Reach::Everything, person: None }
     }
 
     /// The Kubernetes operator, on the listener that is its alone: may do what operators do, and nothing else.
@@ -93,12 +100,18 @@ impl Actor {
 
     /// A key, with the units that its own unit covers.
     pub fn key(name: String, scopes: Vec<Scope>, unit: Option<OrgUnitId>, reach: Reach) -> Actor {
-        Actor { name, scopes, unit, reach, member: None }
+        Actor { name, scopes, unit, reach, person: None }
+    }
+
+    /// Somebody who works for the group: scopes and a unit as a key has them.
+    pub fn staff(staff: StaffId, scopes: Vec<Scope>, unit: Option<OrgUnitId>, reach: Reach) -> Actor {
+        Actor { name: format!("staff:{staff}"), scopes, unit, reach, person: Some(Person::Staff(staff)) }
     }
 
     /// A member with a token: may do what concerns this member alone.
     pub fn member(member: MemberId) -> Actor {
-        Actor { name: format!("member:{member}"), scopes: Vec::new(), unit: None, reach: Reach::Everything, member: Some(member) }
+        let name = format!("member:{member}");
+        Actor { name, scopes: Vec::new(), unit: None, reach: Reach::Everything, person: Some(Person::Member(member)) }
     }
 
     /// A name without personal data, for audit, idempotency and logs.
@@ -123,7 +136,18 @@ impl Actor {
 
     /// The member that acts, when it is one.
     pub fn as_member(&self) -> Option<&MemberId> {
-        self.member.as_ref()
+        match &self.person {
+            Some(Person::Member(member)) => Some(member),
+            _ => None,
+        }
+    }
+
+    /// Whoever works for the group, when it is one of them that acts.
+    pub fn as_staff(&self) -> Option<&StaffId> {
+        match &self.person {
+            Some(Person::Staff(staff)) => Some(staff),
+            _ => None,
+        }
     }
 
     /// Whether the actor has a scope.
@@ -156,7 +180,7 @@ impl Actor {
     /// # Errors
     /// `forbidden`.
     pub fn require_for_member(&self, scope: Scope, member: &MemberId) -> Result<(), Problem> {
-        match &self.member {
+        match self.as_member() {
             Some(own) if own == member => Ok(()),
             Some(_) => Err(Problem::new(codes::FORBIDDEN, "a member's token speaks for that member alone")),
             None => self.require(scope),

@@ -1,11 +1,13 @@
-//! API keys and member tokens: how a request becomes an actor, and how keys are made, listed and revoked. Members' sessions are in
-//! `sessions`.
+//! API keys and tokens: how a request becomes an actor, and how keys are made, listed and revoked. Sessions are in `sessions`, what is
+//! staff's of them in `staff`.
 
 mod sessions;
+mod staff;
 
 pub use sessions::{
     ACCESS_TIME_MS, REFRESH_REFUSED, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, Session, Tokens, end_sessions, run_out_sessions,
 };
+pub use staff::{STAFF_ACCESS_MS, STAFF_IDLE_MS, STAFF_LIFE_MS, Staff, StaffSession};
 
 use crate::actor::{Actor, Reach, Scope};
 use crate::audit;
@@ -20,7 +22,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt;
 use heyuan_contract::{MemberId, OrgUnitId, Timestamp};
 use quick_cache::sync::Cache;
-use sessions::Seen;
+use sessions::{Holder, Seen};
+use staff::STAFF_PREFIX;
 use std::sync::Arc;
 
 /// Keys remembered, so that a request costs no query.
@@ -145,6 +148,9 @@ impl Credentials {
         let credential = header.and_then(credential_of).ok_or_else(stranger)?;
         if credential.starts_with(TOKEN_PREFIX) {
             return self.member_of(&credential).await?.map(Actor::member).ok_or_else(stranger);
+        }
+        if credential.starts_with(STAFF_PREFIX) {
+            return self.staff_of(&credential).await?.ok_or_else(stranger);
         }
         let stored = self.find(&credential).await?.ok_or_else(stranger)?;
         let reach = match &stored.unit {
@@ -289,7 +295,8 @@ impl Credentials {
     /// The member that a token speaks for, while the token and its session last.
     async fn member_of(&self, token: &str) -> Result<Option<MemberId>, Error> {
         if let Some(body) = self.opened(TOKEN_PREFIX, b"session", token) {
-            return self.member_of_session(&body).await;
+            let holder = self.holder_of_session(&body).await?;
+            return Ok(holder.and_then(|holder| if let Holder::Member(member) = holder { Some(member) } else { None }));
         }
         let Some(body) = self.opened(TOKEN_PREFIX, b"member", token) else { return Ok(None) };
         Ok(body.rsplit_once('.').filter(|(_, expires)| self.is_ahead(expires)).and_then(|(member, _)| MemberId::new(member).ok()))

@@ -10,6 +10,8 @@ mod m20261125_000002_audit_chain;
 mod m20261125_000003_plugin_approval;
 #[path = "migration/m20261129_000004_sessions.rs"]
 mod m20261129_000004_sessions;
+#[path = "migration/m20261129_000005_staff_sessions.rs"]
+mod m20261129_000005_staff_sessions;
 #[path = "migration/m20261129_000006_plugin_wishes.rs"]
 mod m20261129_000006_plugin_wishes;
 
@@ -62,6 +64,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000002_audit_chain::MIGRATION),
             Box::new(m20261125_000003_plugin_approval::PluginApproval),
             Box::new(m20261129_000004_sessions::MIGRATION),
+            Box::new(m20261129_000005_staff_sessions::MIGRATION),
             Box::new(m20261129_000006_plugin_wishes::MIGRATION),
         ]
     }

@@ -1,6 +1,5 @@
 //! Logging in: by the code of a WeChat mini-program or by a code sent to a phone. Either proves an identifier, which lets a member in.
 
-mod outbound;
 mod phone_code;
 mod settings;
 pub mod simulator;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::member::{self, MemberRow, MemberView};
+use crate::member::{self, MemberRow};
 use futures::FutureExt;
 use heyuan_contract::MemberId;
 use heyuan_kernel::keys::end_sessions;
@@ -48,11 +48,11 @@ pub(crate) fn check_reason(reason: &str) -> Result<(), Problem> {
 
 impl Membership {
     /// Puts a member on the blacklist: it neither earns nor spends, its sessions end, and its customer can't join past it. One that is there
-    /// stays there.
+    /// stays there. Answers the state alone: who may block need not be who may read.
     ///
     /// # Errors
     /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`.
-    pub async fn block(&self, actor: &Actor, id: &MemberId, reason: &str) -> Result<MemberView, Error> {
+    pub async fn block(&self, actor: &Actor, id: &MemberId, reason: &str) -> Result<MemberState, Error> {
         self.set_blocked(actor, id, reason, MemberState::Blocked).await
     }
 
@@ -60,11 +60,11 @@ impl Membership {
     ///
     /// # Errors
     /// As [`Membership::block`].
-    pub async fn unblock(&self, actor: &Actor, id: &MemberId, reason: &str) -> Result<MemberView, Error> {
+    pub async fn unblock(&self, actor: &Actor, id: &MemberId, reason: &str) -> Result<MemberState, Error> {
         self.set_blocked(actor, id, reason, MemberState::Open).await
     }
 
-    async fn set_blocked(&self, actor: &Actor, id: &MemberId, reason: &str, to: MemberState) -> Result<MemberView, Error> {
+    async fn set_blocked(&self, actor: &Actor, id: &MemberId, reason: &str, to: MemberState) -> Result<MemberState, Error> {
         self.staffs_member(actor, id).await?;
         check_reason(reason)?;
         let action = if to == MemberState::Blocked { "block member" } else { "unblock member" };
@@ -78,7 +78,7 @@ impl Membership {
             })
             .await?;
         self.credentials().forget_sessions(id);
-        self.member(actor, id).await
+        Ok(to)
     }
 
     /// A member that staff may change: within the key's reach.

@@ -58,7 +58,7 @@ enum Command {
     /// Events on their way in
     #[command(subcommand)]
     Events(EventsCommand),
-    /// Serve a payment gateway, WeChat's log-in and a provider of phone codes that misbehave as real ones do, for trials and tests
+    /// Serve a payment gateway, WeChat's log-in, a provider of phone codes and an OpenID provider that misbehave as real ones do, for trials and tests
     Simulator(RunSimulator),
     /// Print the OpenAPI document
     Openapi,

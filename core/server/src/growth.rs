@@ -204,6 +204,12 @@ async fn what_waits_goes_once_it_is_done() {
         }
         ground.run("lake sweep").await;
         assert_eq!(ground.count("lake_pin").await, 1);
+        for (state, expires_at) in [("over", NOW_MS), ("open", NOW_MS + 1)] {
+            let text = "INSERT INTO staff_used_state (state, expires_at) VALUES ($1, $2)";
+            ground.execute(text, vec![state.into(), expires_at.into()]).await;
+        }
+        ground.run("staff housekeeping").await;
+        assert_eq!(ground.count("staff_used_state").await, 1);
     })
     .await;
 }

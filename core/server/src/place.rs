@@ -122,6 +122,7 @@ pub(crate) fn blueprint() -> Blueprint {
         Room::of::<heyuan_membership::Migrator>("membership"),
         Room::of::<heyuan_mall::migration::Migrator>("mall"),
         Room::of::<heyuan_attribution::migration::Migrator>("attribution"),
+        Room::of::<heyuan_staff::Migrator>("staff"),
     ];
     Blueprint::new(env!("CARGO_PKG_VERSION"), rooms)
 }

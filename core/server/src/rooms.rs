@@ -20,6 +20,7 @@ use heyuan_lake::Lake;
 use heyuan_ledger::{HoldClock, Ledger};
 use heyuan_mall::Mall;
 use heyuan_membership::{Login, Membership};
+use heyuan_staff::{Housekeeping, StaffLogin};
 use std::sync::Arc;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -38,6 +39,7 @@ pub(crate) struct Rooms {
     login: Login,
     mall: Mall,
     attribution: Attribution,
+    staff: StaffLogin,
 }
 
 impl Rooms {
@@ -68,8 +70,9 @@ impl Rooms {
         let _ = members.0.set(membership.clone());
         let mall = Mall::new(kernel.clone(), members, settings.mall.clone());
         let attribution = Attribution::new(kernel.clone(), identities);
+        let staff = StaffLogin::new(kernel.clone(), credentials.clone(), &settings.staff)?;
         let audit = audit::chain(kernel);
-        Ok(Rooms { plugins, credentials, usage, ledger, audit, lake, cdp, know, membership, login, mall, attribution })
+        Ok(Rooms { plugins, credentials, usage, ledger, audit, lake, cdp, know, membership, login, mall, attribution, staff })
     }
 
     /// The room that collects.
@@ -104,6 +107,7 @@ impl Rooms {
         all.extend(self.membership.tasks());
         all.extend(self.mall.tasks());
         all.extend(self.attribution.tasks());
+        all.push(Arc::new(Housekeeping::new(self.staff.clone())));
         all
     }
 
@@ -115,6 +119,7 @@ impl Rooms {
         heyuan_membership::routes(config);
         heyuan_mall::routes(config);
         heyuan_attribution::routes(config);
+        heyuan_staff::routes(config);
     }
 
     /// The rooms' data, for their routes.
@@ -128,6 +133,7 @@ impl Rooms {
             .app_data(web::Data::new(self.membership.clone()))
             .app_data(web::Data::new(self.login.clone()))
             .app_data(web::Data::new(self.mall.clone()))
-            .app_data(web::Data::new(self.attribution.clone()));
+            .app_data(web::Data::new(self.attribution.clone()))
+            .app_data(web::Data::new(self.staff.clone()));
     }
 }

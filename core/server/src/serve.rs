@@ -277,7 +277,8 @@ pub(crate) fn openapi() -> OpenApi {
     );
     document.info.license = Some(utoipa::openapi::LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build());
     let components = document.components.get_or_insert_default();
-    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, or a member's token")).build();
+    let scheme =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, or the token of a member or of staff")).build();
     components.security_schemes.insert("key".into(), SecurityScheme::Http(scheme).into());
     let words = "The operator's key, on the operator's listener alone: elsewhere there is nothing at these paths";
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(words)).build();
@@ -285,7 +286,8 @@ pub(crate) fn openapi() -> OpenApi {
     document
 }
 
-/// Paths under `/v1` that find the caller out by themselves: by a key in the body, or by a signature.
+/// Paths under `/v1` that find the caller out by themselves: by a key in the body, by a signature, by what the log-in provider says, or by a
+/// refresh token.
 const OWN_DOORS: &[&str] = &[
     "/v1/track",
     "/v1/identify",
@@ -303,6 +305,10 @@ const OWN_DOORS: &[&str] = &[
     "/v1/a",
     "/v1/b",
     "/v1/payments/notifications",
+    "/v1/staff/log-ins",
+    "/v1/staff/log-ins:finish",
+    "/v1/staff/sessions:refresh",
+    "/v1/staff/sessions:revoke",
 ];
 
 /// A span and a duration for every request, whatever became of it.

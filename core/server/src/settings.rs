@@ -31,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) mall: heyuan_mall::Settings,
     /// How members log in.
     pub(crate) login: heyuan_membership::LoginSettings,
+    /// How those who work for the group log in.
+    pub(crate) staff: heyuan_staff::StaffSettings,
 }
 
 /// The `tenant` section.

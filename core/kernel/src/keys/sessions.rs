@@ -1,8 +1,10 @@
-//! Sessions of members: a short-lived token speaks for the member, a refresh token gives the next pair, and both end with the session.
+//! Sessions of members and of staff: a short-lived token speaks for who it is, a refresh token gives the next pair, and both end with the
+//! session.
 
+use super::staff::{self, Staff};
 use super::{CACHE_TIME_MS, Credentials, TOKEN_PREFIX};
 use crate::Kernel;
-use crate::actor::Actor;
+use crate::actor::{Actor, Reach};
 use crate::audit;
 use crate::database::Tx;
 use crate::error::{Code, Error, Kind, Problem};
@@ -34,14 +36,76 @@ const DAY_MS: i64 = 86_400_000;
 pub const REFRESH_REFUSED: Code =
     Code::new(Kind::Invalid, "refresh_refused", "The session can't be refreshed; log in again", "会话无法刷新，请重新登录");
 
+/// What holds for one kind of session.
+pub(super) struct Terms {
+    /// The start of an access token.
+    pub(super) access_prefix: &'static str,
+    /// What an access token is signed for.
+    pub(super) access_purpose: &'static [u8],
+    /// What a refresh token is signed for: one of another kind is none.
+    pub(super) refresh_purpose: &'static [u8],
+    /// How long an access token lasts.
+    pub(super) access_ms: i64,
+    /// A session that is not refreshed for this long has ended.
+    pub(super) idle_ms: i64,
+    /// However often it is refreshed, a session ends this long after its log-in.
+    pub(super) life_ms: i64,
+    /// How long a spent refresh token is answered again, if it is at all.
+    pub(super) repeat_ms: Option<i64>,
+}
+
+/// Members' terms.
+static MEMBERS: Terms = Terms {
+    access_prefix: TOKEN_PREFIX,
+    access_purpose: b"session",
+    refresh_purpose: b"refresh",
+    access_ms: ACCESS_TIME_MS,
+    idle_ms: SESSION_TIME_MS,
+    life_ms: SESSION_LIFE_MS,
+    repeat_ms: Some(REPEAT_TIME_MS),
+};
+
+/// Whom a session speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Holder {
+    Member(MemberId),
+    Staff(Staff),
+}
+
+impl Holder {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Holder::Member(member) => member.as_str(),
+            Holder::Staff(staff) => staff.id.as_str(),
+        }
+    }
+
+    fn terms(&self) -> &'static Terms {
+        match self {
+            Holder::Member(_) => &MEMBERS,
+            Holder::Staff(_) => &staff::TERMS,
+        }
+    }
+
+    /// Reads the columns `member`, `scopes` and `unit`.
+    pub(super) fn read(row: &sql::Row) -> Result<Holder, Error> {
+        let corrupt = |e: heyuan_contract::InvalidId| Error::Corrupt { what: "session", why: e.to_string() };
+        let id: String = sql::get(row, "member")?;
+        match sql::get::<Option<String>>(row, "scopes")? {
+            None => Ok(Holder::Member(MemberId::new(id).map_err(corrupt)?)),
+            Some(scopes) => Ok(Holder::Staff(Staff::read(id, &scopes, sql::get(row, "unit")?).map_err(corrupt)?)),
+        }
+    }
+}
+
 /// A fresh pair: the only time that it can be seen.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Tokens {
+pub struct Tokens<H = MemberId> {
     /// The session's id, which opens nothing.
     pub session: String,
     /// Whom it speaks for.
-    pub member: MemberId,
-    /// Speaks for the member.
+    pub holder: H,
+    /// Speaks for its holder.
     pub access: String,
     /// When that one runs out.
     pub access_expires_at: Timestamp,
@@ -51,7 +115,24 @@ pub struct Tokens {
     pub refresh_expires_at: Timestamp,
 }
 
-impl fmt::Debug for Tokens {
+impl<H> Tokens<H> {
+    fn held_by<T>(self, pick: impl FnOnce(H) -> Option<T>) -> Option<Tokens<T>> {
+        let Tokens { session, holder, access, access_expires_at, refresh, refresh_expires_at } = self;
+        pick(holder).map(|holder| Tokens { session, holder, access, access_expires_at, refresh, refresh_expires_at })
+    }
+}
+
+impl Tokens<Holder> {
+    fn of_member(self) -> Option<Tokens> {
+        self.held_by(|holder| if let Holder::Member(member) = holder { Some(member) } else { None })
+    }
+
+    pub(super) fn of_staff(self) -> Option<Tokens<Staff>> {
+        self.held_by(|holder| if let Holder::Staff(staff) = holder { Some(staff) } else { None })
+    }
+}
+
+impl<H> fmt::Debug for Tokens<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tokens({}, …)", self.session)
     }
@@ -76,13 +157,13 @@ pub struct Session {
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     read_at: i64,
-    member: MemberId,
+    holder: Holder,
     ends_at: i64,
 }
 
 /// What became of a refresh token.
 enum Refreshed {
-    Given(Tokens),
+    Given(Tokens<Holder>),
     Refused,
     /// It was spent before: somebody else has it, and the session is over.
     Reused,
@@ -91,8 +172,8 @@ enum Refreshed {
 /// A session as stored.
 struct Row {
     id: String,
-    member: MemberId,
-    unit: OrgUnitId,
+    holder: Holder,
+    unit: Option<OrgUnitId>,
     created_at: i64,
     used_at: i64,
     ends_at: i64,
@@ -107,8 +188,8 @@ impl Row {
         let corrupt = |e: heyuan_contract::InvalidId| Error::Corrupt { what: "session", why: e.to_string() };
         Ok(Row {
             id: sql::get(row, "id")?,
-            member: MemberId::new(sql::get::<String>(row, "member")?).map_err(corrupt)?,
-            unit: OrgUnitId::new(sql::get::<String>(row, "unit")?).map_err(corrupt)?,
+            holder: Holder::read(row)?,
+            unit: staff::unit(sql::get(row, "unit")?).map_err(corrupt)?,
             created_at: sql::get(row, "created_at")?,
             used_at: sql::get(row, "used_at")?,
             ends_at: sql::get(row, "ends_at")?,
@@ -117,6 +198,10 @@ impl Row {
             successor: sql::get(row, "successor")?,
             refreshed_by: sql::get(row, "refreshed_by")?,
         })
+    }
+
+    fn is_within(&self, reach: &Reach) -> bool {
+        self.unit.as_ref().map_or(*reach == Reach::Everything, |unit| reach.covers(unit))
     }
 }
 
@@ -136,7 +221,11 @@ async fn remove(tx: &Tx, id: &str) -> Result<u64, Error> {
 /// # Errors
 /// The database's.
 pub async fn end_sessions(tx: &Tx, member: &MemberId) -> Result<u64, Error> {
-    sql::execute(tx.conn(), "DELETE FROM kernel_session WHERE member = $1", [member.as_str().into()]).await
+    end_all(tx, member.as_str()).await
+}
+
+async fn end_all(tx: &Tx, holder: &str) -> Result<u64, Error> {
+    sql::execute(tx.conn(), "DELETE FROM kernel_session WHERE member = $1", [holder.into()]).await
 }
 
 /// Lets every session of a member run out at an instant at the latest, and refreshes none of them any more.
@@ -156,46 +245,56 @@ impl Credentials {
     /// # Errors
     /// The database's.
     pub async fn open_session(&self, tx: &Tx, member: &MemberId, app: &str, unit: &OrgUnitId) -> Result<Tokens, Error> {
+        let opened = self.open(tx, Holder::Member(member.clone()), app, unit.as_str()).await?;
+        opened.of_member().ok_or_else(mixed_up)
+    }
+
+    pub(super) async fn open(&self, tx: &Tx, holder: Holder, app: &str, unit: &str) -> Result<Tokens<Holder>, Error> {
         let oldest = "DELETE FROM kernel_session WHERE member = $1 AND app = $2 AND id NOT IN (
              SELECT id FROM kernel_session WHERE member = $1 AND app = $2 ORDER BY used_at DESC, id DESC LIMIT $3)";
         let kept = SESSIONS_AN_APP_MAX - 1;
-        sql::execute(tx.conn(), oldest, [member.as_str().into(), app.into(), kept.into()]).await?;
+        sql::execute(tx.conn(), oldest, [holder.id().into(), app.into(), kept.into()]).await?;
         let now = self.clock.now();
         let id = Kernel::new_id::<KeyId>("ses").to_string();
-        let refresh = self.refresh_token(&id);
-        let ends_at = ends_at(now, now.ms());
+        let terms = holder.terms();
+        let refresh = self.refresh_token(terms, &id);
+        let ends_at = ends_at(terms, now, now.ms());
+        let scopes = if let Holder::Staff(staff) = &holder { Some(staff.scopes_text()) } else { None };
         sql::execute(
             tx.conn(),
-            "INSERT INTO kernel_session (id, member, app, unit, created_at, used_at, ends_at, refresh_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO kernel_session (id, member, app, unit, created_at, used_at, ends_at, refresh_hash, scopes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             [
                 id.as_str().into(),
-                member.as_str().into(),
+                holder.id().into(),
                 app.into(),
-                unit.as_str().into(),
+                unit.into(),
                 now.ms().into(),
                 now.ms().into(),
                 ends_at.ms().into(),
                 sha256_hex(refresh.as_bytes()).into(),
+                scopes.into(),
             ],
         )
         .await?;
-        Ok(self.pair(&id, member, refresh, ends_at))
+        Ok(self.pair(&id, holder, refresh, ends_at))
     }
 
-    fn pair(&self, id: &str, member: &MemberId, refresh: String, ends_at: Timestamp) -> Tokens {
-        let expires = self.clock.now().plus_ms(ACCESS_TIME_MS).min(ends_at);
-        let access = self.signed(TOKEN_PREFIX, b"session", &format!("{member}.{id}.{}", expires.ms()));
-        Tokens { session: id.to_owned(), member: member.clone(), access, access_expires_at: expires, refresh, refresh_expires_at: ends_at }
+    fn pair(&self, id: &str, holder: Holder, refresh: String, ends_at: Timestamp) -> Tokens<Holder> {
+        let terms = holder.terms();
+        let expires = self.clock.now().plus_ms(terms.access_ms).min(ends_at);
+        let access = self.signed(terms.access_prefix, terms.access_purpose, &format!("{}.{id}.{}", holder.id(), expires.ms()));
+        Tokens { session: id.to_owned(), holder, access, access_expires_at: expires, refresh, refresh_expires_at: ends_at }
     }
 
     /// A token from fresh randomness that names its session, so that a spent one is known for what it is without being kept.
-    fn refresh_token(&self, id: &str) -> String {
+    fn refresh_token(&self, terms: &Terms, id: &str) -> String {
         let random: [u8; 24] = rand::random();
-        self.signed(REFRESH_PREFIX, b"refresh", &format!("{id}.{}", URL_SAFE_NO_PAD.encode(random)))
+        self.signed(REFRESH_PREFIX, terms.refresh_purpose, &format!("{id}.{}", URL_SAFE_NO_PAD.encode(random)))
     }
 
-    fn session_of(&self, refresh: &str) -> Option<String> {
-        let body = self.opened(REFRESH_PREFIX, b"refresh", refresh)?;
+    pub(super) fn session_of(&self, terms: &Terms, refresh: &str) -> Option<String> {
+        let body = self.opened(REFRESH_PREFIX, terms.refresh_purpose, refresh)?;
         body.split_once('.').map(|(id, _)| id.to_owned())
     }
 
@@ -206,15 +305,20 @@ impl Credentials {
     /// # Errors
     /// `refresh_refused`; the database's.
     pub async fn refresh(&self, actor: &Actor, refresh: &str) -> Result<Tokens, Problem> {
+        self.refresh_by(Some(actor), &MEMBERS, refresh).await?.of_member().ok_or_else(|| mixed_up().into())
+    }
+
+    /// The next pair, for the key that brings the token or, without one, for whoever holds it.
+    pub(super) async fn refresh_by(&self, key: Option<&Actor>, terms: &'static Terms, refresh: &str) -> Result<Tokens<Holder>, Problem> {
         let words = "the refresh token is not known, was used before, or its session has ended";
         let refused = || Problem::new(REFRESH_REFUSED, words).field("refresh_token");
-        let id = self.session_of(refresh).ok_or_else(refused)?;
-        let (credentials, by, session, token) = (self.clone(), actor.clone(), id.clone(), refresh.to_owned());
+        let id = self.session_of(terms, refresh).ok_or_else(refused)?;
+        let (credentials, by, session, token) = (self.clone(), key.cloned(), id.clone(), refresh.to_owned());
         let refreshed = self
             .db
             .write("refresh a session", move |tx| {
                 let (credentials, by, session, token) = (credentials.clone(), by.clone(), session.clone(), token.clone());
-                async move { credentials.refresh_in(tx, &by, &session, &token).await }.boxed()
+                async move { credentials.refresh_in(tx, by.as_ref(), &session, &token).await }.boxed()
             })
             .await?;
         match refreshed {
@@ -227,18 +331,25 @@ impl Credentials {
         }
     }
 
-    async fn refresh_in(&self, tx: &Tx, actor: &Actor, id: &str, token: &str) -> Result<Refreshed, Error> {
+    async fn refresh_in(&self, tx: &Tx, key: Option<&Actor>, id: &str, token: &str) -> Result<Refreshed, Error> {
         let now = self.clock.now();
         let Some(row) = lock(tx, id).await? else { return Ok(Refreshed::Refused) };
-        if row.ends_at <= now.ms() || row.refresh_hash.is_none() || !actor.reach().covers(&row.unit) {
+        let out_of_reach = key.is_some_and(|key| !row.is_within(key.reach()));
+        if row.ends_at <= now.ms() || row.refresh_hash.is_none() || out_of_reach {
             return Ok(Refreshed::Refused);
         }
+        let actor = match (key, &row.holder) {
+            (Some(key), _) => key.clone(),
+            (None, Holder::Staff(staff)) => self.staff_actor(staff.clone()),
+            (None, Holder::Member(member)) => Actor::member(member.clone()),
+        };
+        let terms = row.holder.terms();
         let hash = Some(sha256_hex(token.as_bytes()));
         // Only whoever holds the spent token can open its successor.
         let sealer = self.keys.token().derive(&format!("heyuan/v1/refresh/{token}"));
         if hash == row.refresh_hash {
-            let next = self.refresh_token(id);
-            let ends_at = ends_at(now, row.created_at);
+            let next = self.refresh_token(terms, id);
+            let ends_at = ends_at(terms, now, row.created_at);
             let sealed = sealer.seal(next.as_bytes(), id.as_bytes());
             let text = "UPDATE kernel_session SET refresh_hash = $2, spent_hash = $3, successor = $4, refreshed_by = $5, used_at = $6,
                           ends_at = $7 WHERE id = $1";
@@ -246,15 +357,16 @@ impl Credentials {
             let values =
                 [id.into(), next_hash.into(), hash.into(), sealed.into(), actor.name().into(), now.ms().into(), ends_at.ms().into()];
             sql::execute(tx.conn(), text, values).await?;
-            return Ok(Refreshed::Given(self.pair(id, &row.member, next, ends_at)));
+            return Ok(Refreshed::Given(self.pair(id, row.holder, next, ends_at)));
         }
-        let lost = hash == row.spent_hash && now.ms() - row.used_at <= REPEAT_TIME_MS && row.refreshed_by.as_deref() == Some(actor.name());
+        let in_time = terms.repeat_ms.is_some_and(|repeat_ms| now.ms() - row.used_at <= repeat_ms);
+        let lost = hash == row.spent_hash && in_time && row.refreshed_by.as_deref() == Some(actor.name());
         let successor = row.successor.as_ref().filter(|_| lost).and_then(|sealed| sealer.open(sealed, id.as_bytes()));
         if let Some(next) = successor.and_then(|bytes| String::from_utf8(bytes).ok()) {
-            return Ok(Refreshed::Given(self.pair(id, &row.member, next, Timestamp::clamped(row.ends_at))));
+            return Ok(Refreshed::Given(self.pair(id, row.holder, next, Timestamp::clamped(row.ends_at))));
         }
         remove(tx, id).await?;
-        let entry = audit::Entry::new(actor, "end session", row.member.as_str());
+        let entry = audit::Entry::new(&actor, "end session", row.holder.id());
         audit::record(tx, &entry.detail("session", id).detail("why", "a spent refresh token came again")).await?;
         Ok(Refreshed::Reused)
     }
@@ -264,14 +376,14 @@ impl Credentials {
     /// # Errors
     /// The database's.
     pub async fn log_out(&self, actor: &Actor, refresh: &str) -> Result<(), Problem> {
-        let Some(id) = self.session_of(refresh) else { return Ok(()) };
+        let Some(id) = self.session_of(&MEMBERS, refresh) else { return Ok(()) };
         let (by, session) = (actor.clone(), id.clone());
         self.db
             .write("log out", move |tx| {
                 let (by, session) = (by.clone(), session.clone());
                 async move {
                     let Some(row) = lock(tx, &session).await? else { return Ok::<(), Error>(()) };
-                    let may = by.as_member().map_or_else(|| by.reach().covers(&row.unit), |member| *member == row.member);
+                    let may = by.as_member().map_or_else(|| row.is_within(by.reach()), |member| member.as_str() == row.holder.id());
                     if may {
                         remove(tx, &row.id).await?;
                     }
@@ -314,7 +426,7 @@ impl Credentials {
         self.db
             .write("end sessions", move |tx| {
                 let (by, of, wanted) = (by.clone(), of.clone(), wanted.clone());
-                async move { revoke_in(tx, &by, &of, wanted.as_deref()).await }.boxed()
+                async move { revoke_in(tx, &by, of.as_str(), wanted.as_deref()).await }.boxed()
             })
             .await?;
         self.forget_sessions(member);
@@ -323,7 +435,11 @@ impl Credentials {
 
     /// Makes this process look at a member's sessions again before it takes one of their tokens.
     pub fn forget_sessions(&self, member: &MemberId) {
-        self.sessions.retain(|_, seen| seen.member != *member);
+        self.forget(member.as_str());
+    }
+
+    pub(super) fn forget(&self, holder: &str) {
+        self.sessions.retain(|_, seen| seen.holder.id() != holder);
     }
 
     /// Whether there is a session that has ended.
@@ -345,10 +461,10 @@ impl Credentials {
         sql::execute(tx.conn(), text, [self.clock.now().ms().into(), limit.into()]).await
     }
 
-    /// The member that the body of a session's token speaks for, while both last.
-    pub(super) async fn member_of_session(&self, body: &str) -> Result<Option<MemberId>, Error> {
+    /// Whom the body of a session's token speaks for, while both last.
+    pub(super) async fn holder_of_session(&self, body: &str) -> Result<Option<Holder>, Error> {
         let parts = body.rsplit_once('.').and_then(|(rest, expires)| Some((rest.rsplit_once('.')?, expires)));
-        let Some(((member, id), expires)) = parts else { return Ok(None) };
+        let Some(((holder, id), expires)) = parts else { return Ok(None) };
         if !self.is_ahead(expires) {
             return Ok(None);
         }
@@ -358,37 +474,40 @@ impl Credentials {
             Some(seen) => Some(seen),
             None => self.look_at_session(id, now).await?,
         };
-        Ok(seen.filter(|seen| seen.ends_at > now && seen.member.as_str() == member).map(|seen| seen.member))
+        Ok(seen.filter(|seen| seen.ends_at > now && seen.holder.id() == holder).map(|seen| seen.holder))
     }
 
     async fn look_at_session(&self, id: &str, now: i64) -> Result<Option<Seen>, Error> {
-        let row = sql::one(self.db.near(), "SELECT member, ends_at FROM kernel_session WHERE id = $1", [id.into()]).await?;
+        let row = sql::one(self.db.near(), "SELECT member, scopes, unit, ends_at FROM kernel_session WHERE id = $1", [id.into()]).await?;
         let Some(row) = row else {
             self.sessions.remove(id);
             return Ok(None);
         };
-        let member = MemberId::new(sql::get::<String>(&row, "member")?);
-        let member = member.map_err(|e| Error::Corrupt { what: "session", why: e.to_string() })?;
-        let seen = Seen { read_at: now, member, ends_at: sql::get(&row, "ends_at")? };
+        let seen = Seen { read_at: now, holder: Holder::read(&row)?, ends_at: sql::get(&row, "ends_at")? };
         self.sessions.insert(id.to_owned(), seen.clone());
         Ok(Some(seen))
     }
 }
 
 /// When a session that is used now ends, if it is not used again.
-fn ends_at(now: Timestamp, created_at: i64) -> Timestamp {
-    now.plus_ms(SESSION_TIME_MS).min(Timestamp::clamped(created_at).plus_ms(SESSION_LIFE_MS))
+fn ends_at(terms: &Terms, now: Timestamp, created_at: i64) -> Timestamp {
+    now.plus_ms(terms.idle_ms).min(Timestamp::clamped(created_at).plus_ms(terms.life_ms))
 }
 
-async fn revoke_in(tx: &Tx, actor: &Actor, member: &MemberId, one: Option<&str>) -> Result<(), Error> {
+/// A session whose token said that it is of another kind; only a changed database makes one.
+pub(super) fn mixed_up() -> Error {
+    Error::Corrupt { what: "session", why: "it is of another kind than its token".into() }
+}
+
+pub(super) async fn revoke_in(tx: &Tx, actor: &Actor, holder: &str, one: Option<&str>) -> Result<(), Error> {
     let entry = match one {
-        None => audit::Entry::new(actor, "end sessions", member.as_str()).detail("sessions", end_sessions(tx, member).await?),
+        None => audit::Entry::new(actor, "end sessions", holder).detail("sessions", end_all(tx, holder).await?),
         Some(id) => {
             let text = "DELETE FROM kernel_session WHERE id = $1 AND member = $2";
-            if sql::execute(tx.conn(), text, [id.into(), member.as_str().into()]).await? == 0 {
+            if sql::execute(tx.conn(), text, [id.into(), holder.into()]).await? == 0 {
                 return Err(Problem::not_found("session", "of this id").into());
             }
-            audit::Entry::new(actor, "end session", member.as_str()).detail("session", id)
+            audit::Entry::new(actor, "end session", holder).detail("session", id)
         }
     };
     audit::record(tx, &entry).await

@@ -6,8 +6,8 @@ use crate::adjustment::{Adjust, AdjustmentState, AdjustmentView, AdjustmentsOf};
 use crate::facade::Membership;
 use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::{MemberId, OrgUnitId};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -135,11 +135,7 @@ impl AdjustmentsQuery {
     params(("Idempotency-Key" = String, Header, description = "Fresh for each proposal, the same for its retries")),
     responses(
         (status = 201, body = PointsAdjustmentBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/points-adjustments")]
@@ -166,9 +162,7 @@ pub(super) async fn propose_adjustment(
     tag = "membership", summary = "List adjustments", security(("key" = [])), params(AdjustmentsQuery),
     responses(
         (status = 200, body = Page<PointsAdjustmentBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/points-adjustments")]
@@ -190,9 +184,7 @@ pub(super) async fn list_adjustments(
     params(("id" = String, Path, description = "The adjustment")),
     responses(
         (status = 200, body = PointsAdjustmentBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/points-adjustments/{id}")]
@@ -214,11 +206,7 @@ pub(super) async fn get_adjustment(
     ),
     responses(
         (status = 200, body = PointsAdjustmentBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/points-adjustments/{id}:approve")]
@@ -237,11 +225,7 @@ pub(super) async fn approve_adjustment(
     params(("id" = String, Path, description = "The adjustment")),
     responses(
         (status = 200, body = PointsAdjustmentBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/points-adjustments/{id}:reject")]

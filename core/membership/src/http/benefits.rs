@@ -13,8 +13,8 @@ use bodies::{
     ReserveBenefitBody, ReturnBenefitBody, UseBenefitBody, UseReservationBody,
 };
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 
 /// Writes a benefit that a unit contributes, or a new version of it. Grants keep the terms that they were made with.
 #[utoipa::path(
@@ -22,10 +22,7 @@ use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_head
     params(("code" = String, Path, description = "1 to 63 characters of a-z 0-9 -")),
     responses(
         (status = 200, body = BenefitBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[put("/v1/benefits/{code}")]
@@ -45,9 +42,7 @@ pub(super) async fn put_benefit(
     tag = "membership", summary = "List benefits", security(("key" = [])), params(PageQuery),
     responses(
         (status = 200, body = Page<BenefitBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/benefits")]
@@ -67,9 +62,7 @@ pub(super) async fn list_benefits(
     tag = "membership", summary = "Report benefits", security(("key" = [])), params(BenefitReportQuery),
     responses(
         (status = 200, body = BenefitReportBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/benefits/report")]
@@ -89,9 +82,7 @@ pub(super) async fn report_benefits(
     params(("code" = String, Path, description = "The benefit")),
     responses(
         (status = 200, body = BenefitBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/benefits/{code}")]
@@ -110,10 +101,7 @@ pub(super) async fn get_benefit(
     params(("id" = String, Path, description = "The member"), PageQuery),
     responses(
         (status = 200, body = Page<BenefitGrantBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/benefits")]
@@ -138,11 +126,7 @@ pub(super) async fn list_member_benefits(
     ),
     responses(
         (status = 200, body = BenefitGrantBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/benefits")]
@@ -169,11 +153,7 @@ pub(super) async fn grant_benefit(
     ),
     responses(
         (status = 200, body = BenefitUseBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/benefits/{grant}:reserve")]
@@ -201,11 +181,7 @@ pub(super) async fn reserve_benefit(
     ),
     responses(
         (status = 200, body = BenefitUseBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/benefits/{grant}:use")]
@@ -233,11 +209,7 @@ pub(super) async fn use_benefit(
     ),
     responses(
         (status = 200, body = BenefitUseBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/benefits/{grant}:return")]
@@ -263,11 +235,7 @@ pub(super) async fn return_benefit(
     ),
     responses(
         (status = 200, body = BenefitUseBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/benefit-reservations/{code}:use")]

@@ -4,8 +4,8 @@ use crate::budget::{Budget, BudgetView};
 use crate::facade::Membership;
 use actix_web::{get, put, web};
 use heyuan_contract::Line;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
+use heyuan_kernel::problems::{Conflicting, Invalid, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -26,9 +26,7 @@ struct RuleBudgetBody {
     params(("rule" = String, Path, description = "The plugin's name"), ("period" = String, Path, description = "A month such as 2026-11")),
     responses(
         (status = 200, body = RuleBudgetBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[put("/v1/rule-budgets/{rule}/{period}")]
@@ -107,10 +105,7 @@ impl From<BudgetView> for BudgetBody {
     params(("name" = String, Path, description = "1 to 63 characters of a-z 0-9 -")),
     responses(
         (status = 200, body = BudgetBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[put("/v1/budgets/{name}")]
@@ -140,9 +135,7 @@ pub(super) async fn put_budget(
     tag = "membership", summary = "List budgets", security(("key" = [])), params(PageQuery),
     responses(
         (status = 200, body = Page<BudgetBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/budgets")]

@@ -10,8 +10,8 @@ use crate::facade::Membership;
 use actix_web::{HttpResponse, get, web};
 use futures::stream;
 use heyuan_contract::{Line, Ratio};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Page, PageQuery};
+use heyuan_kernel::problems::{Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339, Scope};
 use heyuan_ledger::LotStep;
 use serde::{Deserialize, Serialize};
@@ -249,9 +249,7 @@ pub(super) fn line_of(field: &str, text: Option<&str>) -> Result<Option<Line>, P
     params(("period" = String, Path, description = "A month such as 2026-11"), CellQuery, PageQuery),
     responses(
         (status = 200, body = Page<CellStepBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/clearing/{period}/lots")]
@@ -273,9 +271,7 @@ pub(super) async fn list_steps(
     params(("period" = String, Path, description = "A month such as 2026-11"), CellQuery, LanguageQuery),
     responses(
         (status = 200, body = String, content_type = "text/csv"),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/clearing/{period}/lots.csv")]
@@ -310,10 +306,7 @@ pub(super) async fn export_steps(
     tag = "membership", summary = "Read a lot of points", security(("key" = [])), params(LotQuery, PageQuery),
     responses(
         (status = 200, body = LotBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/points-lots")]

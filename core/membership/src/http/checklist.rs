@@ -8,6 +8,7 @@ use crate::facade::Membership;
 use actix_web::{HttpResponse, ResponseError, get, post, web};
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, BODY_BYTES_MAX, parse_json, read_body};
+use heyuan_kernel::problems::{Invalid, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -100,9 +101,7 @@ struct NotReadyBody {
     params(("period" = String, Path, description = "A month such as 2026-11")),
     responses(
         (status = 200, body = ChecklistBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/clearing/{period}/checklist")]
@@ -121,9 +120,7 @@ pub(super) async fn get_checklist(
     params(("period" = String, Path, description = "A month such as 2026-11")),
     responses(
         (status = 200, body = ClearingBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
         (status = 409, description = "With the check list", body = NotReadyBody, content_type = "application/problem+json"),
     )
 )]

@@ -4,8 +4,8 @@ use crate::clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, Mat
 use crate::facade::Membership;
 use actix_web::{get, web};
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::Authenticated;
+use heyuan_kernel::problems::{Invalid, Unwelcome};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -146,9 +146,7 @@ impl From<Clearing> for ClearingBody {
     params(("period" = String, Path, description = "A month such as 2026-11")),
     responses(
         (status = 200, body = ClearingBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/clearing/{period}")]

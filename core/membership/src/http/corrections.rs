@@ -7,8 +7,8 @@ use crate::correction::{Amount, Correction, CorrectionFilter, CorrectionState, C
 use crate::facade::Membership;
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::{Line, Ratio};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339, Scope};
 use heyuan_ledger::Period;
 use serde::{Deserialize, Serialize};
@@ -176,11 +176,7 @@ impl CorrectionsQuery {
     params(("Idempotency-Key" = String, Header, description = "Fresh for each correction, the same for its retries")),
     responses(
         (status = 201, body = CorrectionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/clearing/corrections")]
@@ -202,10 +198,7 @@ pub(super) async fn propose_correction(
     params(("id" = String, Path, description = "The correction")),
     responses(
         (status = 200, body = CorrectionBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/clearing/corrections/{id}:approve")]
@@ -223,11 +216,7 @@ pub(super) async fn approve_correction(
     params(("id" = String, Path, description = "The correction")),
     responses(
         (status = 200, body = CorrectionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/clearing/corrections/{id}:reject")]
@@ -245,9 +234,7 @@ pub(super) async fn reject_correction(
     tag = "membership", summary = "List corrections", security(("key" = [])), params(CorrectionsQuery, PageQuery),
     responses(
         (status = 200, body = Page<CorrectionBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/clearing/corrections")]

@@ -4,8 +4,8 @@ use super::earn_rules::{EarnRulesBody, PutEarnRulesBody};
 use crate::facade::Membership;
 use actix_web::{get, put, web};
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,11 +23,7 @@ struct EarnRulesListBody {
     params(("version" = i64, Path, description = "The next number")),
     responses(
         (status = 200, body = EarnRulesBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[put("/v1/earn-rules/{version}")]
@@ -48,8 +44,7 @@ pub(super) async fn put_earn_rules(
     tag = "membership", summary = "List earn rules", security(("key" = [])),
     responses(
         (status = 200, body = EarnRulesListBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome,
     )
 )]
 #[get("/v1/earn-rules")]

@@ -7,8 +7,8 @@ use crate::benefit::Exchange;
 use crate::facade::Membership;
 use actix_web::{HttpRequest, post, web};
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -41,11 +41,7 @@ pub(super) struct ExchangedPointsBody {
     ),
     responses(
         (status = 200, body = ExchangedPointsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/points/exchanges")]

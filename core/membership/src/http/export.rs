@@ -8,8 +8,8 @@ use crate::export::{Format, Table};
 use crate::facade::Membership;
 use crate::sheet::Language;
 use actix_web::{HttpResponse, get, web};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::Authenticated;
+use heyuan_kernel::problems::{Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -139,9 +139,7 @@ impl ExportQuery {
     params(("period" = String, Path, description = "A month such as 2026-11"), ExportQuery),
     responses(
         (status = 200, content((String = "text/csv"), (Vec<u8> = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"))),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/clearing/{period}/export")]
@@ -168,10 +166,7 @@ pub(super) async fn export_clearing(
     tag = "membership", summary = "Estimate breakage", security(("key" = [])), params(BreakageQuery),
     responses(
         (status = 200, body = BreakageBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/clearing/breakage")]

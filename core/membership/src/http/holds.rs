@@ -5,8 +5,8 @@ use crate::facade::Membership;
 use crate::hold::{HoldPoints, HoldView};
 use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::OrgUnitId;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Limited, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -96,12 +96,7 @@ impl From<HoldView> for HeldPointsBody {
     ),
     responses(
         (status = 200, body = HeldPointsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting, Limited,
     )
 )]
 #[post("/v1/members/{id}/points/holds")]
@@ -129,10 +124,7 @@ pub(super) async fn hold_points(
     params(("id" = String, Path, description = "The member"), PageQuery),
     responses(
         (status = 200, body = Page<HeldPointsBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/points/holds")]
@@ -154,9 +146,7 @@ pub(super) async fn list_holds(
     params(("id" = String, Path, description = "The member"), ("hold" = String, Path, description = "The hold")),
     responses(
         (status = 200, body = HeldPointsBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/points/holds/{hold}")]
@@ -179,11 +169,7 @@ pub(super) async fn get_hold(
     ),
     responses(
         (status = 200, body = HeldPointsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/points/holds/{hold}:capture")]
@@ -209,11 +195,7 @@ pub(super) async fn capture_hold(
     ),
     responses(
         (status = 200, body = HeldPointsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/points/holds/{hold}:release")]

@@ -9,6 +9,7 @@ use heyuan_contract::OrgUnitId;
 use heyuan_kernel::Problem;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, charset, idempotency_header, read_body};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::table::RowErrorBody;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -89,10 +90,7 @@ impl From<ImportedOpenings> for ImportedOpeningsBody {
     request_body(content = String, content_type = "text/csv", description = "The balances"),
     responses(
         (status = 200, body = ImportedOpeningsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
         (status = 413, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -117,9 +115,7 @@ pub(super) async fn import_points(
     params(("id" = String, Path, description = "The import")),
     responses(
         (status = 200, body = String, content_type = "text/csv"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/points-imports/{id}/errors.csv")]

@@ -9,8 +9,8 @@ use crate::member::MemberView;
 use crate::points::{Spend, SpendView, StatementLine};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::OrgUnitId;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -253,10 +253,7 @@ impl From<SpendView> for SpentBody {
     responses(
         (status = 200, description = "Was a member already", body = JoinedBody),
         (status = 201, description = "Is a member now", body = JoinedBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[post("/v1/members")]
@@ -278,9 +275,7 @@ pub(super) async fn join(
     params(("id" = String, Path, description = "The member")),
     responses(
         (status = 200, body = MemberBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}")]
@@ -298,10 +293,7 @@ pub(super) async fn get_member(
     params(("id" = String, Path, description = "The member"), PageQuery),
     responses(
         (status = 200, body = MemberPointsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/points")]
@@ -330,11 +322,7 @@ pub(super) async fn get_points(
     ),
     responses(
         (status = 200, body = SpentBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/points:spend")]

@@ -5,9 +5,10 @@ use crate::facade::Membership;
 use crate::join::Joined;
 use crate::login::{LogIn, Login, Proof};
 use actix_web::{HttpResponse, delete, get, post, web};
-use heyuan_kernel::error::{ProblemBody, codes};
+use heyuan_kernel::error::codes;
 use heyuan_kernel::http::{Authenticated, Body};
 use heyuan_kernel::keys::{Session, Tokens};
+use heyuan_kernel::problems::{Away, Conflicting, Invalid, Limited, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -186,13 +187,7 @@ impl From<Session> for SessionBody {
     responses(
         (status = 200, description = "Logged in", body = LoggedInBody),
         (status = 201, description = "Has joined and is logged in", body = LoggedInBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting, Limited, Away,
     )
 )]
 #[post("/v1/sessions")]
@@ -216,9 +211,7 @@ pub(super) async fn log_in(
     tag = "membership", summary = "Refresh a session", request_body = RefreshBody, security(("key" = [])),
     responses(
         (status = 200, body = RefreshedBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[post("/v1/sessions:refresh")]
@@ -228,7 +221,7 @@ pub(super) async fn refresh_session(
     body: Body<RefreshBody>,
 ) -> Result<HttpResponse, Problem> {
     let tokens = membership.refresh(&actor, &body.0.refresh_token).await?;
-    let body = RefreshedBody { member: tokens.member.to_string(), tokens: tokens.into() };
+    let body = RefreshedBody { member: tokens.holder.to_string(), tokens: tokens.into() };
     Ok(unstored(&mut HttpResponse::Ok()).json(body))
 }
 
@@ -238,9 +231,7 @@ pub(super) async fn refresh_session(
     tag = "membership", summary = "Log out", request_body = RefreshBody, security(("key" = [])),
     responses(
         (status = 204),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[post("/v1/sessions:revoke")]
@@ -259,12 +250,7 @@ pub(super) async fn revoke_session(
     tag = "membership", summary = "Send a code to a phone", request_body = PhoneCodeBody, security(("key" = [])),
     responses(
         (status = 202, body = SentBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting, Limited, Away,
     )
 )]
 #[post("/v1/phone-codes")]
@@ -283,9 +269,7 @@ pub(super) async fn send_code(
     params(("id" = String, Path, description = "The member")),
     responses(
         (status = 200, body = SessionsBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/sessions")]
@@ -304,9 +288,7 @@ pub(super) async fn list_sessions(
     params(("id" = String, Path, description = "The member")),
     responses(
         (status = 204),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[delete("/v1/members/{id}/sessions")]
@@ -325,9 +307,7 @@ pub(super) async fn end_sessions(
     params(("id" = String, Path, description = "The member"), ("session" = String, Path, description = "As listed")),
     responses(
         (status = 204),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[delete("/v1/members/{id}/sessions/{session}")]

@@ -2,15 +2,15 @@
 
 #![expect(unused_qualifications, reason = "utoipa's macro writes them around query parameters")]
 
-use super::members::MemberBody;
 use super::path_id;
 use crate::facade::Membership;
 use crate::leave::Departure;
 use crate::link::{Link, LinkView};
+use crate::standing::MemberState;
 use actix_web::{HttpRequest, HttpResponse, delete, get, post, put, web};
-use heyuan_contract::{Line, OrgUnitId};
-use heyuan_kernel::error::ProblemBody;
+use heyuan_contract::{Line, MemberId, OrgUnitId};
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -22,6 +22,21 @@ struct ReasonBody {
     /// It goes into the audit record; no personal data.
     #[schema(examples("resells vouchers"))]
     reason: String,
+}
+
+/// Whether a member may earn and spend. It tells nothing else of the member: who may block one need not be who may read it.
+#[derive(Serialize, ToSchema)]
+struct StateBody {
+    /// Whose.
+    member: String,
+    /// `open` or `blocked`.
+    state: &'static str,
+}
+
+impl StateBody {
+    fn of(member: &MemberId, state: MemberState) -> StateBody {
+        StateBody { member: member.to_string(), state: state.as_str() }
+    }
 }
 
 /// How a member leaves.
@@ -123,12 +138,8 @@ struct RevealQuery {
     tag = "membership", summary = "Block a member", request_body = ReasonBody, security(("key" = [])),
     params(("id" = String, Path, description = "The member")),
     responses(
-        (status = 200, body = MemberBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, body = StateBody),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}:block")]
@@ -137,8 +148,10 @@ pub(super) async fn block(
     membership: web::Data<Membership>,
     id: web::Path<String>,
     body: Body<ReasonBody>,
-) -> Result<web::Json<MemberBody>, Problem> {
-    Ok(web::Json(membership.block(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
+) -> Result<web::Json<StateBody>, Problem> {
+    let id = path_id("member", &id)?;
+    let state = membership.block(&actor, &id, &body.0.reason).await?;
+    Ok(web::Json(StateBody::of(&id, state)))
 }
 
 /// Takes a member off the blacklist.
@@ -146,12 +159,8 @@ pub(super) async fn block(
     tag = "membership", summary = "Unblock a member", request_body = ReasonBody, security(("key" = [])),
     params(("id" = String, Path, description = "The member")),
     responses(
-        (status = 200, body = MemberBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 200, body = StateBody),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}:unblock")]
@@ -160,8 +169,10 @@ pub(super) async fn unblock(
     membership: web::Data<Membership>,
     id: web::Path<String>,
     body: Body<ReasonBody>,
-) -> Result<web::Json<MemberBody>, Problem> {
-    Ok(web::Json(membership.unblock(&actor, &path_id("member", &id)?, &body.0.reason).await?.into()))
+) -> Result<web::Json<StateBody>, Problem> {
+    let id = path_id("member", &id)?;
+    let state = membership.unblock(&actor, &id, &body.0.reason).await?;
+    Ok(web::Json(StateBody::of(&id, state)))
 }
 
 /// Ends a membership, also a blocked one. Points that are held for open orders are set free, adjustments that wait are rejected, and the
@@ -174,11 +185,7 @@ pub(super) async fn unblock(
     ),
     responses(
         (status = 200, body = DepartureBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}:close")]
@@ -203,11 +210,7 @@ pub(super) async fn close(
     ),
     responses(
         (status = 200, body = DepartureBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}:leave")]
@@ -231,11 +234,7 @@ pub(super) async fn leave(
     ),
     responses(
         (status = 200, body = LinkedBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[put("/v1/members/{id}/accounts/{line}")]
@@ -256,10 +255,7 @@ pub(super) async fn link_account(
     params(("id" = String, Path, description = "The member"), RevealQuery),
     responses(
         (status = 200, body = LinkedListBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/accounts")]
@@ -282,9 +278,7 @@ pub(super) async fn list_accounts(
     ),
     responses(
         (status = 204),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[delete("/v1/members/{id}/accounts/{line}")]

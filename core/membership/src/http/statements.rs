@@ -5,8 +5,8 @@ use crate::facade::Membership;
 use crate::settlement::{LineStatement, Say};
 use actix_web::{get, post, web};
 use heyuan_contract::Line;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Actor, Problem, Rfc3339, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -89,10 +89,7 @@ fn line_of(actor: &Actor, text: &str) -> Result<Line, Problem> {
     params(("period" = String, Path, description = "A closed month such as 2026-11")),
     responses(
         (status = 200, body = StatementsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/clearing/{period}/statements")]
@@ -111,11 +108,7 @@ pub(super) async fn list_statements(
     params(("period" = String, Path, description = "A closed month"), ("line" = String, Path, description = "The business line")),
     responses(
         (status = 200, body = StatementBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/clearing/{period}/statements/{line}:confirm")]
@@ -133,11 +126,7 @@ pub(super) async fn confirm_statement(
     params(("period" = String, Path, description = "A closed month"), ("line" = String, Path, description = "The business line")),
     responses(
         (status = 200, body = StatementBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/clearing/{period}/statements/{line}:dispute")]
@@ -158,11 +147,7 @@ pub(super) async fn dispute_statement(
     params(("period" = String, Path, description = "A closed month"), ("line" = String, Path, description = "The business line")),
     responses(
         (status = 200, body = StatementBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/clearing/{period}/statements/{line}:answer")]

@@ -12,8 +12,8 @@ use bodies::{
     TierPreviewBody,
 };
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 
 /// Writes the next version of the tier policy. It never changes afterwards; from its start on it counts for everybody, and the clockwork
 /// moves whoever has another tier under it. The same body again is answered as it is.
@@ -22,11 +22,7 @@ use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_head
     params(("version" = i64, Path, description = "The next number")),
     responses(
         (status = 200, body = TierPolicyBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[put("/v1/tier-policies/{version}")]
@@ -45,8 +41,7 @@ pub(super) async fn put_tier_policy(
     tag = "membership", summary = "List tier policies", security(("key" = [])),
     responses(
         (status = 200, body = TierPolicyListBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome,
     )
 )]
 #[get("/v1/tier-policies")]
@@ -64,9 +59,7 @@ pub(super) async fn list_tier_policies(
     params(("version" = i64, Path, description = "The version")),
     responses(
         (status = 200, body = TierPolicyBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/tier-policies/{version}")]
@@ -84,10 +77,7 @@ pub(super) async fn get_tier_policy(
     tag = "membership", summary = "Preview a tier policy", security(("key" = [])), request_body = PreviewTierPolicyBody, params(PageQuery),
     responses(
         (status = 200, body = TierPreviewBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[post("/v1/tier-policies:preview")]
@@ -115,11 +105,7 @@ pub(super) async fn preview_tier_policy(
     ),
     responses(
         (status = 200, body = TierGrantBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/tier-grants")]
@@ -141,10 +127,7 @@ pub(super) async fn grant_tier(
     params(("id" = String, Path, description = "The member"), PageQuery),
     responses(
         (status = 200, body = Page<TierGrantBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/tier-grants")]
@@ -166,10 +149,7 @@ pub(super) async fn list_tier_grants(
     params(("id" = String, Path, description = "The member"), ("grant" = String, Path, description = "The grant")),
     responses(
         (status = 200, body = TierGrantBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[post("/v1/members/{id}/tier-grants/{grant}:revoke")]

@@ -14,6 +14,7 @@ use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::{Fen, MemberId, OrderLine, OrgUnitId, TransactionId};
 use heyuan_kernel::error::{ProblemBody, codes as kernel_codes};
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -314,11 +315,7 @@ fn calls(decision: &Decision) -> Vec<DecisionCallBody> {
     params(("Idempotency-Key" = String, Header, description = "Fresh for each transaction, the same for its retries")),
     responses(
         (status = 200, body = TransactionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
         (status = 503, description = "A rule gave no answer: nothing was posted, try again", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -339,11 +336,7 @@ pub(super) async fn report_transaction(
     tag = "membership", summary = "Quote a transaction", request_body = TransactionRequest, security(("key" = [])),
     responses(
         (status = 200, body = TransactionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
         (status = 503, description = "A rule gave no answer: try again", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -372,11 +365,7 @@ struct TransactionQuery {
     params(("id" = String, Path, description = "The line's own id"), TransactionQuery),
     responses(
         (status = 200, body = ExplainedTransactionBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
         (status = 410, description = "The person was erased", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -470,9 +459,7 @@ impl From<RerunReport> for RerunBody {
     params(("id" = String, Path, description = "The decision")),
     responses(
         (status = 200, body = RerunBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
         (status = 410, description = "The person was erased", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]

@@ -6,8 +6,8 @@ use crate::points_policy::{PointsPolicy, TransferAudience};
 use crate::transfer::{TransferPoints, TransferView};
 use actix_web::{HttpRequest, get, post, put, web};
 use heyuan_contract::MemberId;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -131,9 +131,7 @@ impl From<TransferView> for TransferredPointsBody {
     tag = "membership", summary = "Put the points policy", request_body = PointsPolicyBody, security(("key" = [])),
     responses(
         (status = 200, body = PointsPolicyBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[put("/v1/points-policy")]
@@ -151,8 +149,7 @@ pub(super) async fn put_points_policy(
     tag = "membership", summary = "Read the points policy", security(("key" = [])),
     responses(
         (status = 200, body = PointsPolicyBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome,
     )
 )]
 #[get("/v1/points-policy")]
@@ -172,11 +169,7 @@ pub(super) async fn get_points_policy(
     ),
     responses(
         (status = 200, body = TransferredPointsBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/members/{id}/points/transfers")]

@@ -1,9 +1,9 @@
 //! Whoever sends codes to phones: one request a code, by a plain protocol that a group's own gateway speaks to its provider.
 
-use super::outbound::{self, Failure};
 use super::settings::LoginSettings;
 use heyuan_kernel::Problem;
 use heyuan_kernel::config::Secret;
+use heyuan_kernel::outbound::{self, Failure};
 use heyuan_kernel::secret::sha256_hex;
 use reqwest::Client;
 use serde_json::json;

@@ -1,11 +1,11 @@
 //! WeChat: the code of a mini-program's log-in becomes an openid, and that of its phone button a number.
 
-use super::outbound::{self, Answer, away, busy};
 use super::phone_code::mainland;
 use super::settings::LoginSettings;
 use crate::error::codes;
 use heyuan_kernel::config::Secret;
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::outbound::{self, Answer, away, busy};
 use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Clock, Problem};
 use reqwest::{Client, Url};

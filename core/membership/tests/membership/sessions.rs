@@ -49,7 +49,7 @@ async fn a_token_lasts_an_hour_and_is_refreshed_for_months() {
         let world = world(&database).await;
         let credentials = world.elsewhere();
         let mut tokens = world.enters("138").await;
-        let member = tokens.member.clone();
+        let member = tokens.holder.clone();
         assert_eq!(tokens.access_expires_at, at(0).plus_ms(ACCESS_TIME_MS));
         assert_eq!(speaks(&credentials, &tokens.access).await, Some(member.clone()));
         assert_eq!(speaks(&credentials, &tokens.refresh).await, None, "a refresh token speaks for nobody");
@@ -61,7 +61,7 @@ async fn a_token_lasts_an_hour_and_is_refreshed_for_months() {
 
         let mut days = 0;
         while let Ok(next) = world.refresh(&tokens.refresh).await {
-            assert_eq!((&next.member, &next.session), (&member, &tokens.session));
+            assert_eq!((&next.holder, &next.session), (&member, &tokens.session));
             assert_eq!(speaks(&credentials, &next.access).await, Some(member.clone()));
             assert!(next.access_expires_at <= next.refresh_expires_at);
             tokens = next;
@@ -171,11 +171,11 @@ async fn what_is_no_refresh_token_within_reach_refreshes_and_ends_nothing() {
         let hotel = key("hotel-1", &[Scope::App]);
         assert_eq!(world.membership.refresh(&hotel, &tokens.refresh).await.map_err(code), Err("refresh_refused"));
         world.membership.log_out(&hotel, &tokens.refresh).await.expect("it ends nothing");
-        world.membership.log_out(&Actor::member(other.member.clone()), &tokens.refresh).await.expect("it ends nothing");
+        world.membership.log_out(&Actor::member(other.holder.clone()), &tokens.refresh).await.expect("it ends nothing");
         let admin = key("mall-1", &[Scope::Admin]);
         assert_eq!(world.membership.refresh(&admin, &tokens.refresh).await.map_err(code), Err("forbidden"));
         assert_eq!(world.membership.log_out(&admin, &tokens.refresh).await.map_err(code), Err("forbidden"));
-        let own = Actor::member(tokens.member.clone());
+        let own = Actor::member(tokens.holder.clone());
         assert_eq!(world.membership.refresh(&own, &tokens.refresh).await.map_err(code), Err("forbidden"));
         assert!(world.refresh(&tokens.refresh).await.is_ok(), "it stands after all that");
         let mall = key("mall-1", &[Scope::Ingest]);
@@ -191,7 +191,7 @@ async fn sessions_are_listed_and_ended_by_the_member_and_by_staff() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         let (first, second) = (world.enters("138").await, world.enters("138").await);
-        let (member, stranger) = (first.member.clone(), world.enters("139").await);
+        let (member, stranger) = (first.holder.clone(), world.enters("139").await);
         let own = Actor::member(member.clone());
         let listed = world.membership.sessions(&own, &member).await.expect("they are listed");
         assert_eq!(listed.len(), 2);
@@ -199,7 +199,7 @@ async fn sessions_are_listed_and_ended_by_the_member_and_by_staff() {
         let shown = format!("{listed:?}");
         assert!(![&first, &second].iter().any(|one| shown.contains(&one.refresh) || shown.contains(&one.access)));
         for (actor, expected) in [
-            (Actor::member(stranger.member.clone()), "forbidden"),
+            (Actor::member(stranger.holder.clone()), "forbidden"),
             (world.app.clone(), "forbidden"),
             (key("hotel-1", &[Scope::Admin]), "unknown_member"),
         ] {
@@ -234,11 +234,11 @@ async fn a_session_ends_with_what_it_speaks_for() {
         let world = world(&database).await;
         let (blocked, closed) = (world.enters("blocked").await, world.enters("closed").await);
         let (left, erased, sent_away) = (world.enters("left").await, world.enters("erased").await, world.enters("sent-away").await);
-        world.membership.block(&world.admin, &blocked.member, "resells vouchers").await.expect("it is blocked");
-        world.membership.close_member(&world.admin, &closed.member, "asked at the desk", Some("c")).await.expect("it is closed");
-        let own = Actor::member(left.member.clone());
-        let departure = world.membership.leave(&own, &left.member, true, Some("l")).await.expect("it leaves");
-        world.membership.leave(&world.app, &sent_away.member, false, Some("l")).await.expect("it leaves");
+        world.membership.block(&world.admin, &blocked.holder, "resells vouchers").await.expect("it is blocked");
+        world.membership.close_member(&world.admin, &closed.holder, "asked at the desk", Some("c")).await.expect("it is closed");
+        let own = Actor::member(left.holder.clone());
+        let departure = world.membership.leave(&own, &left.holder, true, Some("l")).await.expect("it leaves");
+        world.membership.leave(&world.app, &sent_away.holder, false, Some("l")).await.expect("it leaves");
         let (customer, anchor) = (CustomerId::new("cus_erased").expect("an id"), AnchorId::new("anc_erased").expect("an id"));
         world.tell(DomainEvent::CustomerErased { customer, anchors: vec![anchor], occurred_at: at(0) }).await;
         for ended in [&blocked, &closed, &erased, &sent_away] {
@@ -248,16 +248,16 @@ async fn a_session_ends_with_what_it_speaks_for() {
             assert_eq!(world.refresh(&ended.refresh).await, Err("refresh_refused"));
         }
         // Who has left may say so once more, when the answer was lost, and nothing else.
-        assert_eq!(speaks(&world.elsewhere(), &left.access).await, Some(left.member.clone()));
-        assert_eq!(world.membership.leave(&own, &left.member, true, Some("l")).await.expect("it is answered"), departure);
-        assert_eq!(world.membership.member(&own, &left.member).await.map_err(code).err(), Some("forbidden"));
+        assert_eq!(speaks(&world.elsewhere(), &left.access).await, Some(left.holder.clone()));
+        assert_eq!(world.membership.leave(&own, &left.holder, true, Some("l")).await.expect("it is answered"), departure);
+        assert_eq!(world.membership.member(&own, &left.holder).await.map_err(code).err(), Some("forbidden"));
         world.passes(600_000);
         assert_eq!(speaks(&world.elsewhere(), &left.access).await, None);
 
         let join = Join { unit: unit("mall-1"), identifiers: vec![phone("blocked")] };
         let again = world.membership.join(&world.app, &join).await.expect("it is known");
-        assert_eq!((again.id, again.tokens), (blocked.member.clone(), None), "the blacklist gives no session");
-        world.membership.unblock(&world.admin, &blocked.member, "was a mistake").await.expect("it is unblocked");
+        assert_eq!((again.id, again.tokens), (blocked.holder.clone(), None), "the blacklist gives no session");
+        world.membership.unblock(&world.admin, &blocked.holder, "was a mistake").await.expect("it is unblocked");
         assert!(world.membership.join(&world.app, &join).await.expect("it is known").tokens.is_some());
     })
     .await;
@@ -276,7 +276,7 @@ async fn an_app_keeps_a_members_newest_sessions() {
             world.passes(1_000);
             all.push(world.enters("138").await);
         }
-        assert_eq!(world.sessions(&elsewhere.member).await.len(), most + 1);
+        assert_eq!(world.sessions(&elsewhere.holder).await.len(), most + 1);
         assert_eq!(world.refresh(&all[0].refresh).await, Err("refresh_refused"), "the oldest made room");
         assert!(world.refresh(&all[1].refresh).await.is_ok());
         assert!(world.membership.refresh(&other, &elsewhere.refresh).await.is_ok(), "another app's stays");

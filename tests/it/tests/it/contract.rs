@@ -12,6 +12,10 @@ const PUBLIC: &[(&str, &str)] = &[
     ("GET", "/readyz"),                     // probes carry no key
     ("GET", "/metrics"),                    // figures without personal data, kept inside by the network
     ("POST", "/v1/payments/notifications"), // signed by the payment provider
+    ("POST", "/v1/staff/log-ins"),          // whoever logs in has no key yet
+    ("POST", "/v1/staff/log-ins:finish"),   // the provider vouches for who it is
+    ("POST", "/v1/staff/sessions:refresh"), // the refresh token says who it is
+    ("POST", "/v1/staff/sessions:revoke"),  // the same
 ];
 
 /// Operations that any key may call.

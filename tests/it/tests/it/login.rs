@@ -159,8 +159,14 @@ async fn a_block_ends_sessions_in_every_process() {
         for process in &processes {
             process.caller_with(&token).get(&path).await.expect(200);
         }
-        let admin = ground.tenant.caller("admin,app");
-        admin.post(&format!("{path}:block"), &json!({ "reason": "resells vouchers" })).await.expect(200);
+        // Who may block need not be who may read: one shape is answered to both.
+        let admin = ground.tenant.caller("admin");
+        let why = json!({ "reason": "resells vouchers" });
+        let state = |state: &str| json!({ "member": joined["member"], "state": state });
+        let both = ground.tenant.caller("admin,app");
+        assert_eq!(both.post(&format!("{path}:unblock"), &why).await.expect(200), state("open"));
+        assert_eq!(admin.post(&format!("{path}:block"), &why).await.expect(200), state("blocked"));
+        assert_eq!(admin.get(&path).await.problem(403), "forbidden");
         assert_eq!(ground.tenant.caller_with(&token).get(&path).await.problem(401), "unauthenticated");
         for process in &processes {
             until("the session is refused", REFUSED_LIMIT, || async {

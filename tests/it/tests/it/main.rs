@@ -30,6 +30,7 @@ mod sdk;
 mod shop;
 mod siblings;
 mod skeleton;
+mod staff;
 mod stop;
 mod tail;
 mod tidy;

@@ -23,6 +23,10 @@ const NOT_TRIED: &[(&str, &str)] = &[
     ("GET", "/metrics"),                    // figures without records
     ("GET", "/v1/me"),                      // tells a key what it is itself
     ("POST", "/v1/payments/notifications"), // signed by the gateway, answers nothing
+    ("POST", "/v1/staff/log-ins"),          // without a key and without records
+    ("POST", "/v1/staff/log-ins:finish"),   // the same
+    ("POST", "/v1/staff/sessions:refresh"), // the refresh token is the key
+    ("POST", "/v1/staff/sessions:revoke"),  // the same
     ("GET", "/v1/events/tail"),             // endless: has a test of its own below
     ("PUT", "/v1/plugins/{name}/versions"), // a component as body; plugins are the group's, as activating them is
 ];
@@ -443,6 +447,11 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     let cases = json!([{ "value": "no", "when": { "feature": "views", "at_least": 9 } }]);
     add(record, "PUT", "/v1/tags/{name}", "/v1/tags/resident".into(), Body::Json(json!({ "cases": cases })));
     let units = json!([{ "id": "mall-3", "parent": "group", "name": "三店", "kind": "mall", "line": "mall" }]);
+    // The tenant has no provider that staff log in with; whose sessions a key sees is staff's own test.
+    add(list, "GET", "/v1/staff/sessions", "/v1/staff/sessions".into(), Body::None);
+    add(list, "DELETE", "/v1/staff/sessions/{session}", "/v1/staff/sessions/any".into(), Body::None);
+    add(list, "DELETE", "/v1/staff/{staff}/sessions", "/v1/staff/any/sessions".into(), Body::None);
+    add(record, "POST", "/v1/staff:find", "/v1/staff:find".into(), Body::Json(json!({ "subject": "any" })));
     add(record, "PUT", "/v1/org-units", "/v1/org-units".into(), Body::Json(json!({ "units": units })));
     let rules = json!({ "starts_at": "2029-01-01T00:00:00+08:00", "points_days": 365, "lines": {} });
     add(record, "PUT", "/v1/earn-rules/{version}", "/v1/earn-rules/2".into(), Body::Json(rules));
@@ -492,6 +501,7 @@ const OF_THE_GROUP: &[&str] = &[
     "/v1/features/{name}",
     "/v1/tags/{name}",
     "/v1/org-units",
+    "/v1/staff:find",
     "/v1/rule-budgets/{rule}/{period}",
     "/v1/budgets/{name}",
     "/v1/points-policy",

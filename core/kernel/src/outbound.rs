@@ -1,27 +1,30 @@
 //! Requests to those who know the person: in bounded time, with a bounded answer, outside any unit of work.
 
-use heyuan_kernel::error::codes;
-use heyuan_kernel::{Problem, guard};
+use crate::error::{Problem, codes};
+use crate::guard;
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder};
 use std::time::Duration;
 
 /// The other side has this long to be there at all.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
-/// Largest answer that is read, in bytes; the real ones have a few hundred.
+/// Largest answer that is read, in bytes; the real ones have a few thousand.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// When to try again with somebody who is away or busy.
 const AGAIN_S: u32 = 2;
 
 /// An answer, read to its end.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// Why there is no answer. Words hold neither address nor body, for both may hold secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub enum Failure {
     /// It may have taken the request all the same.
     TimedOut,
     /// It was not reached, or broke off.
@@ -41,14 +44,17 @@ impl Failure {
 }
 
 /// A client for such requests.
-pub(super) fn client(timeout_ms: u64) -> Client {
+pub fn client(timeout_ms: u64) -> Client {
     let builder =
         Client::builder().timeout(Duration::from_millis(timeout_ms)).connect_timeout(CONNECT_TIME).redirect(Policy::none()).no_proxy();
     builder.build().unwrap_or_default()
 }
 
 /// Sends a request and reads its answer.
-pub(super) async fn send(who: &'static str, request: RequestBuilder) -> Result<Answer, Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub async fn send(who: &'static str, request: RequestBuilder) -> Result<Answer, Failure> {
     guard::outside_unit(who);
     let failure = |error: reqwest::Error| if error.is_timeout() { Failure::TimedOut } else { Failure::Away };
     let mut answer = request.send().await.map_err(failure)?;
@@ -63,12 +69,12 @@ pub(super) async fn send(who: &'static str, request: RequestBuilder) -> Result<A
 }
 
 /// What the caller hears of somebody who did not answer.
-pub(super) fn away(who: &'static str, failure: Failure) -> Problem {
+pub fn away(who: &'static str, failure: Failure) -> Problem {
     tracing::warn!(who, why = failure.words(), "a log-in could not be checked");
     busy(who, failure.words())
 }
 
 /// What the caller hears of somebody who can't answer now.
-pub(super) fn busy(who: &'static str, why: &str) -> Problem {
+pub fn busy(who: &'static str, why: &str) -> Problem {
     Problem::new(codes::UNAVAILABLE, format!("{who} can't be asked now: {why}; try again")).retry_after_s(AGAIN_S)
 }
