@@ -140,6 +140,103 @@ async fn every_change_is_found_and_its_place_named() {
     .await;
 }
 
+/// Rows that come, go or change places: what is done, and where it is found. Several statements stand between semicolons; `#key` is the number
+/// of the transfer of that key.
+const MISPLACED: &[(&str, &str)] = &[
+    ("DELETE FROM ledger_transfer WHERE key = 'plainly'", "transfer #plainly,"),
+    ("DELETE FROM ledger_transfer WHERE key = 'spend'", "transfer #spend,"),
+    (
+        "INSERT INTO ledger_transfer (key, unit, debit, credit, amount, debit_version, debit_balance, credit_version, credit_balance, occurred_at,
+           period, kind, reference, posted_at)
+         SELECT 'added', unit, debit, credit, amount, debit_version, debit_balance, credit_version, credit_balance, occurred_at, period, kind,
+           reference, posted_at FROM ledger_transfer WHERE key = 'plainly'",
+        "added",
+    ),
+    (
+        "UPDATE ledger_transfer SET no = -1 WHERE key = 'soon'; UPDATE ledger_transfer SET no = #soon WHERE key = 'late';
+         UPDATE ledger_transfer SET no = #late WHERE no = -1",
+        "transfer #soon late",
+    ),
+    (
+        "UPDATE ledger_seal SET transfer = -1 WHERE transfer = #soon; UPDATE ledger_seal SET transfer = #soon WHERE transfer = #late;
+         UPDATE ledger_seal SET transfer = #late WHERE transfer = -1",
+        "transfer #late late",
+    ),
+    ("DELETE FROM ledger_seal WHERE transfer = #back", "link 4"),
+    ("UPDATE ledger_seal SET hash = SUBSTR(hash, 2) || SUBSTR(hash, 1, 1) WHERE transfer = #back", "transfer #back back"),
+    ("UPDATE ledger_head SET hash = 'forged'", "#head"),
+    ("UPDATE ledger_head SET signature = 'forged'", "#head"),
+    ("UPDATE ledger_head SET number = number + 1", "#next"),
+    ("DELETE FROM ledger_lot WHERE source = 'late'", "late"),
+    (
+        "INSERT INTO ledger_lot (account, source, issuer, cost_numerator, cost_denominator, amount, remaining, held, expires_at, period)
+         SELECT account, 'added', issuer, cost_numerator, cost_denominator, amount, 5, 0, expires_at, period FROM ledger_lot WHERE source = 'late'",
+        "added",
+    ),
+    ("DELETE FROM ledger_lot_move WHERE transfer = #spend", "spend"),
+    ("INSERT INTO ledger_lot_move (lot, transfer, amount, period) SELECT no, #plainly, -1, period FROM ledger_lot WHERE source = 'late'", "plainly"),
+    ("DELETE FROM ledger_stripe WHERE credits > 0 OR debits >= 120", "issued"),
+    ("INSERT INTO ledger_stripe (account, period, stripe, debits, credits) SELECT no, 202612, 0, 1, 1 FROM ledger_account WHERE id = 'issued'", "issued"),
+    ("DELETE FROM ledger_account WHERE id = 'plain'", "plainly"),
+    ("DELETE FROM ledger_hold WHERE key = 'open'", "anna"),
+    (
+        "INSERT INTO ledger_hold (key, unit, debit, credit, amount, kind, reference, held_at, expires_at, outcome, posted)
+         SELECT 'added', unit, debit, credit, amount, kind, reference, held_at, expires_at, outcome, posted FROM ledger_hold WHERE key = 'open'",
+        "added",
+    ),
+    ("DELETE FROM ledger_hold_lot WHERE hold = 'open'", "open"),
+];
+
+/// The tables of the book, which a test keeps and puts back.
+const TABLES: &[&str] = &[
+    "ledger_transfer",
+    "ledger_lot",
+    "ledger_lot_move",
+    "ledger_account",
+    "ledger_stripe",
+    "ledger_hold",
+    "ledger_hold_lot",
+    "ledger_seal",
+    "ledger_head",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_come_go_or_change_places_are_found() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        book(&ledger).await;
+        sealed_and_sound(&ledger).await;
+        let rows = sql::all(ledger.database().reader(), "SELECT no, key FROM ledger_transfer", []).await.expect("it is read");
+        let numbers: Vec<(String, i64)> =
+            rows.iter().map(|row| (sql::get(row, "key").expect("a key"), sql::get(row, "no").expect("a number"))).collect();
+        let head = ledger.head().await.expect("it is read").expect("there is a head").number;
+        let told = |text: &str| {
+            let text = text.replace("#head", &head.to_string()).replace("#next", &(head + 1).to_string());
+            numbers.iter().fold(text, |text, (key, number)| text.replace(&format!("#{key}"), &number.to_string()))
+        };
+        for table in TABLES {
+            run(&ledger, &format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}")).await;
+        }
+        for (change, place) in MISPLACED {
+            let (change, place) = (told(change), told(place));
+            let mut changed = 0;
+            for statement in change.split(';') {
+                changed += run(&ledger, statement).await;
+            }
+            assert!(changed > 0, "{change}");
+            let report = ledger.verify().await.expect("the book can be read");
+            let found = report.findings.iter().any(|finding| finding.place.contains(&place));
+            assert!(found, "{change}: {place} is not named in {:?}", report.findings);
+            for table in TABLES {
+                run(&ledger, &format!("DELETE FROM {table}")).await;
+                run(&ledger, &format!("INSERT INTO {table} SELECT * FROM kept_{table}")).await;
+            }
+        }
+        sealed_and_sound(&ledger).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn links_of_an_earlier_release_hold_beside_those_of_this_one() {
     for_both_databases(|database| async move {
