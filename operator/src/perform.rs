@@ -469,13 +469,19 @@ async fn deliver_admin_key(context: &Context, world: &World) -> Result<Done, Fai
 
 async fn read_report(context: &Context, namespace: &str, job: &str) -> Result<Result<SchemaReport, String>, kube::Error> {
     let pods = context.kubernetes.pods(namespace, &format!("batch.kubernetes.io/job-name={job}")).await?;
-    let mut messages = pods.iter().filter_map(|pod| {
+    let mut ended = pods.iter().filter_map(|pod| {
         let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-        let ended = statuses.first()?.state.as_ref()?.terminated.as_ref()?;
-        (ended.exit_code == 0).then(|| ended.message.clone().unwrap_or_default())
+        statuses.first()?.state.as_ref()?.terminated.as_ref()
     });
-    let Some(text) = messages.next_back() else { return Ok(Err("its pod is gone".to_owned())) };
-    Ok(schema_report(&text))
+    let Some(ended) = ended.next_back() else { return Ok(Err("its pod is gone".to_owned())) };
+    let text = ended.message.clone().unwrap_or_default();
+    Ok(if ended.exit_code == 0 { schema_report(&text) } else { Err(why_failed(&text, ended.exit_code)) })
+}
+
+/// Why a migration failed, as it said itself, or by its code.
+fn why_failed(text: &str, code: i32) -> String {
+    let said = serde_json::from_str::<Value>(text).ok().and_then(|report| report["why"].as_str().map(str::to_owned));
+    said.or_else(|| Some(text.to_owned()).filter(|text| !text.is_empty())).unwrap_or_else(|| format!("it ended with code {code}"))
 }
 
 /// Reads what `heyuan migrate --report` wrote.

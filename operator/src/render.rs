@@ -8,7 +8,7 @@ pub(crate) use network::{ingress, network_policies};
 pub(crate) use pod::RENDER_REVISION;
 pub(crate) use workload::{Gate, autoscaler, deployment, disruption_budget, migration_job, migration_job_name, services};
 
-use crate::crd::{ClassIngress, ClassNetwork, DatabaseServer, Size, Tenant};
+use crate::crd::{ClassIngress, ClassNetwork, DatabaseServer, OrgUnit, Size, Tenant};
 use crate::database::DataNames;
 use crate::master::{Hidden, Home, Master};
 use crate::name::{self, ADMIN_SECRET, APP, DATA, PROOF, TENANT};
@@ -241,13 +241,25 @@ pub(crate) fn database_url(server: &DatabaseServer, master: &Master) -> Option<S
     Some(url.to_string())
 }
 
-/// The units of a tenant as the tenant's process takes them, the group's own first.
+/// The group's own unit, above all others.
+const GROUP: &str = "group";
+
+/// The units of a tenant as the tenant's process takes them: the group's own first, and each parent before its children.
 pub(crate) fn units(tenant: &Tenant) -> Value {
-    let units: Vec<Value> = tenant
-        .spec
-        .units
-        .iter()
-        .map(|unit| json!({ "id": unit.id, "name": unit.name, "kind": unit.kind, "parent": unit.parent }))
-        .collect();
-    json!({ "group": tenant.spec.display_name, "units": units })
+    let mut units = vec![json!({ "id": GROUP, "name": tenant.spec.display_name, "line": null, "parent": null })];
+    let mut placed: Vec<&str> = vec![GROUP];
+    let mut waiting: Vec<&OrgUnit> = tenant.spec.units.iter().filter(|unit| unit.id != GROUP).collect();
+    while !waiting.is_empty() {
+        let (ready, later): (Vec<&OrgUnit>, Vec<&OrgUnit>) =
+            waiting.into_iter().partition(|unit| placed.contains(&unit.parent.as_deref().unwrap_or(GROUP)));
+        // Units in a circle have no place; the tenant's process says so.
+        let ready = if ready.is_empty() { later.clone() } else { ready };
+        waiting = later.into_iter().filter(|unit| !ready.contains(unit)).collect();
+        for unit in ready {
+            placed.push(&unit.id);
+            let parent = unit.parent.as_deref().unwrap_or(GROUP);
+            units.push(json!({ "id": unit.id, "name": unit.name, "line": unit.kind.line(), "parent": parent }));
+        }
+    }
+    json!({ "units": units })
 }

@@ -10,7 +10,7 @@ use crate::watch::{self, EventsCommand};
 use crate::{sandbox, serve};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use heyuan_kernel::schema::{Failed, Making, Step};
+use heyuan_kernel::schema::{Failed, Making, Plan, Step};
 use heyuan_kernel::{Database, Location};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -98,6 +98,9 @@ struct Migrate {
     /// Make contracting steps too: after these, earlier releases can't serve any more
     #[arg(long, conflicts_with = "plan")]
     contract: bool,
+    /// Write into this file, as one line of JSON, what the plan is afterwards, or why a step failed
+    #[arg(long, conflicts_with = "plan")]
+    report: Option<PathBuf>,
 }
 
 /// Runs the command line to its end.
@@ -181,14 +184,20 @@ async fn migrate(options: &Migrate) -> anyhow::Result<()> {
     let mut made = Vec::new();
     let ended = async {
         let db = Database::open(&location).await?;
-        blueprint.make(&db, making, settings.database.lock_wait(), |step| made.push(step)).await
+        blueprint.make(&db, making, settings.database.lock_wait(), |step| made.push(step)).await?;
+        Ok(blueprint.plan(&db).await?)
     };
-    let ended: Result<(), Failed> = ended.await;
+    let ended: Result<Plan, Failed> = ended.await;
     let (failed, ended) = match ended {
         Err(Failed::Step { step, why }) => (Some(step.clone()), Err(Failed::Step { step, why }.into())),
         ended => (None, ended.map_err(anyhow::Error::from)),
     };
     let why = ended.as_ref().err().map(|error| format!("{error:#}"));
-    print(&serde_json::to_string(&Migrated { release: env!("CARGO_PKG_VERSION"), made, failed, why })?)?;
-    ended
+    let line = serde_json::to_string(&Migrated { release: env!("CARGO_PKG_VERSION"), made, failed, why })?;
+    if let Some(file) = &options.report {
+        let report = ended.as_ref().map_or_else(|_| Ok(line.clone()), serde_json::to_string)?;
+        std::fs::write(file, report).with_context(|| format!("could not write the report {}", file.display()))?;
+    }
+    print(&line)?;
+    ended.map(|_| ())
 }

@@ -140,6 +140,20 @@ pub enum UnitKind {
     Community,
 }
 
+impl UnitKind {
+    /// The business line of such a unit, in the tenant's spelling; a city company has none.
+    pub const fn line(self) -> Option<&'static str> {
+        match self {
+            UnitKind::City => None,
+            UnitKind::Project => Some("residential"),
+            UnitKind::Mall => Some("mall"),
+            UnitKind::Office => Some("office"),
+            UnitKind::Hotel => Some("hotel"),
+            UnitKind::Community => Some("community"),
+        }
+    }
+}
+
 /// Where the tenant's data lives: exactly one of the three.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[x_kube(validation = Rule::new("[has(self.managed), has(self.external), has(self.embedded)].filter(x, x).size() == 1").message("write exactly one of managed, external and embedded"))]

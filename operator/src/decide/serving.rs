@@ -200,8 +200,13 @@ impl Walk<'_> {
                 self.find(Part::SchemaReady, Reason::MigrationRunning, format!("job {job_name} migrates for release {}", wanted.release));
                 return Go::Stop;
             }
+            JobEnd::Failed(_) if self.world.report.is_none() => {
+                self.find(Part::SchemaReady, Reason::MigrationRunning, format!("the report of job {job_name} is being read"));
+                return self.want(Part::SchemaReady, Step::ReadReport(job_name));
+            }
             JobEnd::Failed(words) => {
-                let words = format!("job {job_name}: {words}");
+                let said = self.world.report.as_ref().and_then(|report| report.as_ref().err());
+                let words = format!("job {job_name}: {}", said.unwrap_or(&words));
                 self.stop_release(&wanted.release, &wanted.image, Reason::MigrationFailed, &words);
                 self.find(Part::SchemaReady, Reason::MigrationFailed, words);
                 return Go::Stop;

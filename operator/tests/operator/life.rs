@@ -58,7 +58,8 @@ async fn a_tenant_is_made_kept_and_left_alone() {
     assert_eq!(psql(&url, "select 1"), Ok("1".into()));
     let orders = running.pods.orders("tenant-jade");
     let order = |path: &str| orders.iter().find(|(_, one, _)| one == path).map(|(_, _, body)| body.clone()).expect("it was told");
-    assert_eq!(order("/v1/operator/org")["units"].as_array().map(Vec::len), Some(2));
+    let told: Vec<Value> = order("/v1/operator/org")["units"].as_array().expect("units").iter().map(|unit| unit["id"].clone()).collect();
+    assert_eq!(told, ["group", "city-1", "mall-1"]);
     assert_eq!(order("/v1/operator/admin-key")["key"], Value::from(secret(&running, "jade", "heyuan-admin", "admin-key").await));
 
     // A converged tenant costs no write: another look, asked for by an annotation that means nothing, changes nothing.
@@ -165,7 +166,8 @@ async fn a_release_is_let_in_or_stopped_where_the_old_one_serves() {
     // A migration that fails stops before any pod.
     running.behave("heyuan:3", Behaviour { migration: Err("step 9: it broke".into()), ..Behaviour::default() });
     ground.change("opal", json!({ "release": "3" })).await;
-    ground.wait("opal", "SchemaReady", "False MigrationFailed").await;
+    let tenant = ground.wait("opal", "SchemaReady", "False MigrationFailed").await;
+    assert!(tenant["status"]["why"].as_str().is_some_and(|why| why.contains("step 9: it broke")), "{tenant}");
     assert_eq!(image().await, "heyuan:2");
 
     // Going back is refused where the schema is too new for it.

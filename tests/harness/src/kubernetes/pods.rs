@@ -78,12 +78,8 @@ impl Drop for Pods {
 impl Pods {
     /// Plays for every tenant of the cluster.
     pub fn play(access: &Access) -> Self {
-        let shared = Arc::new(Shared {
-            access: access.clone(),
-            behaviours: Mutex::default(),
-            orders: Mutex::default(),
-            first: Mutex::default(),
-        });
+        let shared =
+            Arc::new(Shared { access: access.clone(), behaviours: Mutex::default(), orders: Mutex::default(), first: Mutex::default() });
         let task = tokio::spawn(play(shared.clone()));
         Self { shared, task }
     }
@@ -221,7 +217,9 @@ async fn answer(shared: &Shared, pod: &Value, request: Request<Incoming>) -> Res
     if path == "/metrics" {
         let (good, bad) = behaviour.answers;
         let line = |status: u16, count: u64| {
-            format!("http_server_request_duration_seconds_count{{http_response_status_code=\"{status}\",http_route=\"/v1/batch\"}} {count}\n")
+            format!(
+                "http_server_request_duration_seconds_count{{http_response_status_code=\"{status}\",http_route=\"/v1/batch\"}} {count}\n"
+            )
         };
         return reply(200, line(200, good) + &line(500, bad));
     }
