@@ -36,7 +36,11 @@ async fn each_wrong_token_is_refused_and_its_reason_audited() {
                 world.misbehaves(fault);
                 let refused = world.logs_in("li").await.expect_err("it is refused");
                 assert_eq!(refused.code().code, "id_token_refused", "{fault:?}");
-                assert!(refused.detail().contains(": it "), "{fault:?}: {}", refused.detail());
+                assert!(
+                    refused.detail().starts_with("the token that the provider answered is refused: it"),
+                    "{fault:?}: {}",
+                    refused.detail()
+                );
                 said.push((fault, reason, refused.detail().to_owned()));
             }
             let reasons = world.reasons().await.split_off(before);
