@@ -1,6 +1,7 @@
 //! `heyuan serve`: the process of a tenant, from its start to its stop.
 
 use crate::admin::{self, Pumps};
+use crate::books;
 use crate::follow;
 use crate::metrics::Metrics;
 use crate::page;
@@ -151,6 +152,7 @@ const LINGER: Duration = Duration::from_secs(5);
 fn routes(config: &mut ServiceConfig, rooms: Option<&Rooms>) {
     admin::health_routes(config);
     admin::routes(config);
+    books::routes(config);
     plugins::routes(config);
     Rooms::routes(config);
     if let Some(rooms) = rooms {
