@@ -19,6 +19,8 @@ mod page;
 mod patience;
 mod place;
 mod plugins;
+#[cfg(test)]
+mod recorded;
 mod rooms;
 mod sandbox;
 mod serve;
