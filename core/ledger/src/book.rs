@@ -234,6 +234,15 @@ impl Ledger {
     pub async fn lot_movements<C: sql::Connection>(&self, conn: &C, unit: &str, period: Period) -> Result<Vec<LotMovement>, Error> {
         lot::movements(conn, unit, period).await
     }
+
+    /// How many movements stand behind [`Ledger::lot_movements`], of all units: as long as the number is the same, so are they. It costs a
+    /// small part of reading them.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn lot_movements_count<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<i64, Error> {
+        lot::movements_count(conn, period).await
+    }
 }
 
 fn same_transfer(a: &Transfer, b: &Transfer) -> bool {

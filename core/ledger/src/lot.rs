@@ -246,6 +246,13 @@ pub(crate) async fn lock_expired(tx: &Tx, sources: &[String], at: Timestamp) -> 
     sql::all(conn, &text, [list, at.ms().into()]).await?.iter().map(expired_lot).collect()
 }
 
+/// How many lots a period opened, and how often it moved something out of lots or back. Neither is ever taken away, so that the same number
+/// means the same movements.
+pub(crate) async fn movements_count<C: sql::Connection>(conn: &C, period: Period) -> Result<i64, Error> {
+    let text = "SELECT (SELECT COUNT(*) FROM ledger_lot WHERE period = $1) + (SELECT COUNT(*) FROM ledger_lot_move WHERE period = $1) AS n";
+    Ok(sql::count(conn, text, [period.number().into()]).await?)
+}
+
 /// What a period did to the lots of a unit: what was opened, and what moved out of lots and back.
 pub(crate) async fn movements<C: sql::Connection>(conn: &C, unit: &str, period: Period) -> Result<Vec<LotMovement>, Error> {
     let text = "

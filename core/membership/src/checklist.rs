@@ -3,7 +3,7 @@
 //! What blocks would make the month wrong. A warning is somebody's decision: the month can be closed, and keeps the list as it stood.
 
 use crate::books::{self, LineAccount};
-use crate::clearing::{self, ClearingLine, ClearingState};
+use crate::clearing::{self, ClearingLine, ClearingState, Moved};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member::corrupt;
@@ -119,6 +119,12 @@ impl Told {
     }
 }
 
+/// A month that nobody has closed yet, as it stood at one moment.
+pub(crate) struct Looked {
+    pub(crate) checks: Vec<Check>,
+    pub(crate) moved: Moved,
+}
+
 impl Membership {
     /// The check list of a month.
     ///
@@ -137,11 +143,11 @@ impl Membership {
             return Ok(Checklist { period, state: ClearingState::Closed, checks: Vec::new(), closed: None });
         }
         let state = if period < book.opens_at() { ClearingState::Closed } else { ClearingState::Open };
-        Ok(Checklist { period, state, checks: self.look(period).await?, closed: None })
+        Ok(Checklist { period, state, checks: self.look(period).await?.checks, closed: None })
     }
 
     /// Looks at a month that nobody has closed yet, as it stands at one moment.
-    pub(crate) async fn look(&self, period: Period) -> Result<Vec<Check>, Error> {
+    pub(crate) async fn look(&self, period: Period) -> Result<Looked, Error> {
         let snapshot = self.begin_reading().await?;
         let book = self.ledger().book(&snapshot, books::POINTS).await?;
         let next = self.ledger().next_to_close(&snapshot, books::POINTS).await?;
@@ -154,7 +160,8 @@ impl Membership {
             earlier(period, next),
             past_expiry(ledger.past_expiry(&snapshot, books::POINTS, Timestamp::clamped(end.ms() - 1).min(now)).await?),
         ];
-        checks.push(self.agreement(&snapshot, period).await?);
+        let moved = self.moved(&snapshot, period).await?;
+        checks.push(self.agreement(&snapshot, period, &moved).await?);
         checks.push(waiting(sql::count(&snapshot, REFUNDS_WAITING, [end.ms().into()]).await?));
         checks.push(holds(ledger.overdue_holds(&snapshot, books::POINTS, now).await?));
         checks.push(disputes(sql::count(&snapshot, DISPUTES, [period.number().into()]).await?));
@@ -164,12 +171,12 @@ impl Membership {
         checks.push(differing(sql::count(&snapshot, DIFFERING, [period.number().into()]).await?));
         checks.push(unsealed(ledger.unsealed(&snapshot, books::POINTS, period).await?));
         snapshot.rollback().await.map_err(heyuan_kernel::Error::from)?;
-        Ok(checks)
+        Ok(Looked { checks, moved })
     }
 
     /// Whether the lots' movement of the month is that of the lines' accounts.
-    async fn agreement<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Check, Error> {
-        let clearing = match self.compute(conn, period, ClearingState::Open).await {
+    async fn agreement<C: sql::Connection>(&self, conn: &C, period: Period, moved: &Moved) -> Result<Check, Error> {
+        let clearing = match self.sum(conn, period, ClearingState::Open, moved).await {
             Ok(clearing) => clearing,
             Err(Error::Kernel(heyuan_kernel::Error::Corrupt { why, .. })) => {
                 tracing::error!(period = %period, %why, "a month's clearing can't be summed");

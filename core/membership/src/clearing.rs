@@ -15,7 +15,7 @@ use crate::settlement;
 use futures::FutureExt;
 use heyuan_contract::{Line, Ratio};
 use heyuan_kernel::{Actor, Problem, Tx, audit, sql};
-use heyuan_ledger::{Book, Lots, Period, Transfer};
+use heyuan_ledger::{Book, LotMovement, Lots, Period, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -168,6 +168,13 @@ struct Sums {
     spent: BTreeMap<(Line, Line), Exact>,
 }
 
+/// What a month did to lots, as it was seen at one moment.
+pub(crate) struct Moved {
+    movements: Vec<LotMovement>,
+    /// How many movements stood behind them.
+    count: i64,
+}
+
 impl Membership {
     /// The statement of a period: of an open one as it stands, of a closed one as it was closed.
     ///
@@ -214,17 +221,19 @@ impl Membership {
         let book = self.ledger().book(reader, books::POINTS).await?;
         let next = self.ledger().next_to_close(reader, books::POINTS).await?;
         if let Some(words) = self.not_over(period, book, next) {
-            return Err(checklist::not_over(words, self.look(period).await?));
+            return Err(checklist::not_over(words, self.look(period).await?.checks));
         }
         for shut in shut_without_statement(reader, book).await? {
-            self.write_statement(actor, shut).await?;
+            self.write_statement(actor, shut, None).await?;
         }
+        let mut seen = None;
         if !book.is_closed(period) {
             self.sweep_before_close().await?;
-            let checks = checklist::accepted(self.look(period).await?, closing)?;
-            self.shut(actor, period, closing, checks).await?;
+            let looked = self.look(period).await?;
+            self.shut(actor, period, closing, checklist::accepted(looked.checks, closing)?).await?;
+            seen = Some(looked.moved);
         }
-        self.write_statement(actor, period).await
+        self.write_statement(actor, period, seen).await
     }
 
     /// Why a period can't be closed, if it can't.
@@ -264,10 +273,16 @@ impl Membership {
     }
 
     /// Writes the statement of a period that is shut, with the settlement. Nothing can be posted to it any more, so that what is summed
-    /// outside a transaction stays so, whoever sums it and however often.
-    async fn write_statement(&self, actor: &Actor, period: Period) -> Result<Clearing, Error> {
+    /// outside a transaction stays so, whoever sums it and however often. What the check list saw is read again only where something was
+    /// posted between it and the shutting.
+    async fn write_statement(&self, actor: &Actor, period: Period, seen: Option<Moved>) -> Result<Clearing, Error> {
         let reader = self.kernel().db.reader();
-        let statement = Arc::new(self.compute(reader, period, ClearingState::Closed).await?);
+        let count = self.ledger().lot_movements_count(reader, period).await?;
+        let moved = match seen {
+            Some(moved) if moved.count == count => moved,
+            _ => self.moved(reader, period).await?,
+        };
+        let statement = Arc::new(self.sum(reader, period, ClearingState::Closed, &moved).await?);
         let mut entry = audit::Entry::new(actor, "close period", &period.to_string());
         if let Some((checks, closed)) = checklist::kept(reader, period).await? {
             let warnings = checks.iter().filter(|check| check.state == CheckState::Warning).map(|check| check.code.as_str());
@@ -334,8 +349,25 @@ impl Membership {
     }
 
     pub(crate) async fn compute<C: sql::Connection>(&self, conn: &C, period: Period, state: ClearingState) -> Result<Clearing, Error> {
+        let moved = self.moved(conn, period).await?;
+        self.sum(conn, period, state, &moved).await
+    }
+
+    /// What a month did to lots; of one that is open, on a snapshot.
+    pub(crate) async fn moved<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Moved, Error> {
+        let count = self.ledger().lot_movements_count(conn, period).await?;
+        Ok(Moved { movements: self.ledger().lot_movements(conn, books::POINTS, period).await?, count })
+    }
+
+    pub(crate) async fn sum<C: sql::Connection>(
+        &self,
+        conn: &C,
+        period: Period,
+        state: ClearingState,
+        moved: &Moved,
+    ) -> Result<Clearing, Error> {
         let mut sums = Sums::default();
-        for movement in self.ledger().lot_movements(conn, books::POINTS, period).await? {
+        for movement in &moved.movements {
             let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
             let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
             match Movement::parse(&movement.kind).ok_or_else(unknown)? {

@@ -290,7 +290,7 @@ fn rule_input(
 
 /// Brings a rule's effects within its limits: points within a call's and the budget's, growth never below nothing, codes that
 /// could name something; what comes to nothing is dropped.
-fn clamp(effects: &[Effect], budget: i64, growth_so_far: i64) -> Vec<Effect> {
+pub(crate) fn clamp(effects: &[Effect], budget: i64, growth_so_far: i64) -> Vec<Effect> {
     let mut points_left = budget.min(CALL_POINTS_MAX);
     let mut growth = growth_so_far;
     let mut clamped = Vec::new();

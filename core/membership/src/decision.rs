@@ -7,7 +7,7 @@ use crate::earn::{Earned, Moment};
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::corrupt;
-use crate::rule::{Effect, LocalTime, RuleError};
+use crate::rule::{Change, Effect, LocalTime, RuleAnswer, RuleError};
 use crate::transaction::{self, RuleEffect};
 use heyuan_contract::{MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::bulk::{self, Column};
@@ -68,12 +68,28 @@ pub struct Call {
     pub points: i64,
 }
 
+impl Call {
+    /// Growth that it gave, or with a minus took.
+    fn growth(&self) -> i64 {
+        self.effects.iter().map(|effect| if let Change::Growth(growth) = effect.change { growth } else { 0 }).sum()
+    }
+
+    /// Whether an answer is the stored one, to the byte, and the limits and budgets that it saw leave the stored effects of it.
+    fn is_answered_by(&self, answer: &RuleAnswer, growth_before: i64) -> bool {
+        let named = self.drawn.iter().map(|budget| budget.limit - budget.spent);
+        let left = named.fold(self.budget_limit - self.budget_spent, i64::min).max(0);
+        answer.output == self.output
+            && answer.effects == self.effects_raw
+            && decide::clamp(&answer.effects, left, growth_before) == self.effects
+    }
+}
+
 /// What running a decision again showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RerunReport {
     /// The decision.
     pub id: String,
-    /// Whether the earn rules gave the same, and every rule answered the same bytes.
+    /// Whether the earn rules gave the same, and every rule answered the same bytes and got the same of what it asked for.
     pub same: bool,
     /// What the earn rules of then gave then, and give now.
     pub base: (Earned, Earned),
@@ -88,7 +104,7 @@ pub struct RerunCall {
     pub rule: String,
     /// The version that was run.
     pub digest: String,
-    /// Whether it answered the same bytes.
+    /// Whether it answered the same bytes, and the limits and budgets of then leave the same effects of it.
     pub same: bool,
     /// SHA-256 of the input.
     pub input_sha256: String,
@@ -272,12 +288,14 @@ impl Membership {
         actor.require(Scope::Admin)?;
         let decision = self.decision(actor, id).await?;
         let base = self.earn_again(&decision).await?;
-        let mut calls = Vec::with_capacity(decision.calls.len());
+        let (mut calls, mut growth) = (Vec::with_capacity(decision.calls.len()), base.0.growth);
         for call in decision.calls {
             let answer = match self.plugins().ready(&call.digest).await {
                 Ok(_) => self.rules().decide(&call.digest, &call.input).await,
                 Err(problem) => Err(RuleError::Failed(problem.detail().to_owned())),
             };
+            let same = answer.as_ref().is_ok_and(|answer| call.is_answered_by(answer, growth));
+            growth += call.growth();
             let (output, why) = match answer {
                 Ok(answer) => (Some(answer.output), None),
                 Err(RuleError::Stopped(why) | RuleError::Failed(why)) => (None, Some(why)),
@@ -285,7 +303,7 @@ impl Membership {
             calls.push(RerunCall {
                 rule: call.rule,
                 digest: call.digest,
-                same: output.as_ref() == Some(&call.output),
+                same,
                 input_sha256: sha256_hex(&call.input),
                 stored_sha256: sha256_hex(&call.output),
                 output_sha256: output.as_deref().map(sha256_hex),

@@ -8,9 +8,12 @@ use crate::transaction::{Kind, State, TransactionView};
 use heyuan_contract::Fen;
 
 /// The sentences, in order.
-pub(crate) struct Explanation {
-    pub(crate) en: Vec<String>,
-    pub(crate) zh: Vec<String>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// In English.
+    pub en: Vec<String>,
+    /// In Chinese.
+    pub zh: Vec<String>,
 }
 
 impl Explanation {
@@ -21,7 +24,7 @@ impl Explanation {
 }
 
 /// Explains what a transaction did and why.
-pub(crate) fn explain(view: &TransactionView, decision: Option<&Decision>) -> Explanation {
+pub fn explain(view: &TransactionView, decision: Option<&Decision>) -> Explanation {
     let mut words = Explanation { en: Vec::new(), zh: Vec::new() };
     let (line, yuan) = (view.line, view.amount.to_yuan());
     match (view.kind, view.state) {

@@ -82,6 +82,7 @@ pub use decide::Basis;
 pub use decision::{Call, Decision, RerunCall, RerunReport};
 pub use earn::{EarnRules, Earned, LineRule, Multiplier, Rates, When};
 pub use error::{Error, codes};
+pub use explain::{Explanation, explain};
 pub use export::{Format, StepRows, Table};
 pub use facade::Membership;
 pub use give_back::GivenBack;

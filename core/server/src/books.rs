@@ -1,5 +1,9 @@
 //! `heyuan ledger`, `heyuan audit`, `heyuan heads`: the book and the audit record checked from end to end, against heads kept elsewhere.
 
+mod http;
+
+pub(crate) use http::routes;
+
 use crate::cli;
 use crate::place::{Place, Schema};
 use anyhow::{Context, bail};

@@ -21,6 +21,8 @@ mod page;
 mod patience;
 mod place;
 mod plugins;
+#[cfg(test)]
+mod recorded;
 mod rooms;
 mod sandbox;
 mod serve;

@@ -130,6 +130,7 @@ impl Rooms {
             .app_data(web::Data::new(self.cdp.clone()))
             .app_data(web::Data::new(self.know.clone()))
             .app_data(web::Data::new(self.lake.clone()))
+            .app_data(web::Data::new(self.ledger.clone()))
             .app_data(web::Data::new(self.membership.clone()))
             .app_data(web::Data::new(self.login.clone()))
             .app_data(web::Data::new(self.mall.clone()))

@@ -63,6 +63,12 @@ impl Sandbox {
         Ok(Sandbox { host })
     }
 
+    /// A sandbox over a host that is there already.
+    #[cfg(test)]
+    pub(crate) fn over(host: Host) -> Sandbox {
+        Sandbox { host }
+    }
+
     /// The host, for calls.
     pub(crate) fn host(&self) -> &Host {
         &self.host

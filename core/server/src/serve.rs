@@ -1,6 +1,7 @@
 //! `heyuan serve`: the process of a tenant, from its start to its stop.
 
 use crate::admin::{self, Pumps};
+use crate::books;
 use crate::follow;
 use crate::health::{self, Health};
 use crate::metrics::{self, Metrics};
@@ -256,6 +257,7 @@ const LINGER: Duration = Duration::from_secs(5);
 fn routes(config: &mut ServiceConfig) {
     health::routes(config);
     admin::routes(config);
+    books::routes(config);
     plugins::routes(config);
     Rooms::routes(config);
 }

@@ -12,6 +12,7 @@ use heyuan_ledger::{Account, Ledger, Lots, NewLot, Period, Transfer};
 use crate::inside;
 use crate::report::{Bar, Report, Row};
 use crate::run::{Size, peak_mib};
+use crate::units::Units;
 
 /// Transfers of one commit while the book is filled.
 const BATCH: u64 = 2_000;
@@ -50,12 +51,14 @@ pub(crate) async fn measure(report: &mut Report, size: Size) {
         report.add(Row::new(&format!("ledger: sealed, {name}"), stored as f64 / sealed.as_secs_f64(), "transfers/s", Bar::None, &method));
 
         let admin = tenant.caller("admin");
+        let units = Units::watch(&tenant).await;
         let start = Instant::now();
         let closed = admin.post(&format!("/v1/clearing/{month}:close"), &serde_json::json!({})).await.expect(200);
         let seconds = start.elapsed().as_secs_f64();
         assert_eq!(closed["state"], "closed", "{closed}");
         let method = format!("one request that closes a month with {transactions} transactions and {} spends", transactions / SPEND_EVERY);
         report.add(Row::new(&format!("clearing: close of a month, {name}"), seconds, "s", Bar::None, &method));
+        units.add_rows(report, &tenant, &format!("clearing: close of a month, {name}")).await;
         let (seconds, peak) = verify(&database).await;
         let method = format!("`heyuan ledger verify` on {} entries beside the idle tenant; sound, or the bench fails", stored * 2);
         report.add(Row::new(&format!("ledger: verify, {name}"), seconds, "s", Bar::None, &method));

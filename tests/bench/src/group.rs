@@ -11,6 +11,7 @@ use crate::http_load::closed_loop;
 use crate::inside;
 use crate::report::{Bar, Report, Row, percentile};
 use crate::run::{Size, processor_time, resident_mib};
+use crate::units::Units;
 
 const LOAD_LIMIT: Duration = Duration::from_secs(900);
 const STARTS: usize = 10;
@@ -106,7 +107,9 @@ async fn pay(report: &mut Report, size: Size, tenant: &Tenant, connection: &Data
             bytes.extend_from_slice(format!("\r\nIdempotency-Key: {prefix}-{number}\r\n\r\n{body}").as_bytes());
         }
     };
+    let units = Units::watch(tenant).await;
     let mut seen = closed_loop(tenant, PAYERS, size.time(), request("/v1/transactions", "bench")).await;
+    units.add_rows(report, tenant, &format!("membership: transaction to points, {name}")).await;
     let stored = inside::number(connection, count).await - before;
     let method = format!(
         "{} s, {PAYERS} connections, {asked} members in turn, {stored} transactions in the book for {} answers; {group}; {}",

@@ -16,6 +16,7 @@ mod plugins;
 mod report;
 mod run;
 mod tenant;
+mod units;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,9 +29,12 @@ const AREAS: &[(&str, &str)] = &[
     ("disk", "fdatasync p50 and p99, which every durable figure is read beside; measured in every run"),
     ("tenant", "start to ready and memory of an empty tenant"),
     ("plugins", "instantiate, empty call, tagger batches beside native, benefit decision, two threads, memory of 50"),
-    ("ledger", "single transfers, one a commit and coalesced, on both databases"),
-    ("books", "a book of 10 M entries and a month of 1 M transactions: fill, seal, close, verify, on both databases"),
-    ("group", "the demo group: load, profile reads, transaction to points, quote, start, idle memory, idle connections"),
+    ("ledger", "single transfers, one a commit and coalesced, and batches on hot accounts, on both databases"),
+    ("books", "a book of 10 M entries and a month of 1 M transactions: fill, seal, close, where its time goes, verify, on both databases"),
+    (
+        "group",
+        "the demo group: load, profile reads, transaction to points, where its time goes, quote, start, idle memory, idle connections",
+    ),
     ("identity", "who is who on the demo truth, beside plain union-find"),
     ("collect", "durable acknowledgement alone, with every room, one event a request, on both databases"),
 ];

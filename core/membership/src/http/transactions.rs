@@ -396,7 +396,7 @@ pub(super) async fn get_transaction(
 struct RerunBody {
     /// The decision.
     id: String,
-    /// Whether the earn rules gave the same as then, and every rule answered the same bytes.
+    /// Whether the earn rules gave the same as then, and every rule answered the same bytes and got the same effects.
     same: bool,
     /// Growth that the earn rules of then gave.
     base_growth: i64,
@@ -417,7 +417,7 @@ struct RerunCallBody {
     rule: String,
     /// The version that was run: the one of then.
     digest: String,
-    /// Whether it answered the same bytes.
+    /// Whether it answered the same bytes, and the limits and budgets of then leave the same effects of it.
     same: bool,
     /// SHA-256 of the input bytes.
     input_sha256: String,

@@ -11,6 +11,7 @@ mod debts;
 mod earning;
 mod exchanges;
 mod exports;
+mod histories;
 mod holds;
 mod imports;
 mod joining;

@@ -84,6 +84,8 @@ async fn of_the_last_one_there_is_one_winner() {
     assert_eq!((won.len(), lost.len()), (3, RACERS - 3));
     assert!(lost.iter().all(|code| code == "benefit_out_of_stock"), "{lost:?}");
 
+    one_reservation_one_hold_one_refund(&pair, &members[1]).await;
+
     // A member day on which the rule wants a hundred points eight times, and a budget of 350.
     let rule = upload(&desk, "member-day", component("member-day")).await.expect(200);
     let active = json!({ "digest": rule["digest"], "approve": rule["reads"] });
@@ -105,6 +107,40 @@ async fn of_the_last_one_there_is_one_winner() {
     close_at_once(&pair, &members).await;
     let book = first.heyuan(&["ledger", "verify"]);
     assert!(book.contains("the book is sound"), "{book}");
+}
+
+/// What a member has of one, and counters of both processes want: a reserved unit, points that are set aside, the money of a purchase.
+async fn one_reservation_one_hold_one_refund(pair: &Pair, member: &str) {
+    let of = |path: &str| format!("/v1/members/{member}{path}");
+    let id = |answer: &Answer, name: &str| answer.json()[name].as_str().unwrap_or_else(|| panic!("{name} of {}", answer.text())).to_owned();
+    pair.post(0, "/v1/transactions", "shoes", &sale("shoes", member, 10_000, "2026-11-20")).await.expect(200);
+
+    let grant = pair.post(0, &of("/benefits"), "parking", &json!({ "benefit": "parking", "reason": "late" })).await;
+    let reserve = of(&format!("/benefits/{}:reserve", id(&grant, "id")));
+    let reserved = pair.post(1, &reserve, "reserve", &json!({ "quantity": 1, "unit": MALL })).await;
+    let counter = format!("/v1/benefit-reservations/{}:use", id(&reserved, "code"));
+    let (won, lost) = pair.race(|racer| (counter.clone(), format!("use-{racer}"), json!({ "unit": MALL }))).await;
+    assert_eq!(won.len(), 1);
+    assert!(lost.iter().all(|code| code == "benefit_used"), "{lost:?}");
+
+    let held = pair.post(1, &of("/points/holds"), "hold", &json!({ "amount": 60, "unit": MALL, "reference": "order" })).await;
+    let capture = of(&format!("/points/holds/{}:capture", id(&held, "id")));
+    let (won, lost) = pair.race(|racer| (capture.clone(), format!("capture-{racer}"), json!({ "amount": 10 + racer }))).await;
+    assert_eq!(won.len(), 1);
+    assert!(lost.iter().all(|code| code == "hold_settled"), "{lost:?}");
+    let spent = won[0]["captured"].as_i64().expect("points");
+
+    let back = |racer: usize| {
+        let name = format!("back-{racer}");
+        let mut refund = sale(&name, member, 10_000, "2026-11-20");
+        (refund["kind"], refund["refund_of"]) = (json!("refund"), json!("shoes"));
+        ("/v1/transactions".to_owned(), name, refund)
+    };
+    let (won, lost) = pair.race(back).await;
+    assert_eq!((won.len(), &won[0]["points"]), (1, &json!(-100)));
+    assert!(lost.iter().all(|code| code == "refund_too_large"), "{lost:?}");
+    let left = pair.callers[0].get(&of("")).await.expect(200);
+    assert_eq!((&left["points"], &left["points_owed"]), (&json!(0), &json!(spent)));
 }
 
 /// Both processes close the first month while both post into it: each posting counts in one month, and the month is closed once.

@@ -471,6 +471,9 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "GET", "/v1/clearing/{period}/checklist", "/v1/clearing/2026-11/checklist".into(), Body::None);
     add(record, "GET", "/v1/clearing/{period}/export", "/v1/clearing/2026-11/export?format=csv".into(), Body::None);
     add(record, "GET", "/v1/clearing/breakage", "/v1/clearing/breakage?as_of_period=2026-10".into(), Body::None);
+    let stated = "/v1/ledger/statement?period=2026-11&account=line/mall/points_issued";
+    add(record, "GET", "/v1/ledger/statement", stated.into(), Body::None);
+    add(record, "GET", "/v1/ledger/trial-balance", "/v1/ledger/trial-balance?period=2026-11".into(), Body::None);
     let corrections = "/v1/clearing/corrections";
     add(list, "GET", "/v1/clearing/corrections", corrections.into(), Body::None);
     let correction = json!({ "of_period": "2026-10", "line": "mall", "fen": 1, "reason": "taken" });
@@ -510,6 +513,8 @@ const OF_THE_GROUP: &[&str] = &[
     "/v1/clearing/{period}/checklist",
     "/v1/clearing/{period}/export",
     "/v1/clearing/breakage",
+    "/v1/ledger/statement",
+    "/v1/ledger/trial-balance",
     "/v1/clearing/corrections",
     "/v1/clearing/corrections/{id}:approve",
     "/v1/clearing/corrections/{id}:reject",
