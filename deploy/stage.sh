@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Lays out what an image FROM scratch holds: a program, the libraries that it links, certificates of authorities, and a user.
+# Lays out what an image FROM scratch holds: programs, the libraries that they link, certificates of authorities, and a user.
 #
-#   deploy/stage.sh FOLDER PROGRAM
+#   deploy/stage.sh FOLDER PROGRAM...
 #
 # The programs are those of `make build`. Nothing is downloaded: the libraries are this machine's, so build on the distribution whose libraries
 # you want in the image. A statically linked program brings none.
 set -euo pipefail
-[ $# -eq 2 ] || { echo "usage: deploy/stage.sh FOLDER PROGRAM" >&2; exit 2; }
-folder=$1 program=$2
-[ -x "$program" ] || { echo "error: $program is no program; run \`make build\` first" >&2; exit 1; }
+[ $# -ge 2 ] || { echo "usage: deploy/stage.sh FOLDER PROGRAM..." >&2; exit 2; }
+folder=$1
+shift
+for program in "$@"; do [ -x "$program" ] || { echo "error: $program is no program; run \`make build\` first" >&2; exit 1; }; done
 case $folder in "" | /) echo "error: $folder can't be the folder" >&2; exit 2 ;; esac
 
 mkdir -p "$folder"
@@ -18,8 +19,10 @@ install -d -m 1777 "$folder/tmp"
 printf 'root:x:0:0::/:/\nheyuan:x:65532:65532::/tmp:/\n' >"$folder/etc/passwd"
 printf 'root:x:0:\nheyuan:x:65532:\n' >"$folder/etc/group"
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp -L /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/"
-install -m 0755 "$program" "$folder/usr/local/bin/"
-# What the loader would open, and the loader itself. They are put under the paths by which it looks for them.
-{ ldd "$program" 2>/dev/null || true; } | { grep -o '/[^ ]*' || true; } | while read -r library; do
-  install -D -m 0755 "$library" "$folder$library"
+for program in "$@"; do
+  install -m 0755 "$program" "$folder/usr/local/bin/"
+  # What the loader would open, and the loader itself. They are put under the paths by which it looks for them.
+  { ldd "$program" 2>/dev/null || true; } | { grep -o '/[^ ]*' || true; } | while read -r library; do
+    install -D -m 0755 "$library" "$folder$library"
+  done
 done

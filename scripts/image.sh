@@ -13,19 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 layer=$work/layer
 
-# libraries PROGRAM: the files that the loader would open, and the loader itself; none of a static program.
-libraries() { ldd "$1" 2>/dev/null | grep -o '/[^ ]*' || true; }
-
-mkdir -p "$layer"/{etc/ssl/certs,usr/local/bin}
-install -d -m 1777 "$layer/tmp"
-printf 'root:x:0:0::/:/\nheyuan:x:65532:65532::/tmp:/\n' >"$layer/etc/passwd"
-printf 'root:x:0:\nheyuan:x:65532:\n' >"$layer/etc/group"
-[ ! -e /etc/ssl/certs/ca-certificates.crt ] || cp -L /etc/ssl/certs/ca-certificates.crt "$layer/etc/ssl/certs/"
-for program in "$@"; do
-  [ -x "$program" ] || { echo "error: $program is no program" >&2; exit 1; }
-  install -m 0755 "$program" "$layer/usr/local/bin/"
-  for library in $(libraries "$program"); do install -D -m 0755 "$library" "$layer$library"; done
-done
+"$(dirname "${BASH_SOURCE[0]}")/../deploy/stage.sh" "$layer" "$@"
 
 # pack FOLDER FILE ENTRY...: nothing in it tells when and where it was made.
 pack() {
