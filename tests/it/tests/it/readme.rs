@@ -18,6 +18,11 @@ const ELSEWHERE: &[&str] = &[
     "make run",
     // Each test on PostgreSQL serves so.
     "heyuan serve --data DIR --listen 127.0.0.1:8080 --database-url postgres://USER:PASSWORD@HOST/DATABASE",
+    // It needs a cluster; tests/kubernetes/tenants.sh does the same on a real one.
+    "helm install heyuan charts/heyuan --namespace heyuan-system --create-namespace
+kubectl apply -f class.yaml -f tenant.yaml
+kubectl wait tenant/jade --for=condition=Ready --timeout=120s
+kubectl get tenants",
 ];
 
 /// What a reader puts in, and what has to be waited for on a busy machine: text of a command, and what is run instead.
