@@ -1,13 +1,13 @@
 # The doors of Heyuan. Each does its own set-up on a fresh machine; scripts/ says how.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test bench cluster check build
+.PHONY: help run test bench cluster test-cluster check build
 
 HEYUAN_CACHE ?= $(HOME)/.cache/heyuan
 export HEYUAN_CACHE
 
 help: ## Show the doors
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: build ## Start a demo tenant on 127.0.0.1:8080 and fill it through its public API
 	@exec "$(HEYUAN_CACHE)/target/release/heyuan" demo run --data ./data --listen 127.0.0.1:8080 --plugins "$(HEYUAN_CACHE)/plugins"
@@ -23,6 +23,11 @@ bench: build ## Measure the bars and print them as a table
 cluster: ## Start a Kubernetes with real pods on this machine (root, Linux); scripts/cluster.sh down removes it
 	@scripts/setup.sh cluster
 	@scripts/cluster.sh up
+
+test-cluster: build ## A tenant's life with real pods, on that Kubernetes (root, Linux)
+	@scripts/setup.sh cluster
+	@scripts/setup.sh test
+	@tests/kubernetes/tenants.sh
 
 check: ## Format, lints, documentation, dependencies
 	@scripts/setup.sh check

@@ -361,6 +361,7 @@ down() {
 case ${1:-} in
   up | down | status) "$1" ;;
   can) why_not ;;
+  kubeconfig) printf '%s\n' "$kubeconfig" ;;
   load | image | kubectl) "$@" ;;
-  *) fail "usage: scripts/cluster.sh up|down|status|can|load FILE.tar...|image NAME:TAG PROGRAM...|kubectl ARGUMENT..." ;;
+  *) fail "usage: scripts/cluster.sh up|down|status|can|kubeconfig|load FILE.tar...|image NAME:TAG PROGRAM...|kubectl ARGUMENT..." ;;
 esac

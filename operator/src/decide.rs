@@ -21,7 +21,7 @@ use crate::crd::{StoppedRelease, TenantStatus};
 use crate::kind::Kind;
 use crate::master::{Home, Master};
 use crate::name;
-use crate::reason::{Part, Reason, Tone};
+use crate::reason::{Part, Reason};
 use crate::render::Shape;
 use crate::world::{Config, World};
 use kube::ResourceExt;
@@ -272,7 +272,7 @@ impl<'a> Walk<'a> {
 
     /// Whether a part has been found to be as it should.
     fn good(&self, part: Part) -> bool {
-        self.findings.get(&part).is_some_and(|finding| finding.reason.tone() == Tone::Good)
+        self.findings.get(&part).is_some_and(|finding| finding.reason.is_well())
     }
 }
 

@@ -92,6 +92,9 @@ pub(crate) struct Record {
     pub(crate) server: Option<DatabaseServer>,
     /// Whether the database stands with its roles.
     pub(crate) database_made: bool,
+    /// Version of the server, as PostgreSQL numbers it (160003).
+    #[serde(default)]
+    pub(crate) server_version: u32,
     /// Whether the database could not be reached at the tenant's end; it is retained or removed when it can be.
     #[serde(default)]
     pub(crate) leftover: bool,
@@ -146,6 +149,7 @@ impl Master {
             home,
             server: None,
             database_made: false,
+            server_version: 0,
             leftover: false,
             active: Login::A,
             password_at: now,

@@ -357,6 +357,7 @@ async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Res
     }
     let mut made = master.clone();
     (made.record.database_made, made.record.server) = (true, Some(server.clone()));
+    made.record.server_version = facts.version_num;
     write_master(context, made).await
 }
 

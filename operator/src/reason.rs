@@ -66,6 +66,8 @@ impl fmt::Display for Part {
 pub enum Tone {
     /// As it should be.
     Good,
+    /// It serves, and somebody should do something all the same.
+    Warned,
     /// On its way; nobody has to do anything.
     Underway,
     /// Somebody has to do something.
@@ -140,6 +142,7 @@ reasons! {
     KubernetesUnreachable Underway "The API server did not answer in time, or not at all; it is asked again." "If it stays so, look at the API server and at the operator's network."
 
     DatabaseMade Good "The database and its roles are there and were made for this tenant." ""
+    ServerOld Warned "The database is there, on a server of PostgreSQL 15, where the operator's role is nearly a superuser." "Move to PostgreSQL 16 or newer before production."
     DatabaseEmbedded Good "The data lies in SQLite on the tenant's volume." ""
     DatabaseExternal Good "The secret with the database's URL is there." ""
     DatabaseTaken Bad "There is a database or role with the tenant's name that was not made for this tenant. It is left alone." "Remove or rename it; the message names it."
@@ -185,6 +188,11 @@ impl Reason {
     /// What it says about its part.
     pub const fn tone(self) -> Tone {
         self.explained().tone
+    }
+
+    /// Whether its part serves.
+    pub const fn is_well(self) -> bool {
+        matches!(self.tone(), Tone::Good | Tone::Warned)
     }
 }
 

@@ -159,7 +159,7 @@ async fn tell(context: &Context, tenant: &Tenant, status: &TenantStatus) {
         let summary = [Part::Progressing, Part::Degraded, Part::Paused].iter().any(|part| part.to_string() == condition.type_);
         let became_ready = condition.type_ == Part::Ready.to_string() && condition.status == "True";
         let worth = match reason.tone() {
-            Tone::Bad => !summary && condition.type_ != Part::Ready.to_string(),
+            Tone::Bad | Tone::Warned => !summary && condition.type_ != Part::Ready.to_string(),
             Tone::Good => became_ready,
             Tone::Underway => false,
         };
@@ -167,7 +167,7 @@ async fn tell(context: &Context, tenant: &Tenant, status: &TenantStatus) {
             continue;
         }
         let event = Event {
-            type_: if reason.tone() == Tone::Bad { EventType::Warning } else { EventType::Normal },
+            type_: if matches!(reason.tone(), Tone::Bad | Tone::Warned) { EventType::Warning } else { EventType::Normal },
             reason: if became_ready { "Ready".to_owned() } else { condition.reason.clone() },
             note: Some(condition.message.chars().take(NOTE_CHARS_MAX).collect()),
             action: condition.type_.clone(),

@@ -1,6 +1,7 @@
 //! The ground that a tenant stands on: its data's keys, its names, its namespace with all that guards it, and its database.
 
 use super::{Go, Resolved, Step, Walk, intended};
+use crate::database::ServerFacts;
 use crate::kind::Kind;
 use crate::master::{Home, Master};
 use crate::name;
@@ -171,11 +172,11 @@ impl Walk<'_> {
                 self.want(Part::DatabaseReady, Step::ProvisionDatabase(Box::new(resolved.clone())))
             }
             (Home::Managed { server }, _) => {
-                self.find(
-                    Part::DatabaseReady,
-                    Reason::DatabaseMade,
-                    format!("database heyuan_{} on server {server}", master.record.data_id),
-                );
+                let version = ServerFacts { version_num: master.record.server_version, is_database_new: false };
+                let reason = if version.confines_creators() { Reason::DatabaseMade } else { Reason::ServerOld };
+                let number = master.record.server_version / 10_000;
+                let words = format!("database heyuan_{} on server {server}, PostgreSQL {number}", master.record.data_id);
+                self.find(Part::DatabaseReady, reason, words);
                 Go::On
             }
         };

@@ -49,7 +49,7 @@ impl Walk<'_> {
             let holds = match part {
                 Part::Paused => paused,
                 Part::Deleting => true,
-                _ => finding.reason.tone() == Tone::Good,
+                _ => finding.reason.is_well(),
             };
             conditions.push(condition(self.world, *part, holds, finding));
         }

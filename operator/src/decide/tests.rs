@@ -221,7 +221,7 @@ impl Model {
             }
             Step::ProvisionDatabase(_) => {
                 self.database = Some("open");
-                self.master(|master| master.record.database_made = true);
+                self.master(|master| (master.record.database_made, master.record.server_version) = (true, 180_000));
             }
             Step::OpenLogin(_) => self.master(|master| {
                 let turning = master.record.turning.clone().expect("a rotation");
