@@ -45,6 +45,8 @@ const DELIVERED_CHARACTERS_MIN: usize = 32;
 const DELIVERED_CHARACTERS_MAX: usize = 120;
 /// Bytes of the name under which such a key is delivered.
 const DELIVERED_NAME_BYTES_MAX: usize = 64;
+/// What a key may do that the operator delivers.
+const DELIVERED_SCOPES: [Scope; 5] = [Scope::Admin, Scope::App, Scope::Import, Scope::Ingest, Scope::Reveal];
 /// The start of every member token.
 const TOKEN_PREFIX: &str = "hym_";
 /// How long a member token without a session lasts.
@@ -221,7 +223,8 @@ impl Credentials {
         Ok(create_by(actor, &self.db, &self.org, &self.clock, scopes, unit).await?)
     }
 
-    /// Takes over a key of the whole group that the operator made and keeps, with the scopes `admin` and `app`. The same key again
+    /// Takes over a key of the whole group that the operator made and keeps, with every scope but `operator`:
+    /// a key gives no scope that it lacks, and this one is the first. The same key again
     /// changes nothing. `name` says in the audit record where it comes from.
     ///
     /// # Errors
@@ -230,7 +233,7 @@ impl Credentials {
         actor.require(Scope::Operator)?;
         check_delivered(secret, name)?;
         let (hash, name) = (sha256_hex(secret.as_bytes()), name.to_owned());
-        let record = KeyRecord::fresh(&hash, &[Scope::Admin, Scope::App], None, self.clock.now());
+        let record = KeyRecord::fresh(&hash, &DELIVERED_SCOPES, None, self.clock.now());
         let actor = actor.clone();
         let known = self.db.write("deliver key", move |tx| {
             let (actor, record, hash, name) = (actor.clone(), record.clone(), hash.clone(), name.clone());

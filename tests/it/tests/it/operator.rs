@@ -125,7 +125,7 @@ async fn a_delivered_key_administers_the_group_until_it_is_revoked() {
         let operator = tenant.operator(Some(KEY));
         let put = async |key: &str| operator.put("/v1/operator/admin-key", &json!({ "key": key, "name": "operator-delivered" })).await;
         let first = put(DELIVERED).await.expect(200);
-        assert_eq!(first["scopes"], json!(["admin", "app"]));
+        assert_eq!(first["scopes"], json!(["admin", "app", "import", "ingest", "reveal"]));
         assert_eq!(put(DELIVERED).await.expect(200), first, "the same key again changes nothing");
         let admin = tenant.caller_with(DELIVERED);
         assert_eq!(admin.get("/v1/me").await.expect(200)["scopes"], json!(["app", "admin"]));
