@@ -223,9 +223,8 @@ impl Credentials {
         Ok(create_by(actor, &self.db, &self.org, &self.clock, scopes, unit).await?)
     }
 
-    /// Takes over a key of the whole group that the operator made and keeps, with every scope but `operator`:
-    /// a key gives no scope that it lacks, and this one is the first. The same key again
-    /// changes nothing. `name` says in the audit record where it comes from.
+    /// Takes over a key of the whole group that the operator made and keeps, with every scope but `operator`: a key gives no scope that
+    /// it lacks, and this one is the first. The same key again changes nothing. `name` says in the audit record where it comes from.
     ///
     /// # Errors
     /// `forbidden` without the scope `operator`; `invalid_request` for what is no key or no name; `key_revoked`; the database's.

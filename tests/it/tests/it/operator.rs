@@ -128,7 +128,7 @@ async fn a_delivered_key_administers_the_group_until_it_is_revoked() {
         assert_eq!(first["scopes"], json!(["admin", "app", "import", "ingest", "reveal"]));
         assert_eq!(put(DELIVERED).await.expect(200), first, "the same key again changes nothing");
         let admin = tenant.caller_with(DELIVERED);
-        assert_eq!(admin.get("/v1/me").await.expect(200)["scopes"], json!(["app", "admin"]));
+        assert_eq!(admin.get("/v1/me").await.expect(200)["scopes"], json!(["ingest", "app", "admin", "reveal", "import"]));
         let audit = admin.get("/v1/audit?action=deliver%20key").await.expect(200);
         let delivered = audit["items"].as_array().expect("a page");
         assert_eq!(delivered.len(), 1, "{audit}");
