@@ -37,7 +37,8 @@ api_server=$node_address:6443
 # Settings of the kernel that the kubelet and the pods' network change; put back by `down`.
 kernel_settings=(net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes)
 
-programs=(etcd kube-apiserver kube-controller-manager kube-scheduler coredns containerd kubelet kube-proxy)
+programs=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy)
+[ ! -x "$coredns" ] || programs+=(coredns)
 start_seconds_max=120
 stop_seconds_max=30
 
@@ -55,9 +56,7 @@ why_not() {
   for plugin in ptp host-local loopback; do
     [ -x "/usr/lib/cni/$plugin" ] || { echo "the network plugin $plugin is missing: run \`scripts/setup.sh cluster\` first"; return; }
   done
-  for program in "$kubernetes" "$coredns"; do
-    [ -x "$program" ] || { echo "$program is missing: run \`scripts/setup.sh cluster\` first"; return; }
-  done
+  [ -x "$kubernetes" ] || { echo "$kubernetes is missing: run \`scripts/setup.sh cluster\` first"; return; }
   if [ ! -d "$folder" ] && pod_groups_exist; then echo "another kubelet has pods on this machine"; return; fi
   if ! [ -e "/sys/class/net/$bridge" ]; then
     ip link add "$bridge" type bridge 2>/dev/null || { echo "this user may not make network devices"; return; }
@@ -173,12 +172,16 @@ evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 
 CONFIG
   # It asks nobody else: names outside the cluster don't exist here.
   cat >"$folder/Corefile" <<CONFIG
-.:53 {
+cluster.local:53 {
   bind $node_address
   errors
   kubernetes cluster.local {
     kubeconfig $kubeconfig
   }
+}
+.:53 {
+  bind $node_address
+  errors
   template ANY ANY {
     rcode NXDOMAIN
   }
@@ -220,7 +223,11 @@ start_control_plane() {
     --use-service-account-credentials --service-account-private-key-file="$certificates/service-account.key" --root-ca-file="$certificates/ca.crt" \
     --leader-elect=false --bind-address=127.0.0.1 --secure-port=0
   program kube-scheduler "$kubernetes" kube-scheduler --kubeconfig="$certificates/scheduler.kubeconfig" --leader-elect=false --secure-port=0
-  program coredns "$coredns" -conf "$folder/Corefile"
+  if [ -x "$coredns" ]; then
+    program coredns "$coredns" -conf "$folder/Corefile"
+  else
+    say "services have addresses and no names: $coredns is missing (\`scripts/setup.sh cluster\` builds it)"
+  fi
 }
 
 start_node() {
@@ -239,7 +246,7 @@ start_node() {
   wait_for "the default account is there" kube-controller-manager kubectl get serviceaccount default
 }
 
-node_ready() { kubectl get node "$node" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' | grep -qx True; }
+node_ready() { [ "$(kubectl get node "$node" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 
 load() {
   local image
