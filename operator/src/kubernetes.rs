@@ -10,13 +10,16 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, ValidationDirective};
 use kube::discovery::ApiResource;
 use kube::{Client, Error};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an answer may take.
 const CALL: Duration = Duration::from_secs(15);
+
+/// Holds a Deployment's replicas between us and an autoscaler.
+const HANDOVER_MANAGER: &str = "heyuan-operator-handover";
 
 /// A secret's address and kind.
 fn secrets() -> ApiResource {
@@ -52,6 +55,9 @@ impl Kubernetes {
     pub(crate) async fn apply(&self, object: &Value) -> Result<(), Error> {
         let Some((kind, object_name)) = Kind::of(object).zip(object["metadata"]["name"].as_str()) else { return Ok(()) };
         let api = self.api(&kind.resource(), object);
+        if kind == Kind::Deployment && object["spec"]["replicas"].is_null() {
+            self.hand_over_replicas(&api, object).await?;
+        }
         let mut how = PatchParams::apply(FIELD_MANAGER).force();
         how.field_validation = Some(ValidationDirective::Strict);
         let answer = self.call("apply", kind.as_str(), api.patch(object_name, &how, &Patch::Apply(object))).await?;
@@ -63,6 +69,23 @@ impl Kubernetes {
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let answer = self.call("patch", kind.as_str(), api.patch(object_name, &how, &Patch::Merge(object))).await?;
         self.live.keep(kind, &value_of(kind, &answer));
+        Ok(())
+    }
+
+    /// What an autoscaler decides is not ours to write; but a number that was ours alone would fall back to 1 if we merely let go of it.
+    async fn hand_over_replicas(&self, api: &Api<DynamicObject>, object: &Value) -> Result<(), Error> {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let (namespace, object_name) = (text("namespace"), text("name"));
+        let live = self.live.of_namespace(&namespace);
+        let Some(replicas) = live.get(&(Kind::Deployment, object_name.clone())).and_then(|live| live["spec"]["replicas"].as_i64()) else {
+            return Ok(());
+        };
+        let held = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": object_name, "namespace": namespace },
+            "spec": { "replicas": replicas },
+        });
+        let how = PatchParams::apply(HANDOVER_MANAGER).force();
+        self.call("apply", Kind::Deployment.as_str(), api.patch(&object_name, &how, &Patch::Apply(&held))).await?;
         Ok(())
     }
 

@@ -183,6 +183,27 @@ async fn a_release_is_let_in_or_stopped_where_the_old_one_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replicas_belong_to_the_autoscaler_where_there_is_one() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("onyx", &json!({ "replicas": 3 })).await;
+    ground.ready("onyx").await;
+    let replicas = async || ground.get_in("onyx", "deployment", "heyuan").await.expect("a Deployment")["spec"]["replicas"].clone();
+    ground.change("onyx", json!({ "replicas": null, "autoscaling": { "minReplicas": 2, "maxReplicas": 4 } })).await;
+    ground.ready("onyx").await;
+    assert!(ground.get_in("onyx", "horizontalpodautoscaler", "heyuan").await.is_some());
+    assert_eq!(replicas().await, 3, "nothing is scaled by the change itself");
+    ground.admin.kubectl(&["scale", "deployment", "heyuan", "-n", "tenant-onyx", "--replicas=4"]).await;
+    ground.change("onyx", json!({ "displayName": "Onyx" })).await;
+    ground.ready("onyx").await;
+    assert_eq!(replicas().await, 4, "what the autoscaler decided stays");
+    ground.change("onyx", json!({ "replicas": 2, "autoscaling": null })).await;
+    ground.ready("onyx").await;
+    assert_eq!(replicas().await, 2);
+    assert!(ground.get_in("onyx", "horizontalpodautoscaler", "heyuan").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_changed_and_the_old_one_ends() {
     let running = Running::start(&[]).await;
     let ground = &running.ground;
