@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use heyuan_harness::{Access, Behaviour, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Pods};
+use heyuan_harness::{Access, Behaviour, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Pods, install_operator};
 use heyuan_harness::{Postgres, until, workspace_root};
 use serde_json::{Value, json};
 
@@ -22,21 +22,7 @@ impl Ground {
     /// Installs on a control plane what the chart installs, but for the operator's Deployment.
     pub(super) async fn on(plane: &'static ControlPlane) -> Self {
         let admin = plane.admin();
-        let definitions = heyuan_operator::definitions().expect("the definitions can be written");
-        admin.apply(&definitions).await.expect("the API server takes the definitions");
-        // What the chart installs; the operator's process is the test's own.
-        let file = workspace_root().join("deploy/kustomize/operator.yaml");
-        let installed = std::fs::read_to_string(&file).expect("it is made from the chart");
-        let objects: Vec<&str> = installed
-            .split("\n---")
-            .filter(|object| !object.contains("\nkind: Deployment\n") && !object.contains("\nkind: PodDisruptionBudget\n"))
-            .collect();
-        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OPERATOR_NAMESPACE } });
-        admin.apply(&namespace.to_string()).await.expect("the namespace is taken");
-        admin.apply(&objects.join("\n---")).await.expect("the API server takes what the chart installs");
-        for crd in ["tenants", "tenantclasses", "plugins"] {
-            admin.kubectl(&["wait", "--for=condition=Established", &format!("crd/{crd}.heyuan.dev"), "--timeout=60s"]).await;
-        }
+        install_operator(&admin).await;
         let server = Postgres::shared();
         give_rights(server);
         let secret = json!({

@@ -12,6 +12,7 @@ mod http_load;
 mod identity;
 mod inside;
 mod ledger;
+mod operator;
 mod plugins;
 mod report;
 mod run;
@@ -36,6 +37,7 @@ const AREAS: &[(&str, &str)] = &[
         "the demo group: load, profile reads, transaction to points, where its time goes, quote, start, idle memory, idle connections",
     ),
     ("identity", "who is who on the demo truth, beside plain union-find"),
+    ("operator", "apply to migration job and to Ready, 1,000 tenants: converge, memory, requests of a look at all"),
     ("collect", "durable acknowledgement alone, with every room, one event a request, on both databases"),
 ];
 
@@ -103,6 +105,7 @@ async fn main() -> ExitCode {
             "books" => books::measure(&mut report, options.size).await,
             "group" => group::measure(&mut report, options.size).await,
             "identity" => identity::rows().await.into_iter().for_each(|row| report.add(row)),
+            "operator" => operator::measure(&mut report, options.size).await,
             "collect" => collect::measure(&mut report, options.size).await,
             _ => unreachable!("every area has its arm"),
         }

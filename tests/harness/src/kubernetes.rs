@@ -15,7 +15,7 @@ mod watched;
 pub use access::Access;
 pub use call::Call;
 pub use control_plane::ControlPlane;
-pub use operator::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator};
+pub use operator::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, install_operator};
 pub use pods::{Behaviour, Orders, Pods};
 pub use proxy::ApiProxy;
 pub use trouble::Trouble;

@@ -24,6 +24,7 @@ pub use database::{TestDatabase, for_both_databases};
 pub use gateway::Gateway;
 pub use kubernetes::{
     Access, ApiProxy, Behaviour, Call, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Orders, Pods, Trouble,
+    install_operator,
 };
 pub use load::concurrently;
 pub use postgres::Postgres;

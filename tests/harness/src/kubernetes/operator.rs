@@ -2,18 +2,36 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::kubernetes::Access;
 use crate::postgres::free_port;
-use crate::process::{operator_binary, spawn_bound};
+use crate::process::{operator_binary, spawn_bound, workspace_root};
 
 /// Where the operator lives, and under which account.
 pub const OPERATOR_NAMESPACE: &str = "heyuan-system";
 /// Its account.
 pub const OPERATOR_ACCOUNT: &str = "heyuan-operator";
+
+/// Installs what the chart installs, but for the operator's process: definitions, rights, admission policies, and its namespace.
+pub async fn install_operator(admin: &Access) {
+    let printed = Command::new(operator_binary()).arg("crds").output().expect("the operator prints its definitions");
+    admin.apply(&String::from_utf8_lossy(&printed.stdout)).await.expect("the API server takes the definitions");
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OPERATOR_NAMESPACE } });
+    admin.apply(&namespace.to_string()).await.expect("the namespace is taken");
+    let file = workspace_root().join("deploy/kustomize/operator.yaml");
+    let installed = fs::read_to_string(&file).expect("it is made from the chart");
+    let runs = |object: &str| ["\nkind: Deployment\n", "\nkind: PodDisruptionBudget\n"].iter().any(|kind| object.contains(kind));
+    let objects: Vec<&str> = installed.split("\n---").filter(|object| !runs(object)).collect();
+    admin.apply(&objects.join("\n---")).await.expect("the API server takes what the chart installs");
+    for definition in ["tenants", "tenantclasses", "plugins"] {
+        admin.kubectl(&["wait", "--for=condition=Established", &format!("crd/{definition}.heyuan.dev"), "--timeout=60s"]).await;
+    }
+}
 
 /// A running operator; dropped, it is killed.
 #[derive(Debug)]
