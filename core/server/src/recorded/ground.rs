@@ -100,8 +100,9 @@ pub(super) struct Ground {
 
 impl Ground {
     pub(super) async fn open(database: &TestDatabase, host: &Host, case: &Case) -> Ground {
-        let place = Place { data: database.data_dir().to_owned(), database_url: database.database_url().map(str::to_owned), config: None };
-        let mut kernel = place.open(&Settings::default(), Schema::Migrate).await.expect("the tenant opens");
+        let url = database.database_url().map(str::to_owned);
+        let place = Place { data: database.data_dir().to_owned(), database_url: url, database_url_file: None, config: None };
+        let mut kernel = place.open(&Settings::default(), Schema::Prepare).await.expect("the tenant opens");
         if !case.starts_at.is_empty() {
             kernel.clock = Clock::standing(instant(&case.starts_at));
         }
@@ -116,7 +117,7 @@ impl Ground {
         kernel.org.put([group].into_iter().chain(units).collect()).await.expect("the tree is put");
         let sandbox = Arc::new(Sandbox::over(host.clone()));
         let plugins = Plugins::new(kernel.db.clone(), sandbox.clone());
-        let hooks = Arc::new(Hooks::new(plugins.clone(), sandbox, kernel.zone.clone()));
+        let hooks = Arc::new(Hooks::new(plugins.clone(), sandbox, kernel.zone.clone(), Arc::default()));
         let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
         let ledger = Ledger::new(kernel.clone());
         let membership = Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), Arc::new(People), hooks.clone());
