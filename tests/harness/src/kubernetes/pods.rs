@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::kubernetes::Access;
 
@@ -103,7 +104,10 @@ impl Shared {
 
 async fn play(shared: Arc<Shared>) {
     let mut servers: HashMap<String, (Ipv4Addr, JoinHandle<()>)> = HashMap::new();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        looks.tick().await;
         let pods = match ask(&shared.access, Method::GET, "/api/v1/pods?labelSelector=heyuan.dev/tenant", None).await {
             Some(list) => list["items"].as_array().cloned().unwrap_or_default(),
             None => Vec::new(),
@@ -132,7 +136,6 @@ async fn play(shared: Arc<Shared>) {
             };
             make_ready(&shared, pod, address).await;
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
