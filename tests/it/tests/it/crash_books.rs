@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::shop::comes_again;
 use desk::Months;
-use story::{Desk, STORY, Story};
+use story::{Asked, Desk, STORY, Story};
 
 const KILLS: usize = 6;
 /// Members that live their stories side by side.
