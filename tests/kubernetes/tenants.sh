@@ -77,7 +77,7 @@ ok "the server has the operator's role"
 
 say "helm install"
 "$helm" --kubeconfig "$("$cluster" kubeconfig)" install heyuan "$root/charts/heyuan" --namespace "$system" --create-namespace \
-  --set image.repository=localhost/heyuan/heyuan-operator --set image.tag=1 --set image.pullPolicy=Never --set replicaCount=1 \
+  --set image.repository=localhost/heyuan/heyuan-operator --set-string image.tag=1 --set image.pullPolicy=Never --set replicas=1 \
   --wait --timeout 120s >/dev/null
 kubectl create secret generic main-admin -n "$system" --from-literal=username=heyuan_operator --from-literal=password=operator-password >/dev/null
 ok "the operator runs"
