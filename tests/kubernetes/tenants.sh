@@ -154,12 +154,12 @@ while True:
         bad += 1
         print(time.time(), error, file=sys.stderr, flush=True)
     with open(out, "w") as file:
-        file.write(f"{good} {bad}")
+        file.write(f"{good} {bad}\n")
     time.sleep(0.01)
 PY
 "$python" "$work/load.py" "http://$(address jade):8080" "$ingest" "$work/count" 2>"$work/load.err" &
 load=$!
-no_failures() { read -r good bad <"$work/count"; printf '     %s requests, %s failed\n' "$good" "$bad"; [ "$bad" -eq 0 ] || { cat "$work/load.err" >&2; fail "$1 cost requests"; }; }
+no_failures() { read -r good bad <"$work/count" || true; printf '     %s requests, %s failed\n' "$good" "$bad"; [ "$bad" -eq 0 ] || { cat "$work/load.err" >&2; fail "$1 cost requests"; }; }
 
 url_before=$(secret jade heyuan database-url)
 for turn in 1 2 3; do
