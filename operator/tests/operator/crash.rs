@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use heyuan_harness::until;
-use heyuan_harness::{ApiProxy, Call, ControlPlane, OPERATOR_NAMESPACE, Operator, Pods, Trouble};
+use heyuan_harness::{ApiProxy, Call, OPERATOR_NAMESPACE, Operator, Pods, Trouble};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::ground::Ground;
+use super::ground::{Ground, Plane};
 
 /// A life in which the operator starts a hundred times.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -55,11 +55,10 @@ fn writes_something(call: &Call) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_call_it_ends_the_same() {
-    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await));
-    let ground = Ground::on(plane).await;
+    let ground = Ground::on(Plane::own().await).await;
     let _pods = Pods::play(&ground.admin);
     let access = ground.operator().await;
-    let proxy = ApiProxy::to(plane).await;
+    let proxy = ApiProxy::to(&ground.plane).await;
     let through = access.through(&proxy);
 
     // Once undisturbed, to know the calls.

@@ -1,5 +1,6 @@
 //! The ground that operator tests stand on: a control plane with the chart's objects, a server with the operator's role, and a class.
 
+use std::ops::Deref;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,16 +12,45 @@ use serde_json::{Value, json};
 /// How long anything may take that normally takes a second or two; runs beside all other tests.
 pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
+/// The control plane that a test stands on.
+pub(super) enum Plane {
+    /// The one of all tests that start no operator.
+    Shared(&'static ControlPlane),
+    /// One of its own, gone with the test: a second operator's lease would be in the way.
+    Own(Box<ControlPlane>),
+}
+
+impl Plane {
+    pub(super) async fn own() -> Plane {
+        Plane::Own(Box::new(ControlPlane::start().await))
+    }
+
+    pub(super) async fn shared() -> Plane {
+        Plane::Shared(ControlPlane::shared().await)
+    }
+}
+
+impl Deref for Plane {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        match self {
+            Plane::Shared(plane) => plane,
+            Plane::Own(plane) => plane,
+        }
+    }
+}
+
 /// A cluster with the operator installed.
 pub(super) struct Ground {
-    pub(super) plane: &'static ControlPlane,
+    pub(super) plane: Plane,
     pub(super) admin: Access,
     pub(super) server: &'static Postgres,
 }
 
 impl Ground {
     /// Installs on a control plane what the chart installs, but for the operator's Deployment.
-    pub(super) async fn on(plane: &'static ControlPlane) -> Self {
+    pub(super) async fn on(plane: Plane) -> Self {
         let admin = plane.admin();
         install_operator(&admin).await;
         let server = Postgres::shared();
@@ -168,8 +198,7 @@ pub(super) struct Running {
 impl Running {
     /// Starts everything on a control plane of its own.
     pub(super) async fn start(arguments: &[&str]) -> Self {
-        let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start().await));
-        let ground = Ground::on(plane).await;
+        let ground = Ground::on(Plane::own().await).await;
         let pods = Pods::play(&ground.admin);
         let operator = Operator::start(&ground.operator().await, arguments);
         Self { ground, operator, pods }

@@ -1,13 +1,12 @@
 //! What the API server refuses before the operator sees it, in words that say what to write.
 
-use heyuan_harness::ControlPlane;
 use serde_json::{Value, json};
 
-use super::ground::{Ground, tenant};
+use super::ground::{Ground, Plane, tenant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_tenants_are_refused_with_what_would_be_right() {
-    let ground = Ground::on(ControlPlane::shared().await).await;
+    let ground = Ground::on(Plane::shared().await).await;
     let table: [(&str, Value, &str); 16] = [
         ("jade", json!({ "database": {} }), "exactly one of managed, external and embedded"),
         ("jade", json!({ "database": { "managed": {}, "embedded": {} } }), "exactly one of managed, external and embedded"),
@@ -41,7 +40,7 @@ async fn bad_tenants_are_refused_with_what_would_be_right() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fixed_stays_fixed() {
-    let ground = Ground::on(ControlPlane::shared().await).await;
+    let ground = Ground::on(Plane::shared().await).await;
     ground.tenant("fixed", &json!({ "storage": { "volumeSize": "10Gi" } })).await;
     let table = [
         (json!({ "timeZone": "Europe/Berlin" }), "timeZone can't be changed"),
