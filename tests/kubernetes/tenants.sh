@@ -27,8 +27,6 @@ finish() {
     kubectl logs -n "$system" deployment/heyuan-operator --tail=60 || true
     kubectl describe pods -n tenant-jade | tail -60 || true
   fi
-  kubectl delete tenants --all --timeout=60s >/dev/null 2>&1 || true
-  kubectl get namespaces -o name | grep '^namespace/tenant-' | xargs -r "$cluster" kubectl delete --timeout=60s >/dev/null 2>&1 || true
   as_postgres "$postgres_bin/pg_ctl" -D "$work/data" -m immediate stop >/dev/null 2>&1 || true
   rm -rf "$work"
 }
