@@ -263,3 +263,32 @@ async fn data_is_retained_adopted_and_removed_as_the_spec_says() {
     ground.tenant("thief", &json!({ "adopt": data_id })).await;
     ground.wait("thief", "DataHeld", "False AdoptHeld").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_handed_to_the_tenant_within_what_it_allows() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("agate", &json!({ "plugins": { "features": ["profile.*"] } })).await;
+    ground.ready("agate").await;
+    let component = STANDARD.encode(b"a component");
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "hello", "namespace": "tenant-agate" }, "binaryData": { "hello.wasm": component } });
+    ground.admin.apply(&map.to_string()).await.expect("the config map is taken");
+    let plugin = |features: Value| {
+        json!({
+            "apiVersion": "heyuan.dev/v1alpha1", "kind": "Plugin", "metadata": { "name": "hello", "namespace": "tenant-agate" },
+            "spec": { "kind": "tagger", "source": { "configMap": { "name": "hello", "key": "hello.wasm" } }, "features": features },
+        })
+        .to_string()
+    };
+    let reason = async || {
+        let plugin = ground.get_in("agate", "plugin", "hello").await?;
+        Some(condition_of(&plugin, "Ready")?["reason"].as_str()?.to_owned())
+    };
+    ground.admin.apply(&plugin(json!(["member.tier"]))).await.expect("the plugin is taken");
+    until("a feature beyond the tenant's is refused", LIMIT, || async { (reason().await? == "FeatureNotAllowed").then_some(()) }).await;
+    ground.admin.apply(&plugin(json!(["profile.age"]))).await.expect("the plugin is taken");
+    until("the plugin is as wished", LIMIT, || async { (reason().await? == "AsWished").then_some(()) }).await;
+    let orders = running.pods.orders("tenant-agate");
+    let (method, _, body) = orders.iter().find(|(_, path, _)| path == "/v1/operator/plugins/hello").expect("it was handed over");
+    assert_eq!((method.as_str(), &body["source"]["bytes"], &body["approved"]), ("PUT", &json!(component), &json!(["profile.age"])));
+}
