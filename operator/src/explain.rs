@@ -3,9 +3,10 @@
 use crate::cli::print;
 use crate::crd::{Tenant, TenantClass};
 use crate::decide::{reason_named, resolve};
+use crate::kubernetes;
 use anyhow::Context;
 use clap::Args;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -21,10 +22,7 @@ pub(crate) struct ExplainOptions {
 /// # Errors
 /// No such tenant, or no way to the API server.
 pub(crate) async fn explain(options: ExplainOptions) -> anyhow::Result<()> {
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        tracing::debug!("a provider of cryptography is installed already");
-    }
-    let client = Client::try_default().await.context("no way to the API server was found: neither in a pod nor by a kubeconfig")?;
+    let client = kubernetes::connect().await?;
     let tenant = Api::<Tenant>::all(client.clone())
         .get(&options.tenant)
         .await

@@ -1,5 +1,6 @@
 //! The kinds of objects that a tenant is made of.
 
+use kube::api::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::Value;
 
@@ -53,6 +54,14 @@ impl Kind {
     pub(crate) fn of(object: &Value) -> Option<Kind> {
         let kind = object["kind"].as_str()?;
         Kind::ALL.iter().copied().find(|one| one.words().2 == kind)
+    }
+
+    /// An object of it as JSON; items of a list come without kind and version.
+    pub(crate) fn value_of(self, object: &DynamicObject) -> Value {
+        let mut value = serde_json::to_value(object).unwrap_or_default();
+        value["kind"] = self.as_str().into();
+        value["apiVersion"] = self.resource().api_version.into();
+        value
     }
 
     /// Its name in messages.

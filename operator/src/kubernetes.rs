@@ -6,6 +6,7 @@ use crate::metrics::Metrics;
 use crate::name::FIELD_MANAGER;
 use crate::reason::Reason;
 use crate::world::Failure;
+use anyhow::Context;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, ValidationDirective};
 use kube::discovery::ApiResource;
@@ -24,6 +25,17 @@ const HANDOVER_MANAGER: &str = "heyuan-operator-handover";
 /// A secret's address and kind.
 fn secrets() -> ApiResource {
     ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Secret".into(), plural: "secrets".into() }
+}
+
+/// The way to the API server: from within a pod, or by a kubeconfig.
+///
+/// # Errors
+/// There is neither.
+pub(crate) async fn connect() -> anyhow::Result<Client> {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a provider of cryptography is installed already");
+    }
+    Client::try_default().await.context("no way to the API server was found: neither in a pod nor by a kubeconfig")
 }
 
 /// The API server.
@@ -61,14 +73,14 @@ impl Kubernetes {
         let mut how = PatchParams::apply(FIELD_MANAGER).force();
         how.field_validation = Some(ValidationDirective::Strict);
         let answer = self.call("apply", kind.as_str(), api.patch(object_name, &how, &Patch::Apply(object))).await?;
-        let answer = value_of(kind, &answer);
+        let answer = kind.value_of(&answer);
         self.live.keep(kind, &answer);
         if crate::agree::agrees(object, &answer) {
             return Ok(());
         }
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let answer = self.call("patch", kind.as_str(), api.patch(object_name, &how, &Patch::Merge(object))).await?;
-        self.live.keep(kind, &value_of(kind, &answer));
+        self.live.keep(kind, &kind.value_of(&answer));
         Ok(())
     }
 
@@ -76,8 +88,8 @@ impl Kubernetes {
     async fn hand_over_replicas(&self, api: &Api<DynamicObject>, object: &Value) -> Result<(), Error> {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, object_name) = (text("namespace"), text("name"));
-        let live = self.live.of_namespace(&namespace);
-        let Some(replicas) = live.get(&(Kind::Deployment, object_name.clone())).and_then(|live| live["spec"]["replicas"].as_i64()) else {
+        let live = self.live.get(&namespace, Kind::Deployment, &object_name);
+        let Some(replicas) = live.and_then(|live| live["spec"]["replicas"].as_i64()) else {
             return Ok(());
         };
         let held = json!({
@@ -96,7 +108,7 @@ impl Kubernetes {
         let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object: DynamicObject = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
         let answer = self.call("create", kind.as_str(), api.create(&how, &object)).await?;
-        self.live.keep(kind, &value_of(kind, &answer));
+        self.live.keep(kind, &kind.value_of(&answer));
         Ok(())
     }
 
@@ -107,7 +119,7 @@ impl Kubernetes {
             None => Api::all_with(self.client.clone(), &kind.resource()),
         };
         let answer = self.call("get", kind.as_str(), api.get_opt(object_name)).await?;
-        Ok(answer.map(|answer| value_of(kind, &answer)))
+        Ok(answer.map(|answer| kind.value_of(&answer)))
     }
 
     /// Removes an object, with what it owns.
@@ -187,13 +199,6 @@ impl Kubernetes {
     ) -> Result<T, Error> {
         self.call(verb, kind, what).await
     }
-}
-
-fn value_of(kind: Kind, object: &DynamicObject) -> Value {
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    value["kind"] = kind.as_str().into();
-    value["apiVersion"] = kind.resource().api_version.into();
-    value
 }
 
 /// Whether the API server refused with this status.

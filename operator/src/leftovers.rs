@@ -17,12 +17,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Tries for ever.
 pub(crate) async fn run(context: Arc<Context>) {
     loop {
-        let records = context.kubernetes.live.of_namespace(&context.config.namespace);
-        let leftovers: Vec<Value> = records
-            .into_iter()
-            .filter(|((kind, _), record)| *kind == Kind::ConfigMap && record["metadata"]["labels"][RECORD] == "leftover")
-            .map(|(_, record)| record)
-            .collect();
+        let mut leftovers = context.kubernetes.live.mentioning(&context.config.namespace, Kind::ConfigMap, "leftover");
+        leftovers.retain(|record| record["metadata"]["labels"][RECORD] == "leftover");
         context.kubernetes.metrics.leftovers.set(i64::try_from(leftovers.len()).unwrap_or(i64::MAX));
         for record in &leftovers {
             if let Err(words) = try_again(&context, record).await {

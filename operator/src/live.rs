@@ -50,6 +50,19 @@ impl Live {
         shelf.iter().filter_map(|(key, held)| Some((key.clone(), serde_json::from_str(&held.json).ok()?))).collect()
     }
 
+    /// One object, if it is held.
+    pub(crate) fn get(&self, namespace: &str, kind: Kind, object_name: &str) -> Option<Value> {
+        let shelves = self.lock();
+        serde_json::from_str(&shelves.get(namespace)?.get(&(kind, object_name.to_owned()))?.json).ok()
+    }
+
+    /// The objects of a kind in which a text stands somewhere: the others are not even read.
+    pub(crate) fn mentioning(&self, namespace: &str, kind: Kind, text: &str) -> Vec<Value> {
+        let shelves = self.lock();
+        let objects = shelves.get(namespace).into_iter().flatten().filter(|((one, _), held)| *one == kind && held.json.contains(text));
+        objects.filter_map(|(_, held)| serde_json::from_str(&held.json).ok()).collect()
+    }
+
     /// Keeps an object that the API server has answered, so that what was just written is not written again. Says whether anything but its
     /// version is new.
     pub(crate) fn keep(&self, kind: Kind, object: &Value) -> bool {
@@ -167,29 +180,18 @@ async fn follow_kind(kind: Kind, api: Api<DynamicObject>, live: Arc<Live>, chang
 }
 
 fn take_in(kind: Kind, event: Event<DynamicObject>, live: &Live, round: &mut u64) -> Vec<String> {
-    let as_value = |object: &DynamicObject| {
-        let mut value = serde_json::to_value(object).unwrap_or_default();
-        // Items of a list come without these.
-        value["kind"] = kind.as_str().into();
-        value["apiVersion"] = kind.resource().api_version.into();
-        value
-    };
     let tenant = |object: &DynamicObject| object.labels().get(name::TENANT).cloned();
     match event {
         Event::Init => {
             *round += 1;
             Vec::new()
         }
-        Event::InitApply(object) => {
-            let new = live.keep_in_round(kind, &as_value(&object), Some(*round));
-            if new { tenant(&object).into_iter().collect() } else { Vec::new() }
-        }
-        Event::Apply(object) => {
-            let new = live.keep_in_round(kind, &as_value(&object), Some(*round));
+        Event::InitApply(object) | Event::Apply(object) => {
+            let new = live.keep_in_round(kind, &kind.value_of(&object), Some(*round));
             if new { tenant(&object).into_iter().collect() } else { Vec::new() }
         }
         Event::Delete(object) => {
-            live.forget(kind, &as_value(&object));
+            live.forget(kind, &kind.value_of(&object));
             tenant(&object).into_iter().collect()
         }
         Event::InitDone => {

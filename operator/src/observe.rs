@@ -89,18 +89,19 @@ pub(crate) async fn master(context: &Context, data_id: &str) -> Result<MasterSee
     })
 }
 
-/// Claims of the names that the tenant wants, and of those that it holds.
+/// Claims of the names that the tenant wants, and of those that it holds. Every other tenant's lie beside them and are not read.
 fn claims(context: &Context, tenant: &Tenant) -> BTreeMap<String, Claim> {
-    let uid = tenant.uid().unwrap_or_default();
-    let records = context.kubernetes.live.of_namespace(&context.config.namespace);
+    let (live, namespace, uid) = (&context.kubernetes.live, &context.config.namespace, tenant.uid().unwrap_or_default());
+    let wanted = tenant.spec.hosts.iter().filter_map(|host| live.get(namespace, Kind::ConfigMap, &name::host_claim(host)));
+    let held = live.mentioning(namespace, Kind::ConfigMap, &uid);
     let claim = |record: &Value| {
         let text = |field: &str| record["data"][field].as_str().map(str::to_owned);
         Some((text("host")?, Claim { tenant: text("tenant")?, holder: text("holder")? }))
     };
-    records
-        .into_iter()
-        .filter(|((kind, _), record)| *kind == Kind::ConfigMap && record["metadata"]["labels"][name::RECORD] == "claim")
-        .filter_map(|(_, record)| claim(&record))
+    wanted
+        .chain(held)
+        .filter(|record| record["metadata"]["labels"][name::RECORD] == "claim")
+        .filter_map(|record| claim(&record))
         .filter(|(host, claim)| tenant.spec.hosts.contains(host) || claim.holder == uid)
         .collect()
 }

@@ -512,9 +512,8 @@ async fn record_retained(context: &Context, world: &World) -> Result<Done, Failu
 
 /// Writes a record unless it stands already.
 async fn write_record(context: &Context, object: &Value) -> Result<(), Failure> {
-    let object_name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let known = context.kubernetes.live.of_namespace(&context.config.namespace);
-    if known.contains_key(&(Kind::ConfigMap, object_name)) {
+    let object_name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if context.kubernetes.live.get(&context.config.namespace, Kind::ConfigMap, object_name).is_some() {
         return Ok(());
     }
     apply(context, object).await.map(|_| ())

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::crd::{Plugin, PluginKind, PluginMode, PluginStatus, Tenant};
+use crate::kind::Kind;
 use crate::master::Master;
 use crate::name::{self, TENANT};
 use crate::observe::master;
@@ -89,8 +90,8 @@ async fn reconcile(plugin: Arc<Plugin>, context: &Context, tenants: &Store<Tenan
 
 /// The tenant of a namespace: by the label that only the operator may write there, and the name that must fit it.
 fn tenant_of(context: &Context, tenants: &Store<Tenant>, namespace: &str) -> Option<Arc<Tenant>> {
-    let live = context.kubernetes.live.of_namespace(namespace);
-    let label = live.get(&(crate::kind::Kind::Namespace, namespace.to_owned()))?["metadata"]["labels"][TENANT].as_str()?.to_owned();
+    let live = context.kubernetes.live.get(namespace, Kind::Namespace, namespace)?;
+    let label = live["metadata"]["labels"][TENANT].as_str()?.to_owned();
     let tenant = tenants.get(&ObjectRef::new(&label))?;
     (name::namespace(&label) == namespace).then_some(tenant)
 }

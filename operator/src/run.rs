@@ -2,14 +2,13 @@
 
 use crate::context::Context;
 use crate::crd::{Tenant, TenantClass};
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{self, Kubernetes};
 use crate::live::{self, Live};
 use crate::metrics::Metrics;
 use crate::name;
 use crate::tenant_api::TenantApi;
 use crate::world::Config;
 use crate::{doors, leader, leftovers, plugins, reconcile, telemetry};
-use anyhow::Context as _;
 use clap::Args;
 use futures::{Stream, StreamExt};
 use kube::runtime::controller::{Action, Controller};
@@ -81,11 +80,8 @@ impl RunOptions {
 /// # Errors
 /// What keeps it from starting, or the lost lease.
 pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        tracing::debug!("a provider of cryptography is installed already");
-    }
     let traces = telemetry::start(&options.log_filter, options.log_format, options.otlp_endpoint.as_deref())?;
-    let client = Client::try_default().await.context("no way to the API server was found: neither in a pod nor by a kubeconfig")?;
+    let client = kubernetes::connect().await?;
     let metrics = Arc::new(Metrics::new());
     let live = Arc::new(Live::default());
     let doors = doors::open(&options.listen, metrics.clone(), live.clone())?;

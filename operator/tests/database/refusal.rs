@@ -1,7 +1,8 @@
 //! What is foreign stays as it is, and who is refused learns why.
 
-use crate::cluster::{Cluster, OPERATOR, free_port, run, texts};
+use crate::cluster::{Cluster, OPERATOR, run, texts};
 use crate::{LIMITS, Tenant, on_both};
+use heyuan_harness::free_port;
 use heyuan_operator::crd::SslMode;
 use heyuan_operator::database::{Error, Limits, Login, Server, budget, close_login, open_login, provision, remove, retain, sessions};
 use secrecy::SecretString;

@@ -27,7 +27,7 @@ pub use kubernetes::{
     install_operator,
 };
 pub use load::concurrently;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, drop_root, free_port};
 pub use process::{Beside, cache_dir, heyuan_binary, workspace_root};
 pub use proxy::{Fault, Proxy};
 pub use sdk::{node, python, python_tool};

@@ -181,7 +181,7 @@ fn newest_bin() -> PathBuf {
 }
 
 /// PostgreSQL refuses to run as root; root gives the folder to an unprivileged user and answers the command that becomes it.
-fn drop_root(folder: &Path) -> Vec<String> {
+pub fn drop_root(folder: &Path) -> Vec<String> {
     if fs::metadata(folder).expect("the folder was just made").uid() != 0 {
         return Vec::new();
     }
@@ -211,7 +211,8 @@ fn initialise(bin: &Path, folder: &Path, drop_root: &[String]) {
     file.and_then(|mut file| file.write_all(SETTINGS.as_bytes())).expect("the configuration is writable");
 }
 
-pub(crate) fn free_port() -> u16 {
+/// A port of this machine that nobody listened on a moment ago; another process may take it first.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("a bound socket has an address").port()
 }
