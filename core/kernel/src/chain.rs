@@ -177,8 +177,8 @@ impl Chain {
         let (name, format) = if formats.len() > 1 { (", format", format!(", {}", formats.len())) } else { ("", String::new()) };
         let text = format!("INSERT INTO {links} (number, {record}, hash{name}) SELECT number, {record}, hash{format} FROM {from}");
         sql::execute(tx.conn(), &text, values).await?;
-        let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, sealed);
-        sql::execute(tx.conn(), &format!("DELETE FROM {queue} WHERE {record} {one_of}"), [value]).await?;
+        let (one_of, values) = bulk::one_of_numbers(tx.conn(), 1, sealed);
+        sql::execute(tx.conn(), &format!("DELETE FROM {queue} WHERE {record} {one_of}"), values).await?;
         let signature = self.sign(number, &hash);
         let text = format!("INSERT INTO {heads} (number, hash, signature, at) VALUES ($1, $2, $3, $4)");
         let now = self.clock.now();

@@ -6,6 +6,7 @@ use crate::outbox;
 use crate::postgres::{Connections, Logins, Source};
 use crate::sql::{self, NearConnection, UnitConnection};
 use crate::sqlite::{BUSY_TIMEOUT, Direct, Pragmas};
+use crate::statistics::Statistics;
 use crate::units::Units;
 use crate::wake::{Named, Topic, Wakes};
 use crate::write_queue::WriteQueue;
@@ -78,7 +79,7 @@ enum Writer {
     /// All writes pass one queue.
     Queue(WriteQueue),
     /// Each unit has its own transaction.
-    Pool,
+    Pool(Statistics),
 }
 
 /// An open write transaction, as a unit of work sees it.
@@ -201,7 +202,11 @@ impl Database {
         guard::outside_unit("a second unit of work");
         match &self.inner.writer {
             Writer::Queue(queue) => queue.run(name, unit).await,
-            Writer::Pool => self.write_pooled(name, &unit).await,
+            Writer::Pool(statistics) => {
+                let result = self.write_pooled(name, &unit).await;
+                statistics.committed(&self.inner.reader);
+                result
+            }
         }
     }
 
@@ -307,7 +312,7 @@ fn sqlite_options(path: &Path) -> ConnectOptions {
 async fn on_postgres(source: Source<'_>, wakes: Wakes, units: Units) -> Result<Inner, Error> {
     let (reader, logins) = Logins::connect(source).await?;
     let near = vec![NearConnection::Pooled(reader.clone())];
-    Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool, wakes, units, logins: Some(logins) })
+    Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool(Statistics::default()), wakes, units, logins: Some(logins) })
 }
 
 /// The expression of the database's own clock in milliseconds: the one that leases are measured by, since the clocks of two processes

@@ -36,6 +36,7 @@ pub mod secret;
 pub mod sql;
 mod sql_state;
 mod sqlite;
+mod statistics;
 pub mod stopping;
 pub mod table;
 pub mod telemetry;

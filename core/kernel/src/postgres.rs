@@ -25,6 +25,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const IDLE_IN_TRANSACTION_MS: &str = "10000";
 /// No statement of a request or of the processor runs longer.
 const STATEMENT_MS: &str = "60000";
+/// Statements that a connection keeps prepared: more than the product has hot ones.
+const PREPARED_MAX: usize = 256;
 /// How often the file with the URL is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause before a URL that was refused is tried again: the server may learn of a password after its file does.
@@ -56,7 +58,7 @@ struct Login {
 
 impl Login {
     fn new(url: &str, generation: String, process: &str) -> Result<Login, sqlx::Error> {
-        let options = url.parse::<PgConnectOptions>()?.disable_statement_logging();
+        let options = url.parse::<PgConnectOptions>()?.disable_statement_logging().statement_cache_capacity(PREPARED_MAX);
         let options = options
             .application_name(&application_name(process, &generation))
             .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", STATEMENT_MS)]);

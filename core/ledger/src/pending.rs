@@ -9,6 +9,7 @@ use crate::period::Period;
 use crate::transfer::{LotPart, Lots, Posted, Transfer};
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
+use std::iter;
 
 /// An amount to set aside for a transfer to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,9 +236,10 @@ impl Ledger {
         sql::execute(tx.conn(), text, [hold.key.clone().into()]).await?;
         sql::execute(tx.conn(), "DELETE FROM ledger_hold_lot WHERE hold = $1", [hold.key.clone().into()]).await?;
         if !freed.is_empty() {
-            let (one_of, value) = bulk::one_of_numbers(tx.conn(), 2, freed);
+            let (one_of, lots) = bulk::one_of_numbers(tx.conn(), 2, freed);
             let text = format!("UPDATE ledger_lot SET freed_at = $1 WHERE no {one_of}");
-            sql::execute(tx.conn(), &text, [self.kernel.clock.now().ms().into(), value]).await?;
+            let values = iter::once(self.kernel.clock.now().ms().into()).chain(lots);
+            sql::execute(tx.conn(), &text, values).await?;
         }
         Ok(Some(parts))
     }

@@ -8,7 +8,7 @@ use crate::lot::LotRow;
 use crate::transfer::Transfer;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
-use sea_orm::DbBackend;
+use sea_orm::{DbBackend, Value};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -26,11 +26,10 @@ pub(crate) async fn write(
     if fresh.is_empty() {
         return Ok(HashMap::new());
     }
-    let numbers = insert_transfers(tx, transfers, fresh, now).await?;
+    let numbers = insert_transfers(tx, draft, transfers, fresh, now).await?;
     if numbers.len() < fresh.len() {
         return Err(gate::refusal(tx, transfers, fresh, &numbers).await?);
     }
-    update_accounts(tx, draft).await?;
     let opened = insert_lots(tx, &draft.opened).await?;
     update_lots(tx, draft).await?;
     insert_moves(tx, transfers, fresh, &numbers, &opened).await?;
@@ -38,8 +37,11 @@ pub(crate) async fn write(
     Ok(numbers)
 }
 
+/// Writes the transfers, and the accounts that they move. Where a transfer is refused, what it did to accounts is written all the same:
+/// the caller gives the unit of work up.
 async fn insert_transfers(
     tx: &Tx,
+    draft: &Draft,
     transfers: &[Transfer],
     fresh: &[(usize, Drafted)],
     now: Timestamp,
@@ -87,34 +89,45 @@ async fn insert_transfers(
         open = gate::OPEN
     );
     let rows = if conn.backend() == DbBackend::Postgres {
-        let text =
-            format!("WITH t AS ({insert}), queued AS (INSERT INTO ledger_unsealed (transfer) SELECT no FROM t) SELECT no, key FROM t");
+        // In one statement: every way to the server and back is time in which others wait for the accounts.
+        let mut values = values;
+        let moved = moved_accounts(tx, draft, values.len()).map(|(update, more)| {
+            values.extend(more);
+            format!(", moved AS ({update})")
+        });
+        let text = format!(
+            "WITH t AS ({insert}), queued AS (INSERT INTO ledger_unsealed (transfer) SELECT no FROM t){} SELECT no, key FROM t",
+            moved.unwrap_or_default()
+        );
         sql::all(conn, &text, values).await?
     } else {
         let rows = sql::all(conn, &insert, values).await?;
         let numbers = rows.iter().map(|row| sql::get::<i64>(row, "no")).collect::<Result<Vec<_>, _>>()?;
         let (from, values) = bulk::source(conn, &["transfer"], &[Column::numbers(numbers)]);
         sql::execute(conn, &format!("INSERT INTO ledger_unsealed (transfer) SELECT transfer FROM {from}"), values).await?;
+        if let Some((update, values)) = moved_accounts(tx, draft, 0) {
+            sql::execute(conn, &update, values).await?;
+        }
         rows
     };
     rows.iter().map(|row| Ok((sql::get::<String>(row, "key")?, sql::get::<i64>(row, "no")?))).collect()
 }
 
-async fn update_accounts(tx: &Tx, draft: &Draft) -> Result<(), Error> {
+/// The statement that moves the rows of accounts, in a statement that has so many values before; `None` where none moves.
+fn moved_accounts(tx: &Tx, draft: &Draft, before: usize) -> Option<(String, Vec<Value>)> {
     let rows: Vec<_> = draft.moved.iter().filter_map(|id| draft.account(id)).collect();
     if rows.is_empty() {
-        return Ok(());
+        return None;
     }
     let columns = [
         Column::numbers(rows.iter().map(|row| row.no)),
         Column::numbers(rows.iter().map(|row| row.balance)),
         Column::numbers(rows.iter().map(|row| row.version)),
     ];
-    let (from, values) = bulk::source(tx.conn(), &["account", "balance", "version"], &columns);
+    let (from, values) = bulk::source_behind(tx.conn(), before, &["account", "balance", "version"], &columns);
     let text =
         format!("UPDATE ledger_account SET balance = v.balance, version = v.version FROM {from} WHERE ledger_account.no = v.account");
-    sql::execute(tx.conn(), &text, values).await?;
-    Ok(())
+    Some((text, values))
 }
 
 async fn insert_lots(tx: &Tx, lots: &[LotRow]) -> Result<HashMap<String, i64>, Error> {

@@ -291,7 +291,7 @@ impl Membership {
             Reach::Everything => "1 = 1".to_owned(),
             Reach::Units(units) => {
                 let (one_of, list) = bulk::one_of_texts(conn, 6, units.iter().map(ToString::to_string));
-                values.push(list);
+                values.extend(list);
                 format!("unit {one_of}")
             }
         };

@@ -362,7 +362,7 @@ impl Membership {
         let within = match (&visible, actor.reach()) {
             (Err(_), Reach::Units(units)) if actor.as_member().is_none() => {
                 let (one_of, list) = bulk::one_of_texts(conn, 4, units.iter().map(ToString::to_string));
-                values.push(list);
+                values.extend(list);
                 format!("unit {one_of}")
             }
             _ => "1 = 1".to_owned(),

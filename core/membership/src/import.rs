@@ -387,7 +387,7 @@ fn judge(opening: &Opening, state: MemberState, earlier: Option<&Earlier>) -> Ou
 async fn earlier<C: sql::Connection>(conn: &C, openings: &[Opening]) -> Result<HashMap<String, Earlier>, Error> {
     let (one_of, keys) = bulk::one_of_texts(conn, 1, openings.iter().map(|opening| opening.key.clone()));
     let text = format!("SELECT opening, member, digest FROM membership_opening WHERE opening {one_of}");
-    let rows = sql::all(conn, &text, [keys]).await?;
+    let rows = sql::all(conn, &text, keys).await?;
     rows.iter()
         .map(|row| Ok((sql::get(row, "opening")?, Earlier { member: sql::get(row, "member")?, digest: sql::get(row, "digest")? })))
         .collect()

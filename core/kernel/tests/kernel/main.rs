@@ -6,6 +6,7 @@ mod logins;
 mod outbox;
 mod plugins;
 mod schema;
+mod statistics;
 mod tenant;
 mod unit_of_work;
 mod vault;
