@@ -161,8 +161,13 @@ fn list<T: Serialize>(list: &T) -> Result<String, Error> {
 /// Takes what the rules grant from their budgets; a budget that no longer has it lets the use case decide again.
 pub(crate) async fn spend(tx: &Tx, decided: &Decided) -> Result<(), Error> {
     let gone = || Error::from(heyuan_kernel::Error::Stale("a budget of rules"));
+    let granting = || decided.calls.iter().filter(|call| call.points > 0);
+    // The member's own rows first: nobody else waits for them.
+    for call in granting() {
+        count(tx, &decided.snapshot.member.id, &call.rule, decided.month.number(), call.points).await?;
+    }
     let mut named: BTreeMap<&str, i64> = BTreeMap::new();
-    for call in decided.calls.iter().filter(|call| call.points > 0) {
+    for call in granting() {
         let spent = sql::execute(
             tx.conn(),
             "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, $4)
@@ -174,7 +179,6 @@ pub(crate) async fn spend(tx: &Tx, decided: &Decided) -> Result<(), Error> {
         if spent == 0 {
             return Err(gone());
         }
-        count(tx, &decided.snapshot.member.id, &call.rule, decided.month.number(), call.points).await?;
         for drawn in &call.drawn {
             *named.entry(&drawn.name).or_default() += drawn.points;
         }
