@@ -302,12 +302,17 @@ impl Database {
         if let Some(logins) = logins.as_ref().filter(|_| tells) {
             sql::execute(&transaction, notices::TELL, [notices::CHANNEL.into(), logins.process().into()]).await?;
         }
+        let stirs = told.notice != Notice::Still;
+        if stirs {
+            // Also where nobody stays to hear how the commit went: it may have gone well.
+            rest.stir();
+        }
         let begun = Instant::now();
         transaction.commit().await.map_err(|error| Error::from(CommitFailure::of_commit(error)))?;
         if tells {
             rest.told(begun);
         }
-        if told.notice != Notice::Still {
+        if stirs {
             rest.stir();
         }
         wakes.raise(&told.topics);
