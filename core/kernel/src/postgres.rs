@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Connections of one process: readers, a few writers, the processor.
-const CONNECTIONS_MAX: u32 = 12;
+/// Connections of one process: readers, a few writers, the processor. The one that hears notices is beside them.
+const CONNECTIONS_MAX: u32 = 11;
 /// How long opening a connection may take, and waiting for one of the pool.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that rested this long is asked whether it still lives before it is used.
 const RESTED: Duration = Duration::from_secs(5);
 /// A connection that nobody needed this long is closed.
@@ -91,6 +91,7 @@ pub(crate) struct Logins {
     /// Where the URL is read from, where it may change.
     file: Option<PathBuf>,
     in_force: RwLock<InForce>,
+    switches: watch::Sender<()>,
     problem: Mutex<Option<String>>,
 }
 
@@ -133,9 +134,24 @@ impl Logins {
         let process = format!("{:08x}", rand::random::<u32>());
         let login = Login::new(&url, generation, &process).map_err(connection_error)?;
         let in_force = RwLock::new(InForce { login: login.clone(), since: None });
-        let logins = Arc::new(Logins { process, file, in_force, problem: Mutex::new(None) });
+        let logins = Arc::new(Logins { process, file, in_force, switches: watch::Sender::new(()), problem: Mutex::new(None) });
         let pool = sea_orm::Database::connect(options(&url, login.options, &logins)).await?;
         Ok((pool, logins))
+    }
+
+    /// The name of this process among those of the tenant.
+    pub(crate) fn process(&self) -> &str {
+        &self.process
+    }
+
+    /// What a new connection is opened with.
+    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+        self.login().options
+    }
+
+    /// Changes when another login is in force.
+    pub(crate) fn switches(&self) -> watch::Receiver<()> {
+        self.switches.subscribe()
     }
 
     fn login(&self) -> Login {
@@ -210,6 +226,7 @@ impl Logins {
                     self.note(None);
                     pool.get_postgres_connection_pool().set_connect_options(self.login().options);
                     close_idle(pool.get_postgres_connection_pool());
+                    self.switches.send_replace(());
                     tokio::spawn(self.clone().end_after(drain, before, pool.clone()));
                 }
                 Err(why) => self.note(Some(why)),
@@ -356,13 +373,13 @@ fn unreadable(path: &Path, source: std::io::Error) -> Error {
     Error::File { doing: "read the database's URL from", path: path.display().to_string(), source }
 }
 
-fn connection_error(error: sqlx::Error) -> Error {
+pub(crate) fn connection_error(error: sqlx::Error) -> Error {
     sea_orm::DbErr::Conn(sea_orm::RuntimeErr::SqlxError(Arc::new(error))).into()
 }
 
 fn options(url: &str, login: PgConnectOptions, logins: &Arc<Logins>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
-    options.max_connections(CONNECTIONS_MAX).min_connections(1).sqlx_logging(false).record_stmt_in_spans(false);
+    options.max_connections(CONNECTIONS_MAX).min_connections(0).sqlx_logging(false).record_stmt_in_spans(false);
     options.connect_timeout(CONNECT_LIMIT).acquire_timeout(CONNECT_LIMIT).idle_timeout(IDLE_LIMIT);
     options.test_before_acquire_if_idle_for(RESTED);
     options.map_sqlx_postgres_opts(move |_| login.clone());

@@ -4,6 +4,7 @@ use crate::book::Ledger;
 use crate::error::Error;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use heyuan_contract::Timestamp;
 use heyuan_kernel::Problem;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task, Waits};
@@ -52,6 +53,10 @@ impl Task for HoldClock {
 
     fn waits(&self) -> Waits {
         Waits::time(Duration::from_secs(1))
+    }
+
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move { Ok(self.ledger.next_hold_due().await?) }.boxed()
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

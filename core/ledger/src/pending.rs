@@ -201,6 +201,14 @@ impl Ledger {
         Ok(sql::one(self.kernel.db.reader(), text, [at.ms().into()]).await?.is_some())
     }
 
+    /// When the first of the open holds runs out.
+    pub(crate) async fn next_hold_due(&self) -> Result<Option<Timestamp>, Error> {
+        let text = "SELECT MIN(expires_at) AS due FROM ledger_hold WHERE outcome = 'open'";
+        let row = sql::one(self.kernel.db.reader(), text, []).await?;
+        let due: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "due"))?;
+        Ok(due.map(Timestamp::clamped))
+    }
+
     /// As [`Ledger::end`]; [`heyuan_kernel::Error::Stale`] when somebody else was first, so that the outcome is read again.
     async fn end_now(&self, tx: &Tx, hold: &Hold, outcome: Outcome) -> Result<Vec<LotPart>, Error> {
         let stale = || heyuan_kernel::Error::Stale("a hold that another unit of work ended").into();

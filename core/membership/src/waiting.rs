@@ -10,7 +10,7 @@ use heyuan_kernel::lease::Fence;
 use heyuan_kernel::{Tx, sql};
 
 /// How long a refund waits. A till that reports after a quarter of a year reports by hand.
-const WAIT_MS: i64 = 90 * 86_400_000;
+pub(crate) const WAIT_MS: i64 = 90 * 86_400_000;
 /// Refunds of one look.
 const BATCH_MAX: u64 = 50;
 /// What the caller reads.

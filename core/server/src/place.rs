@@ -74,6 +74,7 @@ impl Place {
             _ => std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?,
         }
         let db = Database::open(&location).await.context("could not open the database")?;
+        db.rest().set(settings.database.rest()?);
         prepare_schema(&db, schema, &settings.database).await?;
         let begun = TenantKeys::mark(&db).await?.is_some();
         if schema == Schema::Read && !begun {

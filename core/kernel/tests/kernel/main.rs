@@ -5,6 +5,7 @@ mod credentials;
 mod logins;
 mod outbox;
 mod plugins;
+mod rest;
 mod schema;
 mod statistics;
 mod tenant;
