@@ -196,7 +196,8 @@ async fn wakes_and_rings(process: &Process, writer: &Database) {
 
 #[tokio::test]
 async fn at_rest_on_sqlite_a_commit_wakes_and_what_is_due_is_done() {
-    let process = Process::start(&TestDatabase::sqlite(), "one").await;
+    let database = TestDatabase::sqlite();
+    let process = Process::start(&database, "one").await;
     wakes_and_rings(&process, &process.kernel.db).await;
     process.stop().await;
 }
