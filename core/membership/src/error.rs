@@ -31,6 +31,13 @@ pub mod codes {
     /// Another member has the line's account.
     pub const ACCOUNT_TAKEN: Code =
         Code::new(Kind::Conflict, "account_taken", "The line's account belongs to another member", "该业态账号已关联其他会员");
+    /// The line's account of the member was linked by a unit that the key does not reach.
+    pub const ACCOUNT_ELSEWHERE: Code = Code::new(
+        Kind::Conflict,
+        "account_elsewhere",
+        "Another unit linked the member's account of this line",
+        "该业态账号由其他项目关联，不可替换",
+    );
     /// The id was reported before with other content.
     pub const TRANSACTION_ID_REUSED: Code =
         Code::new(Kind::Conflict, "transaction_id_reused", "The transaction id was reported with other content", "交易号已用于其他交易");
@@ -135,6 +142,7 @@ pub mod codes {
         MEMBER_BLOCKED,
         MEMBER_HAS_HOLDS,
         ACCOUNT_TAKEN,
+        ACCOUNT_ELSEWHERE,
         TRANSACTION_ID_REUSED,
         REFUND_TOO_LARGE,
         REFUND_MISMATCH,

@@ -2,8 +2,9 @@
 
 use crate::world::{World, at, code, phone, purchase, refund, unit, world};
 use futures::future::join_all;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId};
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId, UnitKind};
 use heyuan_harness::for_both_databases;
+use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::{Actor, Reach, Scope};
 use heyuan_membership::{Departure, Error, Join, Link, MemberState, Who};
 use std::sync::Arc;
@@ -299,18 +300,23 @@ async fn a_lines_account_belongs_to_one_member() {
         assert_eq!(world.link(&other, "HC-20018873").await.expect("it is free"), "HC-****73");
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_vault_value").await, 2, "no number outlives its link");
 
-        let shown = world.membership.links(&world.app, &member, None).await.expect("they are listed");
+        let shown = world.membership.links(&world.app, &member).await.expect("they are listed");
         assert_eq!(shown.iter().map(|link| (link.line, link.account.as_str())).collect::<Vec<_>>(), [(Line::Hotel, "HC-****01")]);
-        assert_eq!(world.membership.links(&world.app, &member, Some("a call")).await.map_err(code).err(), Some("forbidden"));
+        assert_eq!(world.membership.reveal_links(&world.app, &member, "a call").await.map_err(code).err(), Some("forbidden"));
         let revealing = Actor::key("key:r".into(), vec![Scope::App, Scope::Reveal], None, Reach::Everything);
-        let shown = world.membership.links(&revealing, &member, Some("a call")).await.expect("they are revealed");
+        for reason in ["", " \t", &"x".repeat(501)] {
+            let refused = world.membership.reveal_links(&revealing, &member, reason).await;
+            assert_eq!(refused.map_err(code).err(), Some("invalid_request"), "{reason:?}");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'reveal'").await, 0);
+        let shown = world.membership.reveal_links(&revealing, &member, "a call").await.expect("they are revealed");
         assert_eq!(shown[0].account, "HC-90000001");
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'reveal'").await, 1);
 
         let (mall, community) = (key_of("mall-1", &[Scope::App]), key_of("community-1", &[Scope::App]));
         let hotel = key_of("hotel-1", &[Scope::App]);
-        assert_eq!(world.membership.links(&hotel, &member, None).await.expect("what it linked").len(), 1);
-        assert_eq!(world.membership.links(&community, &member, None).await.map_err(code).err(), Some("unknown_member"));
+        assert_eq!(world.membership.links(&hotel, &member).await.expect("what it linked").len(), 1);
+        assert_eq!(world.membership.links(&community, &member).await.map_err(code).err(), Some("unknown_member"));
         let wrong = [
             (&mall, Line::Hotel, "hotel-1", "HC-1", "forbidden"),
             (&mall, Line::Hotel, "mall-1", "HC-1", "invalid_request"),
@@ -329,6 +335,29 @@ async fn a_lines_account_belongs_to_one_member() {
         world.close(&other, "c1").await.expect("it is closed");
         assert_eq!(world.link(&member, "HC-20018873").await.expect("closing freed it"), "HC-****73");
         assert_eq!(world.link(&other, "HC-1").await.map_err(code).err(), Some("member_closed"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_replaces_no_account_of_another_unit() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (parent, kind, line) = (Some(unit("group")), UnitKind::Hotel, Some(Line::Hotel));
+        let second = OrgUnit { id: unit("hotel-2"), parent, name: "hotel-2".into(), kind, line };
+        world.kernel.org.put(vec![second]).await.expect("the tree grows");
+        let member = world.join("138").await;
+        world.link(&member, "HC-20018873").await.expect("hotel-1 links it");
+        let stranger = key_of("hotel-2", &[Scope::App]);
+        let link = |account: &str| Link { line: Line::Hotel, account: account.into(), unit: unit("hotel-2") };
+        let refused = world.membership.link(&stranger, &member, &link("HC-90000001")).await;
+        assert_eq!(refused.map_err(code).err(), Some("account_elsewhere"));
+        let shown = world.membership.links(&world.app, &member).await.expect("they are listed");
+        assert_eq!((shown[0].account.as_str(), &shown[0].unit), ("HC-****73", &unit("hotel-1")));
+        world.membership.link(&world.app, &member, &link("HC-90000001")).await.expect("a key that reaches both");
+        let text =
+            "SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'link account' AND detail LIKE '%\"replaces_one_of\":\"hotel-1\"%'";
+        assert_eq!(world.count(text).await, 1, "what was replaced is audited");
     })
     .await;
 }
