@@ -17,6 +17,20 @@ impl Membership {
         member::find_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?).await
     }
 
+    /// The member that counts for the customer behind the first of these anchors that has one. An anchor whose person was erased just now
+    /// has none.
+    pub(crate) async fn member_among(&self, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
+        for anchor in anchors {
+            match self.member_behind(anchor).await {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(Error::Refused(problem)) if problem.code() == kernel_codes::ERASED => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(None)
+    }
+
     /// Every anchor of the customer behind one of them, in order.
     pub(crate) async fn anchors_behind(&self, anchor: &AnchorId) -> Result<Vec<AnchorId>, Error> {
         let customer = self.customers().customer_of(anchor).await?;

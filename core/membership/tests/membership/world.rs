@@ -4,6 +4,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId, UnitKind};
 use heyuan_harness::TestDatabase;
+use heyuan_kernel::error::codes;
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::outbox::Envelope;
@@ -16,8 +17,8 @@ use heyuan_membership::{
     RuleInput, Spend, SpendView, TransactionKind, TransactionView, Who,
 };
 use sea_orm_migration::MigratorTrait;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const DAY_MS: i64 = 86_400_000;
@@ -40,6 +41,10 @@ pub(crate) struct People {
     pub(crate) erased: Mutex<Vec<AnchorId>>,
     /// Sightings that were recorded.
     pub(crate) seen: AtomicUsize,
+    /// Whether nobody can be looked up.
+    pub(crate) away: AtomicBool,
+    /// Anchors whose person has been erased, which membership has not heard of yet.
+    pub(crate) gone: Mutex<HashSet<String>>,
 }
 
 impl People {
@@ -57,11 +62,18 @@ impl Customers for People {
     }
 
     fn find_anchors<'a>(&'a self, list: &'a [Identifier]) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>> {
-        let anchors = list.iter().map(|one| AnchorId::new(format!("anc_{}", one.value)).expect("an id")).collect();
-        async move { Ok(anchors) }.boxed()
+        if self.away.load(Ordering::Relaxed) {
+            return async { Err(Problem::new(codes::UNAVAILABLE, "the database is away")) }.boxed();
+        }
+        let anchor = |one: &Identifier| AnchorId::new(format!("anc_{}", one.value)).map_err(|e| Problem::invalid("value", e.to_string()));
+        let anchors = list.iter().map(anchor).collect();
+        async move { anchors }.boxed()
     }
 
     fn customer_of<'a>(&'a self, anchor: &'a AnchorId) -> BoxFuture<'a, Result<CustomerId, Problem>> {
+        if self.gone.lock().expect("nobody panics with it").contains(anchor.as_str()) {
+            return async { Err(Problem::new(codes::ERASED, "the person was erased")) }.boxed();
+        }
         let links = self.links.lock().expect("nobody panics with it");
         let customer = links.get(anchor.as_str()).cloned().unwrap_or_else(|| anchor.as_str().replace("anc", "cus"));
         async move { Ok(CustomerId::new(customer).expect("an id")) }.boxed()
