@@ -98,7 +98,9 @@ async fn a_quote_looks_a_member_up_and_records_nothing() {
         report.who = Some(Who::Identifiers(vec![(phone("138").0, false)]));
         assert_eq!(world.membership.quote(&world.app, &report).await.map_err(code).err(), Some("unverified_identifier"));
         assert_eq!(world.report(&report).await.map_err(code).err(), Some("unverified_identifier"));
-        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom");
+        report.who = Some(Who::Identifiers(vec![phone("137")]));
+        assert_eq!(world.report(&report).await.map_err(code).err(), Some("unknown_member"));
+        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom, or keeps a stranger's number");
         report.who = Some(Who::Identifiers(vec![phone("138")]));
         assert_eq!(world.report(&report).await.expect("it is posted").member, Some(member));
         assert_eq!(seen(), before + 1);
