@@ -384,6 +384,44 @@ async fn codes_are_limited_by_number_by_key_and_in_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_minute_between_codes_is_one_at_midnight_too() {
+    for_both_databases(|database| async move {
+        let ground = ground(&database).await;
+        // From 08:00 to the last second of the day.
+        ground.passes(16 * 3_600_000 - 1_000);
+        ground.send_code("till", PHONE).await.expect("it is sent");
+        ground.passes(1_000);
+        assert_eq!(heard(ground.send_code("till", PHONE).await), ("limited", Some(59)), "the next day is a second old");
+        ground.passes(58_999);
+        assert_eq!(heard(ground.send_code("mall", PHONE).await), ("limited", Some(1)));
+        ground.passes(1);
+        ground.send_code("till", PHONE).await.expect("a minute has passed");
+        assert_eq!(ground.simulator.sent(PHONE).map(|(_, messages)| messages), Some(2));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_the_provider_refuses_is_not_tried_without_end() {
+    for_both_databases(|database| async move {
+        let ground = ground_with(&database, |settings| settings.sms_phone_day_max = 2).await;
+        ground.misbehaves(LoginMisbehaviour { failures: 1000, ..LoginMisbehaviour::default() });
+        for _ in 0..5 {
+            assert_eq!(heard(ground.send_code("till", PHONE).await), ("unavailable", Some(2)));
+        }
+        for _ in 0..2 {
+            assert_eq!(heard(ground.send_code("till", PHONE).await), ("unavailable", Some(2)), "it counts from now on");
+            assert_eq!(heard(ground.send_code("till", PHONE).await).0, "limited");
+            ground.passes(60_000);
+        }
+        let asked = ground.simulator.asked();
+        assert_eq!(heard(ground.send_code("till", PHONE).await).0, "limited");
+        assert_eq!(ground.simulator.asked(), asked, "nobody is asked for it any more today");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_once_a_number_gets_one_code() {
     for_both_databases(|database| async move {
         let ground = ground(&database).await;
