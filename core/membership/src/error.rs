@@ -25,6 +25,13 @@ pub mod codes {
         "The member is blocked and neither earns nor spends",
         "会员已被列入黑名单，不能积分和用分",
     );
+    /// A linked member is on the blacklist, so that the person is not erased.
+    pub const LINKED_MEMBER_BLOCKED: Code = Code::new(
+        Kind::Conflict,
+        "linked_member_blocked",
+        "Another member of the same person is blocked",
+        "同一人的另一会员已被列入黑名单",
+    );
     /// Points of the member are set aside for an open order.
     pub const MEMBER_HAS_HOLDS: Code =
         Code::new(Kind::Conflict, "member_has_holds", "Points of the member are held for an open order", "会员有未完成订单冻结的积分");
@@ -140,6 +147,7 @@ pub mod codes {
         UNKNOWN_MEMBER,
         MEMBER_CLOSED,
         MEMBER_BLOCKED,
+        LINKED_MEMBER_BLOCKED,
         MEMBER_HAS_HOLDS,
         ACCOUNT_TAKEN,
         ACCOUNT_ELSEWHERE,

@@ -41,7 +41,8 @@ impl StateBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LeaveBody {
-    /// Whether the person is erased as well: everything personal in every part of the house.
+    /// Whether the person is erased as well, in every part of the house: what is proven to be this member's, and what was seen beside that and
+    /// beside nobody else's.
     #[serde(default)]
     erase: bool,
 }
@@ -200,7 +201,8 @@ pub(super) async fn close(
 }
 
 /// Ends a membership because the member wants it: with its own token, or with a key that reaches the unit where it joined. As closing, and
-/// with `erase` the person is erased in every part of the house. A blocked member can't leave; staff closes it.
+/// with `erase` the person is erased in every part of the house. A blocked member can't leave; staff closes it. While another member of the
+/// person is blocked, nobody is erased by leaving.
 #[utoipa::path(
     tag = "membership", summary = "Leave", request_body = LeaveBody, security(("key" = [])),
     params(

@@ -14,10 +14,10 @@ use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Sc
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
     BenefitRules, Change, Customers, Effect, Error, FeatureValue, Features, Identifier, Join, Membership, Report, RuleAnswer, RuleError,
-    RuleInput, Spend, SpendView, TransactionKind, TransactionView, Who,
+    RuleInput, SessionFor, Spend, SpendView, TransactionKind, TransactionView, Who,
 };
 use sea_orm_migration::MigratorTrait;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,7 @@ pub(crate) fn unit(id: &str) -> OrgUnitId {
 #[derive(Default)]
 pub(crate) struct People {
     links: Mutex<HashMap<String, String>>,
-    /// Anchors whose person asked to be erased.
+    /// Anchors that were named when a person asked to be erased.
     pub(crate) erased: Mutex<Vec<AnchorId>>,
     /// Sightings that were recorded.
     pub(crate) seen: AtomicUsize,
@@ -86,8 +86,9 @@ impl Customers for People {
         async move { Ok(anchors) }.boxed()
     }
 
-    fn erase<'a>(&'a self, _: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
-        self.erased.lock().expect("nobody panics with it").push(anchor.clone());
+    fn erase<'a>(&'a self, _: &'a Actor, proven: &'a [AnchorId], unclaimed: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
+        let named: BTreeSet<AnchorId> = proven.iter().chain(unclaimed).cloned().collect();
+        self.erased.lock().expect("nobody panics with it").extend(named);
         async move { Ok(()) }.boxed()
     }
 
@@ -228,7 +229,7 @@ pub(crate) fn code(error: Error) -> &'static str {
 
 impl World {
     pub(crate) async fn join(&self, value: &str) -> MemberId {
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)], session: SessionFor::NewMembers };
         self.membership.join(&self.app, &join).await.expect("it joins").id
     }
 

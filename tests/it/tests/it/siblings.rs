@@ -191,7 +191,7 @@ async fn records(tenant: &Tenant) -> Records {
     let other = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000010", "verified": true }] });
     let other = text(&own.post("/v1/members", &other).await.expect(201)["id"]);
     marks.extend([hold.clone(), adjustment.clone()]);
-    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }] });
+    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }], "session": true });
     let entered = own.post("/v1/members", &joins).await.expect(200);
     let (session, refresh_token) = (text(&entered["session"]), text(&entered["refresh_token"]));
     marks.extend([session.clone(), refresh_token.clone()]);
