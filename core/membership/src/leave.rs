@@ -94,6 +94,9 @@ impl Membership {
         let departed = proof::of_departed(reader, id).await?;
         let taken = proof::owners(reader, &departed).await?;
         let own: Vec<AnchorId> = departed.into_iter().filter(|anchor| !taken.contains_key(anchor)).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
         let mut seen: BTreeSet<AnchorId> = BTreeSet::new();
         for anchor in &own {
             match self.anchors_behind(anchor).await {
@@ -105,9 +108,6 @@ impl Membership {
         let seen: Vec<AnchorId> = seen.into_iter().collect();
         let others = proof::owners(reader, &seen).await?;
         let unclaimed: Vec<AnchorId> = seen.into_iter().filter(|anchor| !others.contains_key(anchor)).collect();
-        if own.is_empty() {
-            return Ok(());
-        }
         match self.customers().erase(actor, &own, &unclaimed).await {
             Err(problem) if problem.code() == kernel_codes::ERASED => Ok(()),
             other => Ok(other?),

@@ -128,24 +128,27 @@ fn own_of(rows: &[Row], edges: &[StoredEdge], proven: &[AnchorId], unclaimed: &[
         beside.entry(&edge.a).or_default().push(&edge.b);
         beside.entry(&edge.b).or_default().push(&edge.a);
     }
-    let neighbours = |id: &AnchorId| beside.get(id).map_or(&[][..], Vec::as_slice);
     // A phone number is what everybody knows of others; nobody has said that this one is the person's.
     let of_others: BTreeSet<&AnchorId> = rows
         .iter()
         .filter(|row| !proven.contains(&row.node.id) && (row.node.kind == Kind::Phone || !unclaimed.contains(&row.node.id)))
         .map(|row| &row.node.id)
         .collect();
-    let stays = |id: &AnchorId| of_others.contains(id) || neighbours(id).iter().any(|other| of_others.contains(*other));
+    let stays = |id: &AnchorId| of_others.contains(id) || neighbours(&beside, id).iter().any(|other| of_others.contains(*other));
     let mut own: BTreeSet<AnchorId> = proven.iter().filter(|id| inside.contains(id)).cloned().collect();
     let mut next: Vec<AnchorId> = own.iter().cloned().collect();
     while let Some(id) = next.pop() {
-        for other in neighbours(&id) {
-            if !stays(other) && own.insert((*other).clone()) {
-                next.push((*other).clone());
+        for other in neighbours(&beside, &id).iter().copied() {
+            if !stays(other) && own.insert(other.clone()) {
+                next.push(other.clone());
             }
         }
     }
     own
+}
+
+fn neighbours<'a>(beside: &'a HashMap<&'a AnchorId, Vec<&'a AnchorId>>, id: &AnchorId) -> &'a [&'a AnchorId] {
+    beside.get(id).map_or(&[], Vec::as_slice)
 }
 
 /// Takes back what ties identifiers that go to identifiers that stay.
