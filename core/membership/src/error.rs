@@ -25,12 +25,26 @@ pub mod codes {
         "The member is blocked and neither earns nor spends",
         "会员已被列入黑名单，不能积分和用分",
     );
+    /// A linked member is on the blacklist, so that the person is not erased.
+    pub const LINKED_MEMBER_BLOCKED: Code = Code::new(
+        Kind::Conflict,
+        "linked_member_blocked",
+        "Another member of the same person is blocked",
+        "同一人的另一会员已被列入黑名单",
+    );
     /// Points of the member are set aside for an open order.
     pub const MEMBER_HAS_HOLDS: Code =
         Code::new(Kind::Conflict, "member_has_holds", "Points of the member are held for an open order", "会员有未完成订单冻结的积分");
     /// Another member has the line's account.
     pub const ACCOUNT_TAKEN: Code =
         Code::new(Kind::Conflict, "account_taken", "The line's account belongs to another member", "该业态账号已关联其他会员");
+    /// The line's account of the member was linked by a unit that the key does not reach.
+    pub const ACCOUNT_ELSEWHERE: Code = Code::new(
+        Kind::Conflict,
+        "account_elsewhere",
+        "Another unit linked the member's account of this line",
+        "该业态账号由其他项目关联，不可替换",
+    );
     /// The id was reported before with other content.
     pub const TRANSACTION_ID_REUSED: Code =
         Code::new(Kind::Conflict, "transaction_id_reused", "The transaction id was reported with other content", "交易号已用于其他交易");
@@ -133,8 +147,10 @@ pub mod codes {
         UNKNOWN_MEMBER,
         MEMBER_CLOSED,
         MEMBER_BLOCKED,
+        LINKED_MEMBER_BLOCKED,
         MEMBER_HAS_HOLDS,
         ACCOUNT_TAKEN,
+        ACCOUNT_ELSEWHERE,
         TRANSACTION_ID_REUSED,
         REFUND_TOO_LARGE,
         REFUND_MISMATCH,

@@ -48,6 +48,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(standing::leave)
         .service(standing::link_account)
         .service(standing::list_accounts)
+        .service(standing::reveal_accounts)
         .service(standing::unlink_account)
         .service(benefits::report_benefits)
         .service(benefits::put_benefit)

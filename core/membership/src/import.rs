@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::try_join_all;
 use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::bulk::{self, Column};
+use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::table::RowError;
@@ -219,13 +220,16 @@ impl Membership {
             Whom::Identifier(identifier) => identifier,
         };
         let field = if identifier.kind == "phone" { "phone" } else { "openid" };
-        let Ok(anchors) = self.customers().find_anchors(std::slice::from_ref(identifier)).await else {
-            return Ok(Err(wrong(field, "expected a phone number such as 13800138000, or an openid of a known app")));
-        };
-        for anchor in anchors {
-            if let Some(found) = self.member_behind(&anchor).await? {
-                return Ok(Ok(found));
+        let anchors = match self.customers().find_anchors(std::slice::from_ref(identifier)).await {
+            Ok(anchors) => anchors,
+            // Anything else says nothing about the row: the whole file is sent again.
+            Err(problem) if problem.code() == kernel_codes::INVALID_REQUEST => {
+                return Ok(Err(wrong(field, "expected a phone number such as 13800138000, or an openid of a known app")));
             }
+            Err(problem) => return Err(problem.into()),
+        };
+        if let Some(found) = self.member_among(&anchors).await? {
+            return Ok(Ok(found));
         }
         Ok(Err(wrong(field, "nobody with this identifier has joined; let the person join first")))
     }

@@ -4,7 +4,8 @@
 //! points in use, opening balances, budgets of rules, log-in by WeChat and by phone, and the clearing of lines with the points centre and what
 //! lines say to it. It promises that a transaction is posted once with everything that it earned or nothing, that a decision can be
 //! explained and run again on the bytes that it was made with, that refunds end alike in whatever order and parts they come, that no member
-//! spends a point twice and no rule grants one beyond its budget, and that a closed period never changes. It emits `member.joined.v1`,
+//! spends a point twice and no rule grants one beyond its budget, that nobody is let in as a member but by what was proven to be that member's, and
+//! that a closed period never changes. It emits `member.joined.v1`,
 //! `transaction.posted.v1`, `tier.changed.v1`, `points.expiring.v1` and `voucher.granted.v1`. It reacts to `order.paid.v1`,
 //! `order.expired.v1`, `order.refunded.v1` and `customer.erased.v1`.
 
@@ -47,6 +48,7 @@ mod points;
 mod points_policy;
 mod policy;
 mod post;
+mod proof;
 mod reaction;
 mod reading;
 mod reconcile;
@@ -89,7 +91,7 @@ pub use give_back::GivenBack;
 pub use hold::{HoldPoints, HoldState, HoldView};
 pub use http::routes;
 pub use import::{ImportOpenings, ImportedOpenings, LineSum};
-pub use join::{Join, Joined};
+pub use join::{Join, Joined, SessionFor};
 pub use leave::Departure;
 pub use link::{Link, LinkView};
 pub use login::{AppKind, AppSettings, LogIn, Login, LoginSettings, Proof, SentCode, simulator};

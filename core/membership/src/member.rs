@@ -82,15 +82,26 @@ pub(crate) async fn find<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<
     sql::one(conn, &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
-/// The member that holds one of these anchors; the first that joined when customers with a member each became one.
+/// The member that one of these anchors is proven for; the first that joined when customers with a member each became one.
 pub(crate) async fn find_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
+    Ok(all_by_anchors(conn, anchors, 1).await?.pop())
+}
+
+/// Every member that has not left and that one of these anchors is proven for, the first that joined first.
+pub(crate) async fn all_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberRow>, Error> {
     if anchors.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let list = sql::placeholders(1, anchors.len());
-    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list}) ORDER BY joined_at, id LIMIT 1");
-    let values: Vec<sea_orm::Value> = anchors.iter().map(|anchor| anchor.as_str().into()).collect();
-    sql::one(conn, &text, values).await?.as_ref().map(read).transpose()
+    let (list, limit_at) = (sql::placeholders(1, anchors.len()), anchors.len() + 1);
+    let text = format!(
+        "SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list})
+         UNION SELECT {COLUMNS} FROM membership_member
+           WHERE id IN (SELECT member FROM membership_proof WHERE membership_proof.anchor IN ({list})) AND state <> 'closed'
+         ORDER BY joined_at, id LIMIT ${limit_at}"
+    );
+    let mut values: Vec<sea_orm::Value> = anchors.iter().map(|anchor| anchor.as_str().into()).collect();
+    values.push(limit.into());
+    sql::all(conn, &text, values).await?.iter().map(read).collect()
 }
 
 /// A member that holds one of these anchors, or held it when it left.

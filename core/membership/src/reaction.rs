@@ -9,6 +9,7 @@ use crate::link;
 use crate::member;
 use crate::order_points::OrderPayments;
 use crate::points;
+use crate::proof;
 use crate::report::Accepted;
 use crate::standing::MemberState;
 use crate::tier;
@@ -145,6 +146,7 @@ impl Membership {
             if found.state != MemberState::Closed {
                 self.forfeit_erased(tx, book, &found).await?;
                 end_sessions(tx, &found.id).await?;
+                proof::forget(tx, &found.id).await?;
             }
             link::unlink_all(self.kernel(), tx, &found.id).await?;
             let text = "UPDATE membership_member SET state = 'closed', anchor = NULL, former_anchor = NULL, tier_due = $2 WHERE id = $1";
@@ -166,6 +168,7 @@ impl Membership {
             sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
             points::erase(tx, &found.id).await?;
         }
-        Ok(())
+        // What else one that has left had proven stays until it is erased, too: the request is sent again where that was not reached.
+        proof::forget_anchors(tx, anchors).await
     }
 }

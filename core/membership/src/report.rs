@@ -155,8 +155,12 @@ impl Membership {
                 found.map(Some).ok_or_else(|| member::unknown(id))
             }
             Some(Who::Identifiers(list)) => {
-                let anchor = self.customers().anchor_for(actor, &report.unit, &verified(list)?).await?;
-                self.member_behind(&anchor).await?.map(Some).ok_or_else(nobody)
+                let identifiers = verified(list)?;
+                // Nothing is kept of a stranger: what was seen together is recorded of members alone.
+                let found = self.member_among(&self.customers().find_anchors(&identifiers).await?).await?.ok_or_else(nobody)?;
+                let anchor = self.customers().anchor_for(actor, &report.unit, &identifiers).await?;
+                // What was recorded may have made customers one, whose first member counts.
+                Ok(Some(self.member_behind(&anchor).await?.unwrap_or(found)))
             }
         }
     }
@@ -167,12 +171,7 @@ impl Membership {
             None => Err(Problem::invalid("member", "name the member").into()),
             Some(Who::Member(id)) => member::find(self.kernel().db.near(), id).await?.ok_or_else(|| member::unknown(id)),
             Some(Who::Identifiers(list)) => {
-                for anchor in self.customers().find_anchors(&verified(list)?).await? {
-                    if let Some(found) = self.member_behind(&anchor).await? {
-                        return Ok(found);
-                    }
-                }
-                Err(nobody())
+                self.member_among(&self.customers().find_anchors(&verified(list)?).await?).await?.ok_or_else(nobody)
             }
         }
     }

@@ -350,12 +350,11 @@ impl heyuan_membership::Customers for Identities {
         async move { Ok(self.cdp.anchors_of(customer).await?) }.boxed()
     }
 
-    fn erase<'a>(&'a self, actor: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
+    fn erase<'a>(&'a self, actor: &'a Actor, proven: &'a [AnchorId], unclaimed: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
         async move {
-            let customer = heyuan_membership::Customers::customer_of(self, anchor).await?;
             // The person's own right, whoever brings it: its name in the audit record, the reach of the whole group.
             let person = Actor::key(actor.name().to_owned(), vec![Scope::Admin], None, Reach::Everything);
-            self.cdp.erase(&person, &customer).await.map(drop)
+            self.cdp.erase_proven(&person, proven, unclaimed).await
         }
         .boxed()
     }

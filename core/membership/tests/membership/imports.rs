@@ -7,6 +7,7 @@ use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
 use heyuan_membership::{Error, ImportOpenings, ImportedOpenings, LineSum};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const HEADER: &str = "phone,points,cost_fen,expires_on,growth,earned_on,external_id\n";
 
@@ -163,6 +164,25 @@ async fn blocked_and_closed_members_get_nothing_and_the_error_file_says_so() {
         let hotel = Actor::key("key:h".into(), vec![Scope::Admin], Some(unit("hotel-1")), Reach::Units(Arc::new([unit("hotel-1")].into())));
         assert_eq!(world.membership.import_errors(&hotel, &done.id).await.map_err(code).err(), Some("not_found"));
         assert_eq!(world.membership.import_errors(&world.app, &done.id).await.map_err(code).err(), Some("forbidden"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_no_rows_fault_and_an_erased_person_is_one_row() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (member, _) = (world.join("138").await, world.join("139").await);
+        let import = file("mall-1", "138,10,1,2027-12-31,,,a\n139,10,1,2027-12-31,,,b\nno id,10,1,2027-12-31,,,c\n");
+        world.people.away.store(true, Ordering::Relaxed);
+        assert_eq!(world.import(&import, "k1").await.map_err(code).err(), Some("unavailable"), "nobody is told of bad phone numbers");
+        world.people.away.store(false, Ordering::Relaxed);
+        world.people.gone.lock().expect("nobody panics with it").insert("anc_139".into());
+        let done = world.import(&import, "k1").await.expect("the same file again");
+        assert_eq!(counts(&done), (1, 0, 2));
+        let told: Vec<_> = done.errors.iter().map(|error| (error.row, error.field, error.detail.split(' ').next())).collect();
+        assert_eq!(told, [(3, "phone", Some("nobody")), (4, "phone", Some("expected"))]);
+        assert_eq!(world.holds(&member).await.1, 10);
     })
     .await;
 }

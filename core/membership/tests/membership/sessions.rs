@@ -6,7 +6,7 @@ use heyuan_contract::{AnchorId, CustomerId, DomainEvent, MemberId};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::keys::{ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, TOKEN_TIME_MS, Tokens};
 use heyuan_kernel::{Actor, Reach, Scope, sql};
-use heyuan_membership::Join;
+use heyuan_membership::{Join, SessionFor};
 use std::sync::Arc;
 
 impl World {
@@ -16,7 +16,7 @@ impl World {
     }
 
     async fn enters(&self, value: &str) -> Tokens {
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)], session: SessionFor::Everybody };
         self.membership.join(&self.app, &join).await.expect("it joins").tokens.expect("it is not blocked")
     }
 
@@ -254,7 +254,7 @@ async fn a_session_ends_with_what_it_speaks_for() {
         world.passes(600_000);
         assert_eq!(speaks(&world.elsewhere(), &left.access).await, None);
 
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("blocked")] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("blocked")], session: SessionFor::Everybody };
         let again = world.membership.join(&world.app, &join).await.expect("it is known");
         assert_eq!((again.id, again.tokens), (blocked.holder.clone(), None), "the blacklist gives no session");
         world.membership.unblock(&world.admin, &blocked.holder, "was a mistake").await.expect("it is unblocked");
@@ -268,7 +268,7 @@ async fn an_app_keeps_a_members_newest_sessions() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         let other = Actor::key("key:other".into(), vec![Scope::App], None, Reach::Everything);
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("138")] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("138")], session: SessionFor::Everybody };
         let elsewhere = world.membership.join(&other, &join).await.expect("it joins").tokens.expect("it is not blocked");
         let most = usize::try_from(SESSIONS_AN_APP_MAX).expect("few");
         let mut all = Vec::new();

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MerchantId, OrderId, TransactionId};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Change, Join, MemberState, Spend, TransactionState, Who};
+use heyuan_membership::{Change, Join, MemberState, SessionFor, Spend, TransactionState, Who};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ async fn a_customer_joins_once_from_any_line() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         world.people.link(&["138", "o1"], "cus_1");
-        let join = |place: &str, value: &str| Join { unit: unit(place), identifiers: vec![phone(value)] };
+        let join = |place: &str, value: &str| Join { unit: unit(place), identifiers: vec![phone(value)], session: SessionFor::NewMembers };
         let first = world.membership.join(&world.app, &join("mall-1", "138")).await.expect("it joins");
         let second = world.membership.join(&world.app, &join("hotel-1", "o1")).await.expect("it is known");
         assert_eq!((first.new, second.new, &second.id), (true, false, &first.id));
@@ -98,7 +98,9 @@ async fn a_quote_looks_a_member_up_and_records_nothing() {
         report.who = Some(Who::Identifiers(vec![(phone("138").0, false)]));
         assert_eq!(world.membership.quote(&world.app, &report).await.map_err(code).err(), Some("unverified_identifier"));
         assert_eq!(world.report(&report).await.map_err(code).err(), Some("unverified_identifier"));
-        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom");
+        report.who = Some(Who::Identifiers(vec![phone("137")]));
+        assert_eq!(world.report(&report).await.map_err(code).err(), Some("unknown_member"));
+        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom, or keeps a stranger's number");
         report.who = Some(Who::Identifiers(vec![phone("138")]));
         assert_eq!(world.report(&report).await.expect("it is posted").member, Some(member));
         assert_eq!(seen(), before + 1);

@@ -4,6 +4,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId, UnitKind};
 use heyuan_harness::TestDatabase;
+use heyuan_kernel::error::codes;
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::outbox::Envelope;
@@ -13,11 +14,11 @@ use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Sc
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
     BenefitRules, Change, Customers, Effect, Error, FeatureValue, Features, Identifier, Join, Membership, Report, RuleAnswer, RuleError,
-    RuleInput, Spend, SpendView, TransactionKind, TransactionView, Who,
+    RuleInput, SessionFor, Spend, SpendView, TransactionKind, TransactionView, Who,
 };
 use sea_orm_migration::MigratorTrait;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const DAY_MS: i64 = 86_400_000;
@@ -36,10 +37,14 @@ pub(crate) fn unit(id: &str) -> OrgUnitId {
 #[derive(Default)]
 pub(crate) struct People {
     links: Mutex<HashMap<String, String>>,
-    /// Anchors whose person asked to be erased.
+    /// Anchors that were named when a person asked to be erased.
     pub(crate) erased: Mutex<Vec<AnchorId>>,
     /// Sightings that were recorded.
     pub(crate) seen: AtomicUsize,
+    /// Whether nobody can be looked up.
+    pub(crate) away: AtomicBool,
+    /// Anchors whose person has been erased, which membership has not heard of yet.
+    pub(crate) gone: Mutex<HashSet<String>>,
 }
 
 impl People {
@@ -57,11 +62,18 @@ impl Customers for People {
     }
 
     fn find_anchors<'a>(&'a self, list: &'a [Identifier]) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>> {
-        let anchors = list.iter().map(|one| AnchorId::new(format!("anc_{}", one.value)).expect("an id")).collect();
-        async move { Ok(anchors) }.boxed()
+        if self.away.load(Ordering::Relaxed) {
+            return async { Err(Problem::new(codes::UNAVAILABLE, "the database is away")) }.boxed();
+        }
+        let anchor = |one: &Identifier| AnchorId::new(format!("anc_{}", one.value)).map_err(|e| Problem::invalid("value", e.to_string()));
+        let anchors = list.iter().map(anchor).collect();
+        async move { anchors }.boxed()
     }
 
     fn customer_of<'a>(&'a self, anchor: &'a AnchorId) -> BoxFuture<'a, Result<CustomerId, Problem>> {
+        if self.gone.lock().expect("nobody panics with it").contains(anchor.as_str()) {
+            return async { Err(Problem::new(codes::ERASED, "the person was erased")) }.boxed();
+        }
         let links = self.links.lock().expect("nobody panics with it");
         let customer = links.get(anchor.as_str()).cloned().unwrap_or_else(|| anchor.as_str().replace("anc", "cus"));
         async move { Ok(CustomerId::new(customer).expect("an id")) }.boxed()
@@ -74,8 +86,9 @@ impl Customers for People {
         async move { Ok(anchors) }.boxed()
     }
 
-    fn erase<'a>(&'a self, _: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
-        self.erased.lock().expect("nobody panics with it").push(anchor.clone());
+    fn erase<'a>(&'a self, _: &'a Actor, proven: &'a [AnchorId], unclaimed: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
+        let named: BTreeSet<AnchorId> = proven.iter().chain(unclaimed).cloned().collect();
+        self.erased.lock().expect("nobody panics with it").extend(named);
         async move { Ok(()) }.boxed()
     }
 
@@ -216,7 +229,7 @@ pub(crate) fn code(error: Error) -> &'static str {
 
 impl World {
     pub(crate) async fn join(&self, value: &str) -> MemberId {
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)], session: SessionFor::NewMembers };
         self.membership.join(&self.app, &join).await.expect("it joins").id
     }
 

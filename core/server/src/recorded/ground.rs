@@ -17,8 +17,8 @@ use heyuan_kernel::time::parse_rfc3339;
 use heyuan_kernel::{Actor, Clock, Kernel, Problem, Reach, Scope, sql};
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
-    Budget, Customers, Error, FeatureValue, Features, Identifier, Join, Membership, Report, Spend, TransactionKind, TransactionState,
-    TransactionView, Who, explain,
+    Budget, Customers, Error, FeatureValue, Features, Identifier, Join, Membership, Report, SessionFor, Spend, TransactionKind,
+    TransactionState, TransactionView, Who, explain,
 };
 use heyuan_plugin_host::{CompilerCommand, Host, HostConfig};
 use std::collections::HashMap;
@@ -78,7 +78,7 @@ impl Customers for People {
         async move { Ok(vec![anchor]) }.boxed()
     }
 
-    fn erase<'a>(&'a self, _: &'a Actor, _: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
+    fn erase<'a>(&'a self, _: &'a Actor, _: &'a [AnchorId], _: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
         async move { Ok(()) }.boxed()
     }
 
@@ -189,7 +189,7 @@ impl Ground {
 
     async fn join(&self, name: &str) {
         let identifier = Identifier { kind: "phone".into(), value: name.into(), app: None };
-        let join = Join { unit: unit_id("mall-1"), identifiers: vec![(identifier, true)] };
+        let join = Join { unit: unit_id("mall-1"), identifiers: vec![(identifier, true)], session: SessionFor::Nobody };
         let joined = self.membership.join(&self.admin, &join).await.expect("it joins");
         self.members.lock().expect("nobody panics with it").insert(name.to_owned(), joined.id);
     }

@@ -191,7 +191,7 @@ async fn records(tenant: &Tenant) -> Records {
     let other = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000010", "verified": true }] });
     let other = text(&own.post("/v1/members", &other).await.expect(201)["id"]);
     marks.extend([hold.clone(), adjustment.clone()]);
-    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }] });
+    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }], "session": true });
     let entered = own.post("/v1/members", &joins).await.expect(200);
     let (session, refresh_token) = (text(&entered["session"]), text(&entered["refresh_token"]));
     marks.extend([session.clone(), refresh_token.clone()]);
@@ -387,6 +387,8 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "PUT", "/v1/benefits/{code}", "/v1/benefits/parking".into(), Body::Json(free));
     let account = json!({ "account": "MC-20018873", "unit": UNIT });
     add(record, "PUT", "/v1/members/{id}/accounts/{line}", format!("/v1/members/{member}/accounts/mall"), Body::Json(account));
+    let why = Body::Json(json!({ "reason": "curiosity" }));
+    add(record, "POST", "/v1/members/{id}/accounts:reveal", format!("/v1/members/{member}/accounts:reveal"), why);
     add(record, "DELETE", "/v1/members/{id}/accounts/{line}", format!("/v1/members/{member}/accounts/mall"), Body::None);
     let opening = Body::Csv("phone,points,cost_fen,expires_on\n");
     add(record, "POST", "/v1/points-imports", format!("/v1/points-imports?unit={UNIT}"), opening);
