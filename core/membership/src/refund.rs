@@ -130,7 +130,10 @@ impl Membership {
         refund.cost = purchase.cost;
         refund.earn_version = purchase.earn_version;
         refund.tier = self.settle_tier(tx, &locked).await?;
-        refund.points_balance = self.ledger().balance_in(tx, &books::points_account(&owner)).await?.balance;
+        if refund.tier != locked.tier {
+            self.withdraw_above(tx, &owner, &refund.tier).await?;
+        }
+        refund.points_balance = self.ledger().spendable_in(tx, &books::points_account(&owner), self.kernel().clock.now()).await?.0;
         transaction::update(tx, refund).await?;
         post::announce(tx, refund, &locked).await
     }

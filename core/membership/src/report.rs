@@ -1,14 +1,17 @@
 //! Reporting a transaction: accepted, decided, posted once; the same again is answered from what is there.
 
+use crate::books;
 use crate::decide::{Decided, Drafted};
 use crate::decision;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::join::verified;
 use crate::member::{self, MemberRow};
+use crate::missed::Misses;
+use crate::rule::Effect;
 use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
 use futures::FutureExt;
-use heyuan_contract::{Fen, Line, OrgUnitId, TransactionId};
+use heyuan_contract::{Fen, Line, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
@@ -55,7 +58,7 @@ impl Membership {
                     Accepted { report: report.clone(), line, member, digest: key.digest.clone(), idempotency: Some(key.stored.clone()) };
                 let ready = Arc::new(self.ready(accepted).await?);
                 let (membership, writing) = (self.clone(), ready.clone());
-                let row = self
+                let (row, misses) = self
                     .kernel()
                     .db
                     .write("report transaction", move |tx| {
@@ -64,7 +67,7 @@ impl Membership {
                     })
                     .await?;
                 match &ready.decided {
-                    Some(decided) => Ok(TransactionView::of(row, effects_of(decided))),
+                    Some(decided) => Ok(TransactionView::of(row, effects_of(decided, &misses))),
                     None => self.view(row).await,
                 }
             })
@@ -86,6 +89,7 @@ impl Membership {
         // A quote is checked by nothing later on: it is made with what counts now.
         self.read_policy().await?;
         let decided = self.decide(report, line, member).await?;
+        let misses = self.foreseen(&decided, report.occurred_at).await?;
         Ok(TransactionView {
             id: report.id.clone(),
             unit: report.unit.clone(),
@@ -104,12 +108,30 @@ impl Membership {
             growth: decided.growth,
             points: decided.points,
             points_owed: 0,
-            points_balance: decided.snapshot.points.balance + decided.points,
-            tier: decided.snapshot.tier.clone(),
+            points_balance: self.balance_after(&decided).await?,
+            tier: self.tier_after(&decided, report.occurred_at).await?,
             refunded: Fen(0),
-            effects: effects_of(&decided),
+            effects: effects_of(&decided, &misses),
             decision: None,
         })
+    }
+
+    /// What could be spent after a decided purchase: with what it earns, less what that pays of the member's debts.
+    async fn balance_after(&self, decided: &Decided) -> Result<i64, Error> {
+        let owed = -self.ledger().balance(&books::receivable_account(&decided.snapshot.member.id)).await?.balance;
+        // What comes so late that it has expired is never there to be spent.
+        let earned = if decided.expires_at > self.kernel().clock.now() { decided.points } else { 0 };
+        let spendable = decided.snapshot.spendable + earned;
+        // Nothing is recovered where nothing is earned.
+        Ok(if decided.points > 0 { spendable - owed.clamp(0, spendable) } else { spendable })
+    }
+
+    /// The tier after a decided purchase.
+    async fn tier_after(&self, decided: &Decided, occurred_at: Timestamp) -> Result<String, Error> {
+        let (now, policies, member) = (self.kernel().clock.now(), &decided.policy.tiers, &decided.snapshot.member);
+        let before = self.tier_facts(self.kernel().db.near(), &member.id, policies, now).await?;
+        let after = before.without(occurred_at.min(now).ms(), -decided.growth);
+        Ok(after.standing(policies, &self.kernel().zone, member)?.tier().to_owned())
     }
 
     /// A transaction by its id; two units may have one with the same id, then the unit must be named.
@@ -187,8 +209,8 @@ impl Membership {
         Ok(Ready { accepted, decided })
     }
 
-    /// Writes what was decided.
-    pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<Row, Error> {
+    /// Writes what was decided; tells what rules wanted and could not give.
+    pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<(Row, Misses), Error> {
         match &ready.decided {
             Some(decided) => {
                 let posted = self.post_purchase(tx, &ready.accepted, decided).await;
@@ -197,7 +219,7 @@ impl Membership {
                 }
                 posted
             }
-            None => self.post_refund(tx, &ready.accepted).await,
+            None => Ok((self.post_refund(tx, &ready.accepted).await?, Misses::new())),
         }
     }
 
@@ -214,9 +236,14 @@ fn nobody() -> Error {
     Error::refused(codes::UNKNOWN_MEMBER, "nobody with these identifiers has joined")
 }
 
-fn effects_of(decided: &Decided) -> Vec<RuleEffect> {
-    let of_call = |call: &Drafted| {
-        call.effects.iter().map(|effect| RuleEffect { rule: call.rule.clone(), effect: effect.clone() }).collect::<Vec<_>>()
+fn effects_of(decided: &Decided, misses: &Misses) -> Vec<RuleEffect> {
+    let of_call = |(call_place, call): (usize, &Drafted)| {
+        let of_place = |(place, effect): (usize, &Effect)| RuleEffect {
+            rule: call.rule.clone(),
+            effect: effect.clone(),
+            missed: misses.get(&(call_place, place)).copied(),
+        };
+        call.effects.iter().enumerate().map(of_place).collect::<Vec<_>>()
     };
-    decided.calls.iter().flat_map(of_call).collect()
+    decided.calls.iter().enumerate().flat_map(of_call).collect()
 }

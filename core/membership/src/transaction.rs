@@ -4,6 +4,7 @@ use crate::customers::Identifier;
 use crate::error::{Error, codes};
 use crate::join::verified;
 use crate::member::corrupt;
+use crate::missed::Missed;
 use crate::rule::Effect;
 use heyuan_contract::{Fen, Line, MemberId, OrderLine, OrgUnitId, Ratio, Timestamp, TransactionId};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
@@ -408,6 +409,8 @@ pub struct RuleEffect {
     pub rule: String,
     /// What it does, after limits and budgets.
     pub effect: Effect,
+    /// Why that could not be given, if it could not.
+    pub missed: Option<Missed>,
 }
 
 /// A transaction as shown.
@@ -447,13 +450,13 @@ pub struct TransactionView {
     pub points: i64,
     /// Of the points taken back: those that had been spent, and are owed now.
     pub points_owed: i64,
-    /// Points after it.
+    /// What can be spent after it.
     pub points_balance: i64,
     /// The tier after it.
     pub tier: String,
     /// Of a purchase: what went back so far.
     pub refunded: Fen,
-    /// What rules added.
+    /// What rules added, and what of it could not be given.
     pub effects: Vec<RuleEffect>,
     /// The decision behind it.
     pub decision: Option<String>,

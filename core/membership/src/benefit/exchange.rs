@@ -64,6 +64,9 @@ impl Membership {
                 };
                 let benefit = benefit.filter(|benefit| catalogue::shows(actor, benefit)).ok_or_else(unknown)?;
                 self.line_of(actor, &benefit.terms.unit)?;
+                if let Some(product) = &benefit.terms.voucher {
+                    self.voucher_unit(&benefit.code, product).await?;
+                }
                 let (membership, key, id, request) = (self.clone(), key.clone(), id.clone(), request.clone());
                 self.kernel()
                     .db
