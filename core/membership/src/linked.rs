@@ -1,5 +1,6 @@
 //! Members of one customer: customers that became one may have a member each, linked and never poured together.
 
+use crate::customers::Identifier;
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
@@ -15,6 +16,26 @@ impl Membership {
     pub(crate) async fn member_behind(&self, anchor: &AnchorId) -> Result<Option<MemberRow>, Error> {
         // Also where the anchor has a member of its own: that of another anchor of the customer may have joined before.
         member::find_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?).await
+    }
+
+    /// All members of the customer behind an anchor that have not left, the first that joined first.
+    pub(crate) async fn members_behind(&self, anchor: &AnchorId) -> Result<Vec<MemberRow>, Error> {
+        member::find_all_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?, LINKED_MAX).await
+    }
+
+    /// The members that identifiers lead to, and those that they led to before they left; nobody where nothing is known of them. Nothing is
+    /// recorded.
+    pub(crate) async fn members_ever_behind(&self, identifiers: &[Identifier]) -> Result<Vec<MemberId>, Error> {
+        let mut anchors = Vec::new();
+        for anchor in self.customers().find_anchors(identifiers).await? {
+            match self.anchors_behind(&anchor).await {
+                Err(Error::Refused(problem)) if problem.code() == kernel_codes::ERASED => {}
+                other => anchors.extend(other?),
+            }
+        }
+        anchors.sort_unstable();
+        anchors.dedup();
+        member::find_ever(self.kernel().db.near(), &anchors, LINKED_MAX).await
     }
 
     /// Every anchor of the customer behind one of them, in order.

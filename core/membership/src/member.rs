@@ -84,25 +84,36 @@ pub(crate) async fn find<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<
 
 /// The member that holds one of these anchors; the first that joined when customers with a member each became one.
 pub(crate) async fn find_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
+    Ok(find_all_by_anchors(conn, anchors, 1).await?.into_iter().next())
+}
+
+/// The members that hold one of these anchors, the first that joined first.
+pub(crate) async fn find_all_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberRow>, Error> {
     if anchors.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let list = sql::placeholders(1, anchors.len());
-    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list}) ORDER BY joined_at, id LIMIT 1");
-    let values: Vec<sea_orm::Value> = anchors.iter().map(|anchor| anchor.as_str().into()).collect();
-    sql::one(conn, &text, values).await?.as_ref().map(read).transpose()
+    let list = sql::placeholders(2, anchors.len());
+    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list}) ORDER BY joined_at, id LIMIT $1");
+    let values: Vec<sea_orm::Value> = [limit.into()].into_iter().chain(anchors.iter().map(|anchor| anchor.as_str().into())).collect();
+    sql::all(conn, &text, values).await?.iter().map(read).collect()
+}
+
+/// The members that hold one of these anchors, or held it when they left.
+pub(crate) async fn find_ever<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberId>, Error> {
+    if anchors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (list, former) = (sql::placeholders(2, anchors.len()), sql::placeholders(anchors.len() + 2, anchors.len()));
+    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT $1");
+    let values: Vec<sea_orm::Value> =
+        [limit.into()].into_iter().chain(anchors.iter().chain(anchors).map(|anchor| anchor.as_str().into())).collect();
+    let id = |row: &sql::Row| Ok(MemberId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("member", e))?);
+    sql::all(conn, &text, values).await?.iter().map(id).collect()
 }
 
 /// A member that holds one of these anchors, or held it when it left.
 pub(crate) async fn find_former<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberId>, Error> {
-    if anchors.is_empty() {
-        return Ok(None);
-    }
-    let (list, former) = (sql::placeholders(1, anchors.len()), sql::placeholders(anchors.len() + 1, anchors.len()));
-    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT 1");
-    let values: Vec<sea_orm::Value> = anchors.iter().chain(anchors).map(|anchor| anchor.as_str().into()).collect();
-    let Some(row) = sql::one(conn, &text, values).await? else { return Ok(None) };
-    Ok(Some(MemberId::new(sql::get::<String>(&row, "id")?).map_err(|e| corrupt("member", e))?))
+    Ok(find_ever(conn, anchors, 1).await?.into_iter().next())
 }
 
 impl MemberRow {

@@ -28,6 +28,8 @@ mod m20261129_000014_login;
 mod m20261129_000015_earning;
 #[path = "migration/m20261130_000020_missed.rs"]
 mod m20261130_000020_missed;
+#[path = "migration/m20261130_000021_refund_hints.rs"]
+mod m20261130_000021_refund_hints;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000014_login::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
             Box::new(m20261130_000020_missed::MIGRATION),
+            Box::new(m20261130_000021_refund_hints::MIGRATION),
         ]
     }
 

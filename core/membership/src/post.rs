@@ -93,6 +93,7 @@ impl Membership {
             kind: report.kind,
             refund_of: None,
             member: Some(decided.snapshot.member.id.clone()),
+            hinted: accepted.hinted.clone(),
             amount: report.amount.0,
             occurred_at: report.occurred_at,
             arrived_at: self.kernel().clock.now(),
@@ -124,7 +125,7 @@ impl Membership {
         let rows = sql::all(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
         for row in &rows {
             let mut waiting = transaction::read(row)?;
-            match refund::misfit(purchase, &waiting, self.refunded_so_far(tx, purchase).await?) {
+            match refund::misfit(tx, purchase, &waiting, self.refunded_so_far(tx, purchase).await?).await? {
                 None => self.apply_refund(tx, &mut waiting, book).await?,
                 Some(why) => {
                     waiting.state = State::Refused;

@@ -63,7 +63,7 @@ impl Orders {
             return Ok(nothing());
         }
         let body = serde_json::to_vec(&report.digested(self.membership.kernel())).map_err(|e| member::corrupt("order event", e))?;
-        let accepted = Accepted { report, line, member, digest: sha256_hex(&body), idempotency: None };
+        let accepted = Accepted { report, line, member, hinted: Vec::new(), digest: sha256_hex(&body), idempotency: None };
         let ready = Arc::new(self.membership.ready(accepted).await?);
         let membership = self.membership.clone();
         Ok(Box::new(move |tx: &Tx| {

@@ -11,7 +11,7 @@ use crate::missed::Misses;
 use crate::rule::Effect;
 use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
 use futures::FutureExt;
-use heyuan_contract::{Fen, Line, OrgUnitId, Timestamp, TransactionId};
+use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
@@ -24,6 +24,8 @@ pub(crate) struct Accepted {
     pub(crate) report: Report,
     pub(crate) line: Line,
     pub(crate) member: Option<MemberRow>,
+    /// Of whom else its identifiers speak, or spoke: of a purchase the members of one customer, of a refund every one that they lead to.
+    pub(crate) hinted: Vec<MemberId>,
     pub(crate) digest: String,
     pub(crate) idempotency: Option<String>,
 }
@@ -53,9 +55,15 @@ impl Membership {
                 if let Some(known) = self.known(report, &key).await? {
                     return Ok(known);
                 }
-                let member = self.whose(actor, report).await?;
-                let accepted =
-                    Accepted { report: report.clone(), line, member, digest: key.digest.clone(), idempotency: Some(key.stored.clone()) };
+                let (member, hinted) = self.whose(actor, report).await?;
+                let accepted = Accepted {
+                    report: report.clone(),
+                    line,
+                    member,
+                    hinted,
+                    digest: key.digest.clone(),
+                    idempotency: Some(key.stored.clone()),
+                };
                 let ready = Arc::new(self.ready(accepted).await?);
                 let (membership, writing) = (self.clone(), ready.clone());
                 let (row, misses) = self
@@ -169,16 +177,21 @@ impl Membership {
         Err(Problem::new(codes::TRANSACTION_ID_REUSED, words).field("id").into())
     }
 
-    async fn whose(&self, actor: &Actor, report: &Report) -> Result<Option<MemberRow>, Error> {
-        match &report.who {
-            None => Ok(None),
-            Some(Who::Member(id)) => {
+    /// Whose a report is, and of whom else its identifiers speak. A refund is its purchase's member's: identifiers only say whose it can't be.
+    async fn whose(&self, actor: &Actor, report: &Report) -> Result<(Option<MemberRow>, Vec<MemberId>), Error> {
+        match (&report.who, report.kind) {
+            (None, _) => Ok((None, Vec::new())),
+            (Some(Who::Member(id)), _) => {
                 let found = member::find(self.kernel().db.near(), id).await?;
-                found.map(Some).ok_or_else(|| member::unknown(id))
+                Ok((Some(found.ok_or_else(|| member::unknown(id))?), Vec::new()))
             }
-            Some(Who::Identifiers(list)) => {
+            (Some(Who::Identifiers(list)), Kind::Refund) => Ok((None, self.members_ever_behind(&verified(list)?).await?)),
+            (Some(Who::Identifiers(list)), Kind::Purchase) => {
                 let anchor = self.customers().anchor_for(actor, &report.unit, &verified(list)?).await?;
-                self.member_behind(&anchor).await?.map(Some).ok_or_else(nobody)
+                let members = self.members_behind(&anchor).await?;
+                let several = members.len() > 1;
+                let hinted = members.iter().filter(|_| several).map(|member| member.id.clone()).collect();
+                Ok((Some(members.into_iter().next().ok_or_else(nobody)?), hinted))
             }
         }
     }

@@ -89,7 +89,8 @@ struct TransactionRequest {
     /// Whose it is, by id.
     #[schema(value_type = Option<String>)]
     member: Option<MemberId>,
-    /// Whose it is, by verified identifiers; not together with `member`.
+    /// Whose it is, by verified identifiers; not together with `member`. A refund is its purchase's member's, whoever that is known as by
+    /// now: identifiers of a refund that lead to nobody are no obstacle, and those of somebody else entirely are refused.
     identifiers: Option<Vec<MemberIdentifier>>,
     /// The lines of the order.
     #[serde(default)]
