@@ -30,6 +30,8 @@ mod m20261129_000015_earning;
 mod m20261130_000020_missed;
 #[path = "migration/m20261130_000021_refund_hints.rs"]
 mod m20261130_000021_refund_hints;
+#[path = "migration/m20261130_000022_holds_of_orders.rs"]
+mod m20261130_000022_holds_of_orders;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000015_earning::MIGRATION),
             Box::new(m20261130_000020_missed::MIGRATION),
             Box::new(m20261130_000021_refund_hints::MIGRATION),
+            Box::new(m20261130_000022_holds_of_orders::MIGRATION),
         ]
     }
 

@@ -13,6 +13,7 @@ use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, Transaction
 use futures::FutureExt;
 use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
 use heyuan_ledger::Period;
@@ -148,12 +149,12 @@ impl Membership {
     /// `forbidden`, `not_found`, `conflict` when the id alone is not enough.
     pub async fn transaction(&self, actor: &Actor, id: &TransactionId, unit: Option<&OrgUnitId>) -> Result<TransactionView, Error> {
         actor.require_any(&[Scope::App, Scope::Admin])?;
-        let reader = self.kernel().db.near();
-        let rows =
-            sql::all(reader, "SELECT * FROM membership_transaction WHERE id = $1 ORDER BY unit LIMIT 1000", [id.as_str().into()]).await?;
-        let rows = rows.iter().map(transaction::read).collect::<Result<Vec<Row>, Error>>()?;
-        let mut seen = rows.into_iter().filter(|row| actor.reach().covers(&row.unit) && unit.is_none_or(|unit| *unit == row.unit));
-        let first = seen.next().ok_or_else(|| Problem::not_found("transaction", id))?;
+        let filter = Filter::everything().and("id", "=", id.as_str()).and_if("unit", "=", unit.map(ToString::to_string));
+        // One more than can be answered tells that the id alone is not enough.
+        let (text, values) = filter.within("unit", actor.reach()).page("SELECT * FROM membership_transaction", "unit", 1);
+        let rows = sql::all(self.kernel().db.near(), &text, values).await?;
+        let mut seen = rows.iter().map(transaction::read);
+        let first = seen.next().transpose()?.ok_or_else(|| Problem::not_found("transaction", id))?;
         if seen.next().is_some() {
             let words = "several units have a transaction with this id; add ?unit=";
             return Err(Problem::new(kernel_codes::CONFLICT, words).field("unit").into());

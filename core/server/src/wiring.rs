@@ -441,7 +441,7 @@ impl heyuan_mall::Members for MallMembers {
             expires_at: None,
             minutes: Some(wanted.minutes),
         };
-        async move { Ok(self.membership()?.set_aside(actor, &wanted.member, &points, &wanted.name).await?) }.boxed()
+        async move { Ok(self.membership()?.set_aside(actor, &wanted.member, &points, &wanted.name, &wanted.order).await?) }.boxed()
     }
 
     fn set_free<'a>(&'a self, member: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>> {

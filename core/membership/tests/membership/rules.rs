@@ -3,7 +3,7 @@
 use crate::world::{at, code, purchase, unit, world};
 use futures::FutureExt;
 use futures::future::join_all;
-use heyuan_contract::{DomainEvent, Line};
+use heyuan_contract::{DomainEvent, Fen, Line, MerchantId, OrderId};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Problem, Reach, Scope, sql};
 use heyuan_membership::{Budget, explain};
@@ -239,6 +239,44 @@ async fn limits_are_explained_by_what_they_cut() {
             assert_eq!(said.len(), usize::from(expected.is_some()), "{behaviour}: {told:?}");
             assert!(said.iter().all(|sentence| expected.is_some_and(|expected| sentence.contains(expected))), "{behaviour}: {said:?}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_a_member_that_is_blocked_meanwhile_earns_nothing_and_is_no_failure() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        for how in ["block", "close"] {
+            let member = world.join(how).await;
+            world.activate("bonus", "points 10").await;
+            let (mover, moved) = (world.clone(), member.clone());
+            *world.sandbox.during.lock().expect("nobody panics with it") = Some(Box::new(move || {
+                let (world, member) = (mover.clone(), moved.clone());
+                async move {
+                    match how {
+                        "block" => drop(world.membership.block(&world.admin, &member, "resells").await.expect("it is blocked")),
+                        _ => drop(world.membership.close_member(&world.admin, &member, "asked", Some("c")).await.expect("it ends")),
+                    }
+                }
+                .boxed()
+            }));
+            let paid = DomainEvent::OrderPaid {
+                order: OrderId::new(format!("ord_{how}")).expect("an id"),
+                member: member.clone(),
+                merchant: MerchantId::new("tea").expect("an id"),
+                unit: unit("mall-1"),
+                line: Line::Mall,
+                amount: Fen(10_000),
+                lines: Vec::new(),
+                points: None,
+                occurred_at: at(0),
+            };
+            world.tell(paid).await;
+            assert_eq!(world.holds(&member).await, (0, 0, 0), "{how}");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_transaction").await, 0);
+        world.sound().await;
     })
     .await;
 }

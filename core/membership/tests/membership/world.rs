@@ -270,16 +270,25 @@ impl World {
                 continue;
             }
             let envelope = Envelope { position: 1, key: "k".into(), event: event.clone(), written_at: at(0) };
-            let apply = Arc::new(reaction.react(&envelope).await.expect("it decides"));
-            self.kernel
-                .db
-                .write("react", move |tx| {
+            let db = &self.kernel.db;
+            let applied = db.settle(|| async {
+                let apply = Arc::new(reaction.react(&envelope).await.map_err(heyuan_kernel::Error::Problem)?);
+                db.write("react", move |tx| {
                     let apply = apply.clone();
                     async move { apply(tx).await }.boxed()
                 })
                 .await
-                .expect("it is applied");
+            });
+            applied.await.expect("it is applied");
         }
+    }
+
+    /// An admin key of the whole group that somebody makes, as whoever holds it acts.
+    pub(crate) async fn made_by(&self, maker: &Actor) -> Actor {
+        let kernel = &self.kernel;
+        let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
+        let made = credentials.create(maker, &[Scope::Admin], None).await.expect("it may");
+        credentials.authenticate(Some(&format!("Bearer {}", made.secret))).await.expect("it is known")
     }
 
     pub(crate) async fn run(&self, text: &str) {
