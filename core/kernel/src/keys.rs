@@ -427,14 +427,7 @@ async fn create_in(tx: &Tx, record: &KeyRecord, hash: String) -> Result<bool, Er
     let made = sql::execute(
         tx.conn(),
         "INSERT INTO kernel_key (id, hash, scopes, unit, created_at, maker) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-        [
-            record.id.as_str().into(),
-            hash.into(),
-            scopes.into(),
-            unit.into(),
-            record.created_at.ms().into(),
-            record.maker.clone().into(),
-        ],
+        [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into(), record.maker.clone().into()],
     )
     .await?;
     Ok(made == 1)

@@ -295,6 +295,18 @@ impl Membership {
         Err(Problem::new(codes::STATEMENT_STATE, words).field("dispute").into())
     }
 
+    /// One correction: any with a key of the group, else those of lines whose every unit the key reaches.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`.
+    pub async fn correction(&self, actor: &Actor, id: &str) -> Result<CorrectionView, Error> {
+        actor.require(Scope::Admin)?;
+        let found = find(self.kernel().db.near(), "id", id).await?.map(|(view, _)| view);
+        let sees =
+            |view: &CorrectionView| self.speaks_for(actor, view.line) || view.counter.is_some_and(|line| self.speaks_for(actor, line));
+        Ok(found.filter(sees).ok_or_else(|| Problem::not_found("correction", "of this id"))?)
+    }
+
     /// A page of the corrections after a number, oldest first: all of them with a key of the group, else those of lines whose every unit
     /// the key reaches.
     ///

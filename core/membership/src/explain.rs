@@ -161,10 +161,10 @@ fn cut(call: &Call, words: &mut Explanation) {
             format!("规则 {rule} 请求的成长值超出限额。"),
         );
     }
-    let other = |change: &Change| matches!(change, Change::Benefit(_) | Change::Voucher(_) | Change::Discount(_));
+    let other = |change: &&Change| matches!(change, Change::Benefit(_) | Change::Voucher(_) | Change::Discount(_));
     let nothing = |change: &&Change| matches!(change, Change::Points(i64::MIN..=0) | Change::Growth(0));
-    let kept = call.effects.iter().filter(|effect| other(&effect.change)).count();
-    let void = counted().filter(|change| other(change)).count().saturating_sub(kept) + counted().filter(nothing).count();
+    let kept = call.effects.iter().map(|effect| &effect.change).filter(other).count();
+    let void = counted().filter(other).count().saturating_sub(kept) + counted().filter(nothing).count();
     if void > 0 {
         words.say(
             format!("{void} of what rule {rule} asked for can't be: its code names nothing, or it comes to nothing."),

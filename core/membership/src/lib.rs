@@ -72,7 +72,7 @@ pub use benefit::{
     GrantBenefit, Reserve, TierBenefit, UseBenefit,
 };
 pub use breakage::{Breakage, Expiring, NoEstimate, Outstanding, Share};
-pub use budget::{Budget, BudgetView, Drawn};
+pub use budget::{Budget, BudgetView, Drawn, RuleBudget};
 pub use caps::{Cap, CapSpan, Caps, Counted, Figure};
 pub use cells::{Cell, CellPage, CellStep, Column, LotStory, MadeBy};
 pub use checklist::{Check, CheckState, Checklist, ClosedBy, Closing, NotReady};

@@ -94,7 +94,8 @@ pub(crate) async fn find_all_by_anchors<C: sql::Connection>(conn: &C, anchors: &
     }
     let list = sql::placeholders(2, anchors.len());
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list}) ORDER BY joined_at, id LIMIT $1");
-    let values: Vec<sea_orm::Value> = [limit.into()].into_iter().chain(anchors.iter().map(|anchor| anchor.as_str().into())).collect();
+    let mut values: Vec<sea_orm::Value> = vec![limit.into()];
+    values.extend(anchors.iter().map(|anchor| sea_orm::Value::from(anchor.as_str())));
     sql::all(conn, &text, values).await?.iter().map(read).collect()
 }
 
@@ -105,8 +106,8 @@ pub(crate) async fn find_ever<C: sql::Connection>(conn: &C, anchors: &[AnchorId]
     }
     let (list, former) = (sql::placeholders(2, anchors.len()), sql::placeholders(anchors.len() + 2, anchors.len()));
     let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT $1");
-    let values: Vec<sea_orm::Value> =
-        [limit.into()].into_iter().chain(anchors.iter().chain(anchors).map(|anchor| anchor.as_str().into())).collect();
+    let mut values: Vec<sea_orm::Value> = vec![limit.into()];
+    values.extend(anchors.iter().chain(anchors).map(|anchor| sea_orm::Value::from(anchor.as_str())));
     let id = |row: &sql::Row| Ok(MemberId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("member", e))?);
     sql::all(conn, &text, values).await?.iter().map(id).collect()
 }

@@ -32,6 +32,8 @@ mod m20261130_000020_missed;
 mod m20261130_000021_refund_hints;
 #[path = "migration/m20261130_000022_holds_of_orders.rs"]
 mod m20261130_000022_holds_of_orders;
+#[path = "migration/m20261130_000023_reservations.rs"]
+mod m20261130_000023_reservations;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000020_missed::MIGRATION),
             Box::new(m20261130_000021_refund_hints::MIGRATION),
             Box::new(m20261130_000022_holds_of_orders::MIGRATION),
+            Box::new(m20261130_000023_reservations::MIGRATION),
         ]
     }
 
