@@ -247,9 +247,9 @@ async fn limits_are_explained_by_what_they_cut() {
 async fn an_order_of_a_member_that_is_blocked_meanwhile_earns_nothing_and_is_no_failure() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
+        world.activate("bonus", "points 10").await;
         for how in ["block", "close"] {
             let member = world.join(how).await;
-            world.activate("bonus", "points 10").await;
             let (mover, moved) = (world.clone(), member.clone());
             *world.sandbox.during.lock().expect("nobody panics with it") = Some(Box::new(move || {
                 let (world, member) = (mover.clone(), moved.clone());
