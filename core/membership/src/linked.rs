@@ -20,7 +20,7 @@ impl Membership {
 
     /// All members of the customer behind an anchor that have not left, the first that joined first.
     pub(crate) async fn members_behind(&self, anchor: &AnchorId) -> Result<Vec<MemberRow>, Error> {
-        member::find_all_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?, LINKED_MAX).await
+        member::all_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?, LINKED_MAX).await
     }
 
     /// The members that identifiers lead to, and those that they led to before they left; nobody where nothing is known of them. Nothing is
@@ -35,7 +35,13 @@ impl Membership {
         }
         anchors.sort_unstable();
         anchors.dedup();
-        member::find_ever(self.kernel().db.near(), &anchors, LINKED_MAX).await
+        let conn = self.kernel().db.near();
+        let now = member::all_by_anchors(conn, &anchors, LINKED_MAX).await?;
+        let mut ever = member::find_ever(conn, &anchors, LINKED_MAX).await?;
+        ever.extend(now.into_iter().map(|member| member.id));
+        ever.sort_unstable();
+        ever.dedup();
+        Ok(ever)
     }
 
     /// Every anchor of the customer behind one of them, in order.

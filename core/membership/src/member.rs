@@ -84,11 +84,11 @@ pub(crate) async fn find<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<
 
 /// The member that holds one of these anchors; the first that joined when customers with a member each became one.
 pub(crate) async fn find_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
-    Ok(find_all_by_anchors(conn, anchors, 1).await?.into_iter().next())
+    Ok(all_by_anchors(conn, anchors, 1).await?.into_iter().next())
 }
 
 /// The members that hold one of these anchors, the first that joined first.
-pub(crate) async fn find_all_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberRow>, Error> {
+pub(crate) async fn all_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberRow>, Error> {
     if anchors.is_empty() {
         return Ok(Vec::new());
     }
