@@ -1,9 +1,11 @@
 //! API keys and tokens: how a request becomes an actor, and how keys are made, listed and revoked. Sessions are in `sessions`, what is
-//! staff's of them in `staff`.
+//! staff's of them in `staff`, and who made a key in `makers`.
 
+mod makers;
 mod sessions;
 mod staff;
 
+pub use makers::same_hand;
 pub use sessions::{
     ACCESS_TIME_MS, REFRESH_REFUSED, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, Session, Tokens, end_sessions, run_out_sessions,
 };
@@ -74,10 +76,12 @@ pub struct KeyRecord {
     pub revoked_at: Option<Timestamp>,
     /// When it was last used, to the hour; `None` before its first use.
     pub last_used_at: Option<Timestamp>,
+    /// The name of the key or person that made it; `None` for one that was made beside the data, or delivered.
+    pub maker: Option<String>,
 }
 
 impl KeyRecord {
-    const COLUMNS: &str = "id, hash, scopes, unit, created_at, revoked_at, last_used_at";
+    const COLUMNS: &str = "id, hash, scopes, unit, created_at, revoked_at, last_used_at, maker";
 
     fn read(row: &sql::Row) -> Result<KeyRecord, Error> {
         let scopes: String = sql::get(row, "scopes")?;
@@ -90,6 +94,7 @@ impl KeyRecord {
             created_at: at(sql::get(row, "created_at")?),
             revoked_at: sql::get::<Option<i64>>(row, "revoked_at")?.map(at),
             last_used_at: sql::get::<Option<i64>>(row, "last_used_at")?.map(at),
+            maker: sql::get(row, "maker")?,
         })
     }
 
@@ -98,7 +103,7 @@ impl KeyRecord {
         scopes.sort_unstable_by_key(|scope| scope.as_str());
         scopes.dedup();
         let id = format!("key_{}", &hash[..12]);
-        KeyRecord { id, scopes, unit: unit.cloned(), created_at: now, revoked_at: None, last_used_at: None }
+        KeyRecord { id, scopes, unit: unit.cloned(), created_at: now, revoked_at: None, last_used_at: None, maker: None }
     }
 
     fn is_seen_by(&self, actor: &Actor) -> bool {
@@ -398,7 +403,8 @@ async fn create_by(
     let random: [u8; 24] = rand::random();
     let secret = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hash = sha256_hex(secret.as_bytes());
-    let record = KeyRecord::fresh(&hash, scopes, unit, clock.now());
+    let maker = (!actor.is_system()).then(|| actor.name().to_owned());
+    let record = KeyRecord { maker, ..KeyRecord::fresh(&hash, scopes, unit, clock.now()) };
     let (actor, written) = (actor.clone(), record.clone());
     db.write("create key", move |tx| {
         let (actor, record, hash) = (actor.clone(), written.clone(), hash.clone());
@@ -420,8 +426,8 @@ async fn create_in(tx: &Tx, record: &KeyRecord, hash: String) -> Result<bool, Er
     let unit = record.unit.as_ref().map(|unit| unit.as_str().to_owned());
     let made = sql::execute(
         tx.conn(),
-        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into()],
+        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at, maker) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into(), record.maker.clone().into()],
     )
     .await?;
     Ok(made == 1)

@@ -35,6 +35,9 @@ pub mod codes {
     /// Points of the member are set aside for an open order.
     pub const MEMBER_HAS_HOLDS: Code =
         Code::new(Kind::Conflict, "member_has_holds", "Points of the member are held for an open order", "会员有未完成订单冻结的积分");
+    /// They pay an order of the mall, which alone spends them, frees them or gives them back.
+    pub const POINTS_OF_ORDER: Code =
+        Code::new(Kind::Conflict, "points_of_order", "The points pay an order of the mall", "该积分用于商城订单，只能随订单处理");
     /// Another member has the line's account.
     pub const ACCOUNT_TAKEN: Code =
         Code::new(Kind::Conflict, "account_taken", "The line's account belongs to another member", "该业态账号已关联其他会员");
@@ -73,7 +76,7 @@ pub mod codes {
     /// More than the policy lets one transfer hold, or one member transfer in a day or a month.
     pub const TRANSFER_LIMIT: Code =
         Code::new(Kind::Conflict, "transfer_limit", "More points than one member may transfer", "超出积分转赠限额");
-    /// Whoever proposed it can't decide about it.
+    /// Whoever proposed it can't decide about it, also not with another key of theirs.
     pub const FOUR_EYES: Code =
         Code::new(Kind::Forbidden, "four_eyes", "Somebody else than who proposed it must decide", "须由提议人以外的人员审批");
     /// Approved, rejected or lapsed.
@@ -82,6 +85,9 @@ pub mod codes {
     /// A benefit that is not given for points.
     pub const BENEFIT_WITHOUT_PRICE: Code =
         Code::new(Kind::Conflict, "benefit_without_price", "The benefit is not given for points", "该权益不支持积分兑换");
+    /// The benefit costs something else than the caller says.
+    pub const PRICE_CHANGED: Code =
+        Code::new(Kind::Conflict, "price_changed", "The benefit has another price in points now", "该权益的积分价格已变更");
     /// A rule ran out of fuel, time or memory: nothing was posted, try again.
     pub const RULE_STOPPED: Code =
         Code::new(Kind::Unavailable, "rule_stopped", "A benefit rule was stopped; nothing was posted", "权益规则被中止，未入账");
@@ -134,9 +140,6 @@ pub mod codes {
     /// The check list of the close is against it.
     pub const PERIOD_NOT_READY: Code =
         Code::new(Kind::Conflict, "period_not_ready", "The check list of the period is against a close", "该期间未通过关账检查");
-    /// Who proposed it can't approve it.
-    pub const SECOND_PERSON_NEEDED: Code =
-        Code::new(Kind::Forbidden, "second_person_needed", "Somebody else has to approve this", "需由另一人复核");
     /// The correction was decided otherwise.
     pub const CORRECTION_STATE: Code =
         Code::new(Kind::Conflict, "correction_state", "The correction was decided already", "更正已有处理结果");
@@ -149,6 +152,7 @@ pub mod codes {
         MEMBER_BLOCKED,
         LINKED_MEMBER_BLOCKED,
         MEMBER_HAS_HOLDS,
+        POINTS_OF_ORDER,
         ACCOUNT_TAKEN,
         ACCOUNT_ELSEWHERE,
         TRANSACTION_ID_REUSED,
@@ -164,6 +168,7 @@ pub mod codes {
         FOUR_EYES,
         ADJUSTMENT_DECIDED,
         BENEFIT_WITHOUT_PRICE,
+        PRICE_CHANGED,
         RULE_STOPPED,
         RULE_FAILED,
         UNKNOWN_BENEFIT,
@@ -181,7 +186,6 @@ pub mod codes {
         NO_SMS_PROVIDER,
         PERIOD_NOT_OVER,
         PERIOD_NOT_READY,
-        SECOND_PERSON_NEEDED,
         CORRECTION_STATE,
     ];
 }

@@ -54,7 +54,8 @@ impl Membership {
     /// Ends a membership, also a blocked one. The same key again is answered from what it did.
     ///
     /// # Errors
-    /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`, `member_has_holds`, `idempotency_key_reused`.
+    /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`, `member_has_holds` while points pay an order of the mall that is
+    /// not paid yet, `idempotency_key_reused`.
     pub async fn close_member(&self, actor: &Actor, id: &MemberId, reason: &str, header: Option<&str>) -> Result<Departure, Error> {
         self.staffs_member(actor, id).await?;
         let key = IdempotencyKey::new(actor, "close member", header, &(id, reason))?;
@@ -153,6 +154,12 @@ impl Membership {
         }
         check_none_blocked(tx, &parting.linked).await?;
         let at = self.kernel().clock.now();
+        if let Some(order) = self.order_held_for(tx, id).await? {
+            let words = format!(
+                "points of member {id} pay the order {order} of the mall; the member can leave once it is paid, or not paid in time"
+            );
+            return Err(Error::refused(codes::MEMBER_HAS_HOLDS, words));
+        }
         self.release_holds_of(tx, id).await?;
         self.reject_adjustments_of(tx, id).await?;
         if self.ledger().balance_in(tx, &books::points_account(id)).await?.reserved > 0 {
@@ -225,13 +232,18 @@ impl Membership {
         Err(Error::refused(kernel_codes::LIMITED, words))
     }
 
-    /// Forfeits what an erased person's member has left, also what was held for an order; what another room holds is left to the end of
-    /// its hold and to its expiry.
+    /// Forfeits what an erased person's member has left, also what was held for an order of a line. What pays an order of the mall stays
+    /// with it until the order is paid or not; what is free then is forfeited then.
     pub(crate) async fn forfeit_erased(&self, tx: &Tx, book: Book, row: &MemberRow) -> Result<(), Error> {
         self.release_holds_of(tx, &row.id).await?;
         self.reject_adjustments_of(tx, &row.id).await?;
-        if self.ledger().balance_in(tx, &books::points_account(&row.id)).await?.reserved == 0 {
-            self.forfeit(tx, book, &row.id).await?;
+        self.forfeit_free(tx, book, &row.id).await
+    }
+
+    /// Forfeits what a locked member that has left still has, unless some of it is held: then the end of the hold does. The book is entered.
+    pub(crate) async fn forfeit_free(&self, tx: &Tx, book: Book, id: &MemberId) -> Result<(), Error> {
+        if self.ledger().balance_in(tx, &books::points_account(id)).await?.reserved == 0 {
+            self.forfeit(tx, book, id).await?;
         }
         Ok(())
     }

@@ -41,6 +41,7 @@ mod linked;
 mod login;
 mod member;
 mod migration;
+mod missed;
 mod notice;
 mod opening;
 mod order_points;
@@ -64,6 +65,7 @@ mod tier;
 mod transaction;
 mod transfer;
 mod versions;
+mod vouchers;
 mod waiting;
 
 pub use adjustment::{Adjust, AdjustmentState, AdjustmentView, AdjustmentsOf};
@@ -72,7 +74,7 @@ pub use benefit::{
     GrantBenefit, Reserve, TierBenefit, UseBenefit,
 };
 pub use breakage::{Breakage, Expiring, NoEstimate, Outstanding, Share};
-pub use budget::{Budget, BudgetView, Drawn};
+pub use budget::{Budget, BudgetView, Drawn, RuleBudget};
 pub use caps::{Cap, CapSpan, Caps, Counted, Figure};
 pub use cells::{Cell, CellPage, CellStep, Column, LotStory, MadeBy};
 pub use checklist::{Check, CheckState, Checklist, ClosedBy, Closing, NotReady};
@@ -81,7 +83,7 @@ pub use clock::{Clockwork, Housekeeping};
 pub use correction::{Amount, Correction, CorrectionFilter, CorrectionState, CorrectionView, Verdict};
 pub use customers::{Customers, Features, Identifier};
 pub use decide::Basis;
-pub use decision::{Call, Decision, RerunCall, RerunReport};
+pub use decision::{Call, Decision, RerunCall, RerunReport, Wording};
 pub use earn::{EarnRules, Earned, LineRule, Multiplier, Rates, When};
 pub use error::{Error, codes};
 pub use explain::{Explanation, explain};
@@ -97,6 +99,7 @@ pub use link::{Link, LinkView};
 pub use login::{AppKind, AppSettings, LogIn, Login, LoginSettings, Proof, SentCode, simulator};
 pub use member::MemberView;
 pub use migration::Migrator;
+pub use missed::Missed;
 pub use notice::NextExpiry;
 pub use points::{Spend, SpendView, StatementLine};
 pub use points_policy::{PointsPolicy, TransferAudience};
@@ -112,3 +115,4 @@ pub use tier::{
 };
 pub use transaction::{Kind as TransactionKind, Report, RuleEffect, State as TransactionState, TransactionView, Who};
 pub use transfer::{TransferPoints, TransferView};
+pub use vouchers::Vouchers;

@@ -1,5 +1,6 @@
 //! Members of one customer: customers that became one may have a member each, linked and never poured together.
 
+use crate::customers::Identifier;
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
@@ -29,6 +30,32 @@ impl Membership {
             }
         }
         Ok(None)
+    }
+
+    /// All members of the customer behind an anchor that have not left, the first that joined first.
+    pub(crate) async fn members_behind(&self, anchor: &AnchorId) -> Result<Vec<MemberRow>, Error> {
+        member::all_by_anchors(self.kernel().db.near(), &self.anchors_behind(anchor).await?, LINKED_MAX).await
+    }
+
+    /// The members that identifiers lead to, and those that they led to before they left; nobody where nothing is known of them. Nothing is
+    /// recorded.
+    pub(crate) async fn members_ever_behind(&self, identifiers: &[Identifier]) -> Result<Vec<MemberId>, Error> {
+        let mut anchors = Vec::new();
+        for anchor in self.customers().find_anchors(identifiers).await? {
+            match self.anchors_behind(&anchor).await {
+                Err(Error::Refused(problem)) if problem.code() == kernel_codes::ERASED => {}
+                other => anchors.extend(other?),
+            }
+        }
+        anchors.sort_unstable();
+        anchors.dedup();
+        let conn = self.kernel().db.near();
+        let now = member::all_by_anchors(conn, &anchors, LINKED_MAX).await?;
+        let mut ever = member::find_ever(conn, &anchors, LINKED_MAX).await?;
+        ever.extend(now.into_iter().map(|member| member.id));
+        ever.sort_unstable();
+        ever.dedup();
+        Ok(ever)
     }
 
     /// Every anchor of the customer behind one of them, in order.

@@ -104,16 +104,22 @@ pub(crate) async fn all_by_anchors<C: sql::Connection>(conn: &C, anchors: &[Anch
     sql::all(conn, &text, values).await?.iter().map(read).collect()
 }
 
+/// The members that hold one of these anchors, or held it when they left.
+pub(crate) async fn find_ever<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberId>, Error> {
+    if anchors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (list, former) = (sql::placeholders(2, anchors.len()), sql::placeholders(anchors.len() + 2, anchors.len()));
+    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT $1");
+    let mut values: Vec<sea_orm::Value> = vec![limit.into()];
+    values.extend(anchors.iter().chain(anchors).map(|anchor| sea_orm::Value::from(anchor.as_str())));
+    let id = |row: &sql::Row| Ok(MemberId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("member", e))?);
+    sql::all(conn, &text, values).await?.iter().map(id).collect()
+}
+
 /// A member that holds one of these anchors, or held it when it left.
 pub(crate) async fn find_former<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberId>, Error> {
-    if anchors.is_empty() {
-        return Ok(None);
-    }
-    let (list, former) = (sql::placeholders(1, anchors.len()), sql::placeholders(anchors.len() + 1, anchors.len()));
-    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT 1");
-    let values: Vec<sea_orm::Value> = anchors.iter().chain(anchors).map(|anchor| anchor.as_str().into()).collect();
-    let Some(row) = sql::one(conn, &text, values).await? else { return Ok(None) };
-    Ok(Some(MemberId::new(sql::get::<String>(&row, "id")?).map_err(|e| corrupt("member", e))?))
+    Ok(find_ever(conn, anchors, 1).await?.into_iter().next())
 }
 
 impl MemberRow {

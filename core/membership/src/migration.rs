@@ -28,6 +28,14 @@ mod m20261129_000014_login;
 mod m20261129_000015_earning;
 #[path = "migration/m20261130_000016_proofs.rs"]
 mod m20261130_000016_proofs;
+#[path = "migration/m20261130_000020_missed.rs"]
+mod m20261130_000020_missed;
+#[path = "migration/m20261130_000021_refund_hints.rs"]
+mod m20261130_000021_refund_hints;
+#[path = "migration/m20261130_000022_holds_of_orders.rs"]
+mod m20261130_000022_holds_of_orders;
+#[path = "migration/m20261130_000023_reservations.rs"]
+mod m20261130_000023_reservations;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -50,6 +58,10 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000014_login::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
             Box::new(m20261130_000016_proofs::MIGRATION),
+            Box::new(m20261130_000020_missed::MIGRATION),
+            Box::new(m20261130_000021_refund_hints::MIGRATION),
+            Box::new(m20261130_000022_holds_of_orders::MIGRATION),
+            Box::new(m20261130_000023_reservations::MIGRATION),
         ]
     }
 

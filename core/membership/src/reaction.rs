@@ -3,7 +3,7 @@
 use crate::benefit;
 use crate::books;
 use crate::decision;
-use crate::error::Error;
+use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::link;
 use crate::member;
@@ -64,13 +64,23 @@ impl Orders {
             return Ok(nothing());
         }
         let body = serde_json::to_vec(&report.digested(self.membership.kernel())).map_err(|e| member::corrupt("order event", e))?;
-        let accepted = Accepted { report, line, member, digest: sha256_hex(&body), idempotency: None };
+        let accepted = Accepted { report, line, member, hinted: Vec::new(), digest: sha256_hex(&body), idempotency: None };
         let ready = Arc::new(self.membership.ready(accepted).await?);
         let membership = self.membership.clone();
         Ok(Box::new(move |tx: &Tx| {
             let (membership, ready) = (membership.clone(), ready.clone());
-            async move { membership.write_ready(tx, &ready).await.map(drop).map_err(Error::into_kernel) }.boxed()
+            async move { written_or_moved(membership.write_ready(tx, &ready).await.map(drop)) }.boxed()
         }))
+    }
+}
+
+/// A member that was blocked or left since it was decided is no fault of the event: it is decided about again, and earns nothing then.
+fn written_or_moved(written: Result<(), Error>) -> Result<(), heyuan_kernel::Error> {
+    match written {
+        Err(Error::Refused(problem)) if [codes::MEMBER_BLOCKED, codes::MEMBER_CLOSED].contains(&problem.code()) => {
+            Err(heyuan_kernel::Error::Stale("the state of a member"))
+        }
+        other => other.map_err(Error::into_kernel),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::member::corrupt;
 use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::keys::same_hand;
 use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
@@ -136,11 +137,13 @@ impl Membership {
         Ok(statements)
     }
 
-    /// Confirms, disputes or answers a line's statement. Saying the same again changes nothing.
+    /// Confirms, disputes or answers a line's statement. Saying the same again changes nothing: the same words, and of an answer the same
+    /// correction.
     ///
     /// # Errors
     /// `forbidden`, for the line's part to a key that does not reach all of its units, and for the answer to any but the group's;
-    /// `invalid_request`; `not_found`; `statement_state` when it stands otherwise, as a dispute of what was confirmed.
+    /// `invalid_request`; `not_found`; `statement_state` when it stands otherwise, as a dispute of what was confirmed; `four_eyes` for a
+    /// correction by whoever disputed.
     pub async fn say(&self, actor: &Actor, period: &str, line: Line, say: Say) -> Result<LineStatement, Error> {
         actor.require(Scope::Admin)?;
         let allowed = if matches!(say, Say::Answer(..)) { *actor.reach() == Reach::Everything } else { self.speaks_for(actor, line) };
@@ -167,7 +170,11 @@ impl Membership {
         // A correction counts in the first open month, which nobody closes meanwhile; the statement's own name keeps two voices apart.
         let book = self.ledger().enter_alone(tx, books::POINTS, &lock_name(period, figures.line)).await?;
         let before = read(tx.conn(), period, figures.clone()).await?;
-        let repeated = before.state == say.state() && before.words.as_deref().unwrap_or_default() == say.words();
+        let in_words = before.state == say.state() && before.words.as_deref().unwrap_or_default() == say.words();
+        let repeated = match say {
+            Say::Answer(_, fen) if in_words => answered_with(tx, period, figures.line).await? == *fen,
+            _ => in_words,
+        };
         if repeated {
             return Ok(before);
         }
@@ -180,9 +187,11 @@ impl Membership {
         if let Say::Answer(words, fen) = say
             && *fen != 0
         {
-            if before.by.as_deref() == Some(actor.name()) {
-                let words = "this key disputed the statement itself; somebody else answers it with a correction";
-                return Err(Error::refused(codes::SECOND_PERSON_NEEDED, words));
+            if let Some(by) = &before.by
+                && same_hand(tx.conn(), actor.name(), by).await?
+            {
+                let words = "this key, or one that has a maker in common with it, disputed the statement; somebody else answers it with a correction";
+                return Err(Error::refused(codes::FOUR_EYES, words));
             }
             entry = entry.detail("correction_fen", *fen);
             let counts_in = book.period(Period::of(&self.kernel().zone, now));
@@ -268,6 +277,14 @@ pub(crate) async fn disputed<C: sql::Connection>(conn: &C, period: Period, line:
                 WHERE s.period = $1 AND s.line = $2 AND s.state = 'disputed' AND w.state = 'disputed' ORDER BY w.at DESC, w.id DESC LIMIT 1";
     let row = sql::one(conn, text, [period.number().into(), line.as_str().into()]).await?;
     Ok(row.map(|row| sql::get(&row, "id")).transpose()?)
+}
+
+/// The correction that answered a line's last dispute, in fen; nothing where the answer had none.
+async fn answered_with(tx: &Tx, period: Period, line: Line) -> Result<i64, Error> {
+    let text = "SELECT fen FROM membership_correction_entry WHERE state = 'approved' AND dispute = (
+                  SELECT id FROM membership_statement_word WHERE period = $1 AND line = $2 AND state = 'disputed' ORDER BY at DESC, id DESC LIMIT 1)";
+    let row = sql::one(tx.conn(), text, [period.number().into(), line.as_str().into()]).await?;
+    Ok(row.map_or(Ok(0), |row| sql::get(&row, "fen"))?)
 }
 
 /// Corrections that count in a month, in fen by line.

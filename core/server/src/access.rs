@@ -33,6 +33,10 @@ struct KeyView {
     /// To the hour; absent before its first use.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used_at: Option<Rfc3339>,
+    /// Whoever made it, as in audit; absent for a key that was made beside the data. Where four eyes are needed, two keys behind which the same
+    /// maker may stand are one pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maker: Option<String>,
 }
 
 impl From<KeyRecord> for KeyView {
@@ -44,6 +48,7 @@ impl From<KeyRecord> for KeyView {
             created_at: Rfc3339(key.created_at),
             revoked_at: key.revoked_at.map(Rfc3339),
             last_used_at: key.last_used_at.map(Rfc3339),
+            maker: key.maker,
         }
     }
 }

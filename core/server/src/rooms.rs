@@ -5,7 +5,7 @@ use crate::place::Place;
 use crate::sandbox::Sandbox;
 use crate::settings::Settings;
 use crate::usage::Usage;
-use crate::wiring::{Hooks, Identities, MallMembers, Past};
+use crate::wiring::{Hooks, Identities, MallMembers, MallVouchers, Past};
 use actix_web::web;
 use heyuan_attribution::Attribution;
 use heyuan_cdp::Cdp;
@@ -62,7 +62,9 @@ impl Rooms {
         let past = Past { cdp: cdp.clone(), lake: lake.clone() };
         let know = Know::new(kernel.clone(), hooks.clone(), Arc::new(past));
         let identities = Arc::new(Identities { cdp: cdp.clone(), know: know.clone() });
-        let membership = Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks);
+        let vouchers = Arc::new(MallVouchers(kernel.db.clone()));
+        let membership =
+            Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks, vouchers);
         membership.prepare().await?;
         let login = Login::new(membership.clone(), settings.login.clone())?;
         let members = Arc::new(MallMembers::default());

@@ -2,7 +2,9 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId, UnitKind};
+use heyuan_contract::{
+    AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, OrderLine, OrgUnitId, ProductId, Timestamp, TransactionId, UnitKind,
+};
 use heyuan_harness::TestDatabase;
 use heyuan_kernel::error::codes;
 use heyuan_kernel::keys::Credentials;
@@ -14,7 +16,7 @@ use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Sc
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
     BenefitRules, Change, Customers, Effect, Error, FeatureValue, Features, Identifier, Join, Membership, Report, RuleAnswer, RuleError,
-    RuleInput, SessionFor, Spend, SpendView, TransactionKind, TransactionView, Who,
+    RuleInput, SessionFor, Spend, SpendView, TransactionKind, TransactionView, Vouchers, Who,
 };
 use sea_orm_migration::MigratorTrait;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -97,6 +99,22 @@ impl Customers for People {
     }
 }
 
+/// The mall's vouchers, each with the unit that redeems it.
+pub(crate) struct Shelf(pub(crate) Mutex<HashMap<String, OrgUnitId>>);
+
+impl Default for Shelf {
+    fn default() -> Shelf {
+        Shelf(Mutex::new(HashMap::from([("prd_tea".to_owned(), unit("mall-1"))])))
+    }
+}
+
+impl Vouchers for Shelf {
+    fn unit_of<'a>(&'a self, product: &'a ProductId) -> BoxFuture<'a, Result<Option<OrgUnitId>, Problem>> {
+        let found = self.0.lock().expect("nobody panics with it").get(product.as_str()).cloned();
+        async move { Ok(found) }.boxed()
+    }
+}
+
 type Hook = Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Rules in plain code; the module's text is the behaviour.
@@ -132,6 +150,7 @@ impl BenefitRules for Sandbox {
             let base = input.transaction.base_points;
             let effects = match behaviour.split_once(' ').map_or((behaviour.as_str(), ""), |parts| parts) {
                 ("double", _) => vec![Change::Points(base)],
+                ("growth", number) => vec![Change::Growth(number.parse().expect("a number"))],
                 ("points", number) => vec![Change::Points(number.parse().expect("a number"))],
                 ("benefit", code) => vec![Change::Benefit(code.to_owned())],
                 ("voucher", code) => vec![Change::Voucher(code.to_owned())],
@@ -154,6 +173,7 @@ pub(crate) struct World {
     pub(crate) plugins: Plugins,
     pub(crate) people: Arc<People>,
     pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) shelf: Arc<Shelf>,
     pub(crate) app: Actor,
     pub(crate) admin: Actor,
 }
@@ -183,12 +203,14 @@ pub(crate) async fn world(database: &TestDatabase) -> World {
     let credentials = Credentials::new(db.clone(), kernel.org.clone(), keys, kernel.clock.clone());
     let (people, sandbox) = (Arc::new(People::default()), Arc::new(Sandbox::default()));
     let plugins = Plugins::new(db, sandbox.clone());
-    let membership = Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), people.clone(), sandbox.clone());
+    let shelf = Arc::new(Shelf::default());
+    let membership =
+        Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), people.clone(), sandbox.clone(), shelf.clone());
     membership.prepare().await.expect("accounts open");
     membership.prepare().await.expect("and stay open");
     let app = Actor::key("key:app".into(), vec![Scope::App], None, Reach::Everything);
     let admin = Actor::key("key:admin".into(), vec![Scope::App, Scope::Admin], None, Reach::Everything);
-    World { membership, kernel, ledger, plugins, people, sandbox, app, admin }
+    World { membership, kernel, ledger, plugins, people, sandbox, shelf, app, admin }
 }
 
 pub(crate) fn phone(value: &str) -> (Identifier, bool) {
@@ -261,16 +283,25 @@ impl World {
                 continue;
             }
             let envelope = Envelope { position: 1, key: "k".into(), event: event.clone(), written_at: at(0) };
-            let apply = Arc::new(reaction.react(&envelope).await.expect("it decides"));
-            self.kernel
-                .db
-                .write("react", move |tx| {
+            let db = &self.kernel.db;
+            let applied = db.settle(|| async {
+                let apply = Arc::new(reaction.react(&envelope).await.map_err(heyuan_kernel::Error::Problem)?);
+                db.write("react", move |tx| {
                     let apply = apply.clone();
                     async move { apply(tx).await }.boxed()
                 })
                 .await
-                .expect("it is applied");
+            });
+            applied.await.expect("it is applied");
         }
+    }
+
+    /// An admin key of the whole group that somebody makes, as whoever holds it acts.
+    pub(crate) async fn made_by(&self, maker: &Actor) -> Actor {
+        let kernel = &self.kernel;
+        let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
+        let made = credentials.create(maker, &[Scope::Admin], None).await.expect("it may");
+        credentials.authenticate(Some(&format!("Bearer {}", made.secret))).await.expect("it is known")
     }
 
     pub(crate) async fn run(&self, text: &str) {

@@ -375,6 +375,8 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     let benefits = format!("/v1/members/{member}/benefits");
     let by_hand = json!({ "benefit": "parking", "reason": "taken" });
     add(record, "POST", "/v1/members/{id}/benefits", benefits.clone(), Body::Json(by_hand));
+    let reservations = format!("/v1/members/{member}/benefit-reservations");
+    add(record, "GET", "/v1/members/{id}/benefit-reservations", reservations, Body::None);
     let one = || Body::Json(json!({ "quantity": 1, "unit": UNIT }));
     add(record, "POST", "/v1/members/{id}/benefits/{grant}:reserve", format!("{benefits}/{grant}:reserve"), one());
     add(record, "POST", "/v1/members/{id}/benefits/{grant}:use", format!("{benefits}/{grant}:use"), one());
@@ -457,6 +459,7 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "PUT", "/v1/org-units", "/v1/org-units".into(), Body::Json(json!({ "units": units })));
     let rules = json!({ "starts_at": "2029-01-01T00:00:00+08:00", "points_days": 365, "lines": {} });
     add(record, "PUT", "/v1/earn-rules/{version}", "/v1/earn-rules/2".into(), Body::Json(rules));
+    add(record, "GET", "/v1/rule-budgets/{rule}/{period}", "/v1/rule-budgets/any/2026-11".into(), Body::None);
     add(record, "PUT", "/v1/rule-budgets/{rule}/{period}", "/v1/rule-budgets/any/2026-11".into(), Body::Json(json!({ "points_max": 1 })));
     let always = json!({ "from": "2026-11-01T00:00:00+08:00", "until": "2026-12-01T00:00:00+08:00", "points_max": 1 });
     add(record, "PUT", "/v1/budgets/{name}", "/v1/budgets/autumn".into(), Body::Json(always));
@@ -480,6 +483,7 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(list, "GET", "/v1/clearing/corrections", corrections.into(), Body::None);
     let correction = json!({ "of_period": "2026-10", "line": "mall", "fen": 1, "reason": "taken" });
     add(record, "POST", "/v1/clearing/corrections", corrections.into(), Body::Json(correction));
+    add(record, "GET", "/v1/clearing/corrections/{id}", format!("{corrections}/any"), Body::None);
     add(record, "POST", "/v1/clearing/corrections/{id}:approve", format!("{corrections}/any:approve"), Body::None);
     add(record, "POST", "/v1/clearing/corrections/{id}:reject", format!("{corrections}/any:reject"), why());
     add(record, "POST", "/v1/clearing/{period}:close", "/v1/clearing/2026-10:close".into(), Body::None);
@@ -518,6 +522,7 @@ const OF_THE_GROUP: &[&str] = &[
     "/v1/ledger/statement",
     "/v1/ledger/trial-balance",
     "/v1/clearing/corrections",
+    "/v1/clearing/corrections/{id}",
     "/v1/clearing/corrections/{id}:approve",
     "/v1/clearing/corrections/{id}:reject",
     "/v1/clearing/{period}:close",
