@@ -36,6 +36,7 @@ pub use account::{Account, Balance};
 pub use book::Ledger;
 pub use carry::Carry;
 pub use clock::HoldClock;
+pub use draft::AMOUNT_MAX;
 pub use error::{Error, codes};
 pub use expiring::{ExpiringLot, ExpiryPlace};
 pub use gate::Book;

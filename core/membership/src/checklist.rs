@@ -161,7 +161,7 @@ impl Membership {
             past_expiry(ledger.past_expiry(&snapshot, books::POINTS, Timestamp::clamped(end.ms() - 1).min(now)).await?),
         ];
         let moved = self.moved(&snapshot, period).await?;
-        checks.push(self.agreement(&snapshot, period, &moved).await?);
+        checks.extend(self.agreement(&snapshot, period, &moved).await?);
         checks.push(waiting(sql::count(&snapshot, REFUNDS_WAITING, [end.ms().into()]).await?));
         checks.push(holds(ledger.overdue_holds(&snapshot, books::POINTS, now).await?));
         checks.push(disputes(sql::count(&snapshot, DISPUTES, [period.number().into()]).await?));
@@ -174,13 +174,14 @@ impl Membership {
         Ok(Looked { checks, moved })
     }
 
-    /// Whether the lots' movement of the month is that of the lines' accounts.
-    async fn agreement<C: sql::Connection>(&self, conn: &C, period: Period, moved: &Moved) -> Result<Check, Error> {
-        let clearing = match self.sum(conn, period, ClearingState::Open, moved).await {
+    /// Whether the month can be summed and settled, and whether the lots' movement of the month is that of the lines' accounts.
+    async fn agreement<C: sql::Connection>(&self, conn: &C, period: Period, moved: &Moved) -> Result<[Check; 2], Error> {
+        let summed = self.sum(conn, period, ClearingState::Open, moved).await;
+        let clearing = match summed.and_then(|clearing| clearing::check_settled(&clearing).map(|()| clearing)) {
             Ok(clearing) => clearing,
             Err(Error::Kernel(heyuan_kernel::Error::Corrupt { why, .. })) => {
                 tracing::error!(period = %period, %why, "a month's clearing can't be summed");
-                return Ok(agree(1));
+                return Ok([summable(Some(&why)), not_compared()]);
             }
             Err(error) => return Err(error),
         };
@@ -195,7 +196,7 @@ impl Membership {
                 }
             }
         }
-        Ok(agree(differing))
+        Ok([summable(None), agree(differing)])
     }
 
     /// Lines that reported something with an own time in the month and never sent their books of it.
@@ -332,6 +333,26 @@ fn past_expiry(points: i64) -> Check {
         ),
     };
     told.with(points)
+}
+
+fn summable(why: Option<&str>) -> Check {
+    let reason = why.unwrap_or_default();
+    let told = Told {
+        code: "can_be_summed",
+        found: CheckState::Blocking,
+        ok: ("the month's movements can be summed and settled", "当月变动可以汇总结算"),
+        not: (
+            format!("the month can't be summed or settled: {reason}; a close would have no statement"),
+            format!("当月变动无法汇总结算（{reason}），关账将无法出具结算单"),
+        ),
+    };
+    told.with(i64::from(why.is_some()))
+}
+
+/// What stands in the place of [`agree`] where there is nothing to compare with: another entry says so and blocks.
+fn not_compared() -> Check {
+    let (words, words_zh) = ("not compared, since the month can't be summed", "当月无法汇总，未作比对");
+    Check { state: CheckState::Warning, words: words.to_owned(), words_zh: words_zh.to_owned(), ..agree(0) }
 }
 
 fn agree(accounts: i64) -> Check {

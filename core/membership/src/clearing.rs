@@ -9,16 +9,23 @@ use crate::books::{self, LineAccount, Movement};
 use crate::checklist::{self, Check, CheckState, Closing};
 use crate::error::{Error, codes};
 use crate::facade::{Membership, require_group};
-use crate::fraction::Fraction;
+use crate::fraction::{Fraction, Sum};
 use crate::member::corrupt;
 use crate::settlement;
 use futures::FutureExt;
 use heyuan_contract::{Line, Ratio};
 use heyuan_kernel::{Actor, Problem, Tx, audit, sql};
-use heyuan_ledger::{Book, LotMovement, Lots, Period, Transfer};
+use heyuan_ledger::{AMOUNT_MAX, Book, LotMovement, Lots, Period, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Most transfers by which one column of a line is settled: a hundred quadrillion fen, beyond what lots of a sane group cost.
+const PARTS_MAX: u64 = 10_000;
+/// Transfers of a settlement that are posted at once.
+const TRANSFERS_A_POSTING: usize = 500;
+/// The kind of a settlement's transfers.
+pub(crate) const SETTLED_AS: &str = "clearing";
 
 /// Whether a period can still change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,41 +125,38 @@ pub struct MatrixCell {
     pub fen: i64,
 }
 
-/// An exact sum of points and their cost.
-#[derive(Debug, Clone, Copy)]
+/// An exact sum of points and their cost, whatever denominators meet in it.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Exact {
     points: i64,
-    cost: Fraction,
-}
-
-impl Default for Exact {
-    fn default() -> Exact {
-        Exact { points: 0, cost: Fraction::ZERO }
-    }
+    cost: Sum,
 }
 
 impl Exact {
     pub(crate) fn add(&mut self, points: i64, cost: Ratio) -> Result<(), Error> {
-        self.cost = self.cost.plus(points.into(), cost).ok_or_else(too_large)?;
         self.points = self.points.checked_add(points).ok_or_else(too_large)?;
+        self.cost.add(points, cost);
         Ok(())
     }
 
-    /// A part of it, exactly; of the points the whole ones. The part's lower number is above zero.
-    pub(crate) fn times(self, numerator: i64, denominator: i64) -> Result<Exact, Error> {
-        let cost = self.cost.times(numerator.into(), denominator.into()).ok_or_else(too_large)?;
-        let points = (i128::from(self.points) * i128::from(numerator)).div_euclid(i128::from(denominator));
-        Ok(Exact { points: i64::try_from(points).map_err(|_| too_large())?, cost })
+    /// The cost to whole fen, half a fen up.
+    pub(crate) fn fen(&self) -> Result<i64, Error> {
+        fen(&self.cost.total())
     }
 
-    /// To whole fen, half a fen up.
-    pub(crate) fn fen(self) -> Result<i64, Error> {
-        self.cost.rounded().ok_or_else(|| too_large().into())
+    /// That of a part of it, which is taken exactly. The part's lower number is above zero.
+    pub(crate) fn fen_of(&self, numerator: i64, denominator: i64) -> Result<i64, Error> {
+        fen(&self.cost.total().times(numerator.into(), denominator.into()))
     }
 }
 
+fn fen(cost: &Fraction) -> Result<i64, Error> {
+    cost.rounded().ok_or_else(|| too_large().into())
+}
+
+/// More points or fen than any account can hold.
 fn too_large() -> heyuan_kernel::Error {
-    corrupt("clearing", "the exact cost does not fit")
+    corrupt("clearing", "a figure is larger than an account can hold")
 }
 
 #[derive(Default)]
@@ -330,21 +334,27 @@ impl Membership {
                 }
                 let centre = books::CENTRE.to_owned();
                 let (debit, credit) = if fen > 0 { (centre, own.clone()) } else { (own.clone(), centre) };
-                transfers.push(Transfer {
-                    key: format!("clearing/{period}/{}/{what}", line.line),
-                    unit: books::FEN.to_owned(),
-                    debit,
-                    credit,
-                    amount: fen.abs(),
-                    occurred_at: self.kernel().clock.now(),
-                    period,
-                    kind: "clearing".to_owned(),
-                    reference: period.to_string(),
-                    lots: Lots::None,
-                });
+                for (place, amount) in parts(fen).enumerate() {
+                    // The first part has the column's own name, so that what an earlier release settled keeps its key.
+                    let part = if place == 0 { String::new() } else { format!("/{}", place + 1) };
+                    transfers.push(Transfer {
+                        key: format!("clearing/{period}/{}/{what}{part}", line.line),
+                        unit: books::FEN.to_owned(),
+                        debit: debit.clone(),
+                        credit: credit.clone(),
+                        amount,
+                        occurred_at: self.kernel().clock.now(),
+                        period,
+                        kind: SETTLED_AS.to_owned(),
+                        reference: period.to_string(),
+                        lots: Lots::None,
+                    });
+                }
             }
         }
-        self.ledger().post(tx, &transfers).await?;
+        for some in transfers.chunks(TRANSFERS_A_POSTING) {
+            self.ledger().post(tx, some).await?;
+        }
         Ok(())
     }
 
@@ -427,13 +437,13 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
     for ((issuer, spender), sum) in &sums.spent {
         matrix.push(MatrixCell { issuer: *issuer, spender: *spender, points: sum.points, fen: sum.fen()? });
     }
-    let of = |sums: &BTreeMap<Line, Exact>, line: Line| sums.get(&line).copied().unwrap_or_default();
+    let of = |sums: &BTreeMap<Line, Exact>, line: Line| sums.get(&line).cloned().unwrap_or_default();
     let mut lines = Vec::with_capacity(Line::ALL.len());
     for line in Line::ALL {
         let (issued, refunded, expired) = (of(&sums.issued, line), of(&sums.refunded, line), of(&sums.expired, line));
         let (opened, forfeited, adjusted) = (of(&sums.opened, line), of(&sums.forfeited, line), of(&sums.adjusted, line));
-        let cells = matrix.iter().filter(|cell| cell.spender == line);
-        let (spent_points, spent_fen) = cells.fold((0, 0), |(points, fen), cell| (points + cell.points, fen + cell.fen));
+        let cells = || matrix.iter().filter(|cell| cell.spender == line);
+        let (spent_points, spent_fen) = (whole(cells().map(|cell| cell.points))?, whole(cells().map(|cell| cell.fen))?);
         let (issued_fen, refunded_fen, expired_fen) = (issued.fen()?, refunded.fen()?, expired.fen()?);
         let mut row = ClearingLine {
             line,
@@ -454,15 +464,36 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
             corrected_fen: sums.corrected.get(&line).copied().unwrap_or(0),
             net_fen: 0,
         };
-        row.net_fen = columns(&row).iter().map(|(_, fen)| fen).sum();
+        row.net_fen = whole(columns(&row).into_iter().map(|(_, fen)| fen))?;
         lines.push(row);
     }
     let centre = ClearingCentre {
         recovered_points: sums.recovered.points,
         recovered_fen: sums.recovered.fen()?,
-        net_fen: -lines.iter().map(|line| line.net_fen).sum::<i64>(),
+        net_fen: whole(lines.iter().map(|line| -line.net_fen))?,
     };
     Ok(Clearing { period: period.to_string(), state, lines, matrix, centre })
+}
+
+/// A figure as transfers can carry it.
+fn parts(fen: i64) -> impl Iterator<Item = i64> {
+    let (most, whole) = (AMOUNT_MAX.unsigned_abs(), fen.unsigned_abs());
+    (0..whole.div_ceil(most)).map(move |place| i64::try_from((whole - place * most).min(most)).unwrap_or(AMOUNT_MAX))
+}
+
+/// Refuses a clearing with a column that its close could not settle, while the month is still open.
+pub(crate) fn check_settled(clearing: &Clearing) -> Result<(), Error> {
+    let most = AMOUNT_MAX.unsigned_abs() * PARTS_MAX;
+    if clearing.lines.iter().flat_map(columns).any(|(_, fen)| fen.unsigned_abs() > most) {
+        return Err(corrupt("clearing", format!("a column has more than {most} fen, which no settlement moves")).into());
+    }
+    Ok(())
+}
+
+/// Figures together, where an account could hold them.
+fn whole(figures: impl Iterator<Item = i64>) -> Result<i64, Error> {
+    let sum: i128 = figures.map(i128::from).sum();
+    Ok(i64::try_from(sum).map_err(|_| too_large())?)
 }
 
 /// Clearing is between the lines of the whole group: a key of one unit sees none of it.
@@ -494,6 +525,21 @@ async fn shut_without_statement<C: sql::Connection>(conn: &C, book: Book) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_is_settled_in_parts_that_the_ledger_takes() {
+        for (fen, expected) in [
+            (1, vec![1]),
+            (-7, vec![7]),
+            (AMOUNT_MAX, vec![AMOUNT_MAX]),
+            (AMOUNT_MAX + 1, vec![AMOUNT_MAX, 1]),
+            (-3 * AMOUNT_MAX, vec![AMOUNT_MAX; 3]),
+        ] {
+            assert_eq!(parts(fen).collect::<Vec<_>>(), expected, "{fen}");
+        }
+        let sum = parts(i64::MIN).map(i128::from).sum::<i128>();
+        assert_eq!(sum, -i128::from(i64::MIN));
+    }
 
     #[test]
     fn costs_are_summed_exactly_and_rounded_once() -> Result<(), Error> {

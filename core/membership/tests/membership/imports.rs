@@ -5,7 +5,7 @@ use futures::future::join_all;
 use heyuan_contract::{Line, Ratio};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Error, ImportOpenings, ImportedOpenings, LineSum};
+use heyuan_membership::{Cell, Column, Error, ImportOpenings, ImportedOpenings, LineSum};
 use std::sync::Arc;
 
 const HEADER: &str = "phone,points,cost_fen,expires_on,growth,earned_on,external_id\n";
@@ -198,6 +198,55 @@ async fn a_key_imports_for_its_own_units_and_lines() {
         world.kernel.clock.set(at(500));
         world.membership.expire_points(None).await.expect("they expire");
         assert_eq!(world.holds(&member).await.1, 0);
+        world.sound().await;
+    })
+    .await;
+}
+
+/// The largest primes below a million: costs of these denominators have nothing in common.
+const PRIMES: [i64; 12] = [999_983, 999_979, 999_961, 999_959, 999_953, 999_931, 999_917, 999_907, 999_883, 999_863, 999_853, 999_809];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_with_costs_of_unrelated_denominators_is_summed_and_closed() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let rows: String = PRIMES.iter().map(|prime| format!("138,1000,2000003/{prime},2027-12-31,,,p{prime}\n")).collect();
+        assert_eq!(counts(&world.import(&file("hotel-1", &rows), "k1").await.expect("it is imported")), (12, 0, 0));
+        world.spend(&member, 11_500, "s1").await.expect("it is enough");
+        world.kernel.clock.set(at(30));
+        let open = world.membership.clearing(&world.admin, "2026-11").await.expect("it is summed");
+        let closed = world.membership.close(&world.admin, "2026-11").await.expect("it is closed");
+        assert_eq!((&open.lines, &open.matrix), (&closed.lines, &closed.matrix));
+        let hotel = closed.lines.iter().find(|line| line.line == Line::Hotel).expect("its line");
+        // Each lot costs 1000 × 2000003 ÷ its prime, a little over 2000 fen; all of them come to 24002.04.
+        assert_eq!((hotel.opened_points, hotel.opened_fen, hotel.spent_points), (12_000, 24_002, 11_500));
+        assert_eq!(closed.centre.net_fen, -hotel.net_fen);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_balances_that_are_taken_can_be_read_settled_and_closed() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        world.join("138").await;
+        let rows = "138,1000000000,10000,2027-12-31,,,a\n138,1000000000,10000,2027-12-31,,,b\n138,999999999,9999.999999,2027-12-31,,,c\n";
+        assert_eq!(counts(&world.import(&file("hotel-1", rows), "k1").await.expect("it is imported")), (3, 0, 0));
+        let cell = Cell { column: Column::Opened, issuer: None, spender: None };
+        let page = world.membership.cell(&world.admin, "2026-11", cell, None, 10).await.expect("it is read");
+        let costs: Vec<_> = page.steps.iter().map(|step| (step.cost_numerator, step.cost_denominator)).collect();
+        let most = 10_000_000_000_000;
+        assert_eq!(costs, [(most, 1), (most, 1), (999_999_999 * 9_999_999_999, 1_000_000)]);
+        world.kernel.clock.set(at(30));
+        let closed = world.membership.close(&world.admin, "2026-11").await.expect("it is settled in several transfers");
+        let hotel = closed.lines.iter().find(|line| line.line == Line::Hotel).expect("its line");
+        assert_eq!((hotel.opened_points, hotel.opened_fen), (2_999_999_999, 29_999_999_989_000));
+        for (account, fen) in [("line/hotel/settlement", hotel.net_fen), ("centre/settlement", -hotel.net_fen)] {
+            assert_eq!(world.ledger.balance(account).await.expect("it is open").balance, fen, "{account}");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM ledger_transfer WHERE kind = 'clearing'").await, 3);
         world.sound().await;
     })
     .await;
