@@ -13,8 +13,9 @@ use heyuan_kernel::{Actor, Problem, Tx, sql};
 use heyuan_ledger::{Book, Period};
 use serde::{Deserialize, Serialize};
 
-/// Batches of expired lots that a close moves out by itself: two hundred thousand lots.
-const SWEEPS_MAX: usize = 1_000;
+/// Sweeps one after the other that moved nothing though something is past its expiry, after which a close leaves it to its check list. One
+/// such sweep is ordinary: the clockwork was faster.
+const IDLE_SWEEPS_MAX: usize = 100;
 
 /// What an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,7 +169,7 @@ impl Membership {
         checks.push(corrections(sql::count(&snapshot, CORRECTIONS_PROPOSED, []).await?));
         let silent = self.lines_without_books(&snapshot, period).await?;
         checks.push(unreconciled(&silent));
-        checks.push(differing(sql::count(&snapshot, DIFFERING, [period.number().into()]).await?));
+        checks.push(differing(self.differing_in(&snapshot, period).await?));
         checks.push(unsealed(ledger.unsealed(&snapshot, books::POINTS, period).await?));
         snapshot.rollback().await.map_err(heyuan_kernel::Error::from)?;
         Ok(Looked { checks, moved })
@@ -199,30 +200,21 @@ impl Membership {
         Ok([summable(None), agree(differing)])
     }
 
-    /// Lines that reported something with an own time in the month and never sent their books of it.
-    async fn lines_without_books<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Vec<Line>, Error> {
-        let zone = &self.kernel().zone;
-        let (from, until) = (period.start(zone).ms(), period.next().start(zone).ms());
-        let mut silent = Vec::new();
-        for line in Line::ALL {
-            let text = "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM membership_reconciliation WHERE period = $1 AND line = $2";
-            if sql::count(conn, text, [period.number().into(), line.as_str().into()]).await? > 0 {
+    /// Moves out what expired by the end of a month that is about to be closed, as the clockwork does, until none is left.
+    pub(crate) async fn sweep_before_close(&self, period: Period) -> Result<(), Error> {
+        let end = period.next().start(&self.kernel().zone);
+        let until = Timestamp::clamped(end.ms() - 1).min(self.kernel().clock.now());
+        let mut idle = 0;
+        while idle < IDLE_SWEEPS_MAX {
+            if self.expire_points(None).await? > 0 {
+                idle = 0;
                 continue;
             }
-            let text = "SELECT no FROM membership_transaction WHERE line = $1 AND occurred_at >= $2 AND occurred_at < $3 LIMIT 1";
-            if sql::one(conn, text, [line.as_str().into(), from.into(), until.into()]).await?.is_some() {
-                silent.push(line);
-            }
-        }
-        Ok(silent)
-    }
-
-    /// Moves out what expired by the end of a month that is about to be closed, as the clockwork does.
-    pub(crate) async fn sweep_before_close(&self) -> Result<(), Error> {
-        for _ in 0..SWEEPS_MAX {
-            if self.expire_points(None).await? == 0 {
+            // Where nothing is left that is the end; else the clockwork took that very batch meanwhile.
+            if self.ledger().past_expiry(self.kernel().db.reader(), books::POINTS, until).await? == 0 {
                 break;
             }
+            idle += 1;
         }
         Ok(())
     }
@@ -231,7 +223,6 @@ impl Membership {
 const REFUNDS_WAITING: &str = "SELECT COUNT(*) AS n FROM membership_transaction WHERE state = 'waiting' AND occurred_at < $1";
 const DISPUTES: &str = "SELECT COUNT(*) AS n FROM membership_statement WHERE state = 'disputed' AND period < $1";
 const CORRECTIONS_PROPOSED: &str = "SELECT COUNT(*) AS n FROM membership_correction_entry WHERE state = 'proposed'";
-const DIFFERING: &str = "SELECT CAST(COALESCE(SUM(differing), 0) AS BIGINT) AS n FROM membership_reconciliation WHERE period = $1";
 
 /// What each account of a line was credited with in sum, as its figures say.
 const fn booked(line: &ClearingLine) -> [(LineAccount, i64); 7] {

@@ -232,7 +232,7 @@ impl Membership {
         }
         let mut seen = None;
         if !book.is_closed(period) {
-            self.sweep_before_close().await?;
+            self.sweep_before_close(period).await?;
             let looked = self.look(period).await?;
             self.shut(actor, period, closing, checklist::accepted(looked.checks, closing)?).await?;
             seen = Some(looked.moved);

@@ -50,6 +50,7 @@ mod post;
 mod reaction;
 mod reading;
 mod reconcile;
+mod reconciled;
 mod recover;
 mod refund;
 mod report;
@@ -102,7 +103,7 @@ pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
 };
-pub use settlement::{LineStatement, Say, StatementState};
+pub use settlement::{Answer, LineStatement, Say, StatementState};
 pub use sheet::Language;
 pub use standing::MemberState;
 pub use tier::{

@@ -26,6 +26,8 @@ mod m20261129_000013_clearing;
 mod m20261129_000014_login;
 #[path = "migration/m20261129_000015_earning.rs"]
 mod m20261129_000015_earning;
+#[path = "migration/m20261129_000018_repeats.rs"]
+mod m20261129_000018_repeats;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000013_clearing::MIGRATION),
             Box::new(m20261129_000014_login::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
+            Box::new(m20261129_000018_repeats::MIGRATION),
         ]
     }
 

@@ -88,7 +88,7 @@ async fn rows_become_lots_with_their_own_cost_and_expiry_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_without_a_name_is_once_within_its_import() {
+async fn a_row_without_a_name_is_known_again_in_whichever_file_it_comes() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         let member = world.join("138").await;
@@ -97,9 +97,38 @@ async fn a_row_without_a_name_is_once_within_its_import() {
         assert_eq!(counts(&world.import(&import, "k1").await.expect("it is imported")), (3, 0, 0));
         assert_eq!(counts(&world.import(&import, "k1").await.expect("it is answered")), (0, 3, 0));
         assert_eq!(world.holds(&member).await.1, 30);
+        // A corrected file under a new key: the good rows are known, the mended one is new, and one more that is alike counts once more.
+        let corrected = file("mall-1", &format!("{same}138,7,1,2027-12-31,,,\n{same}139,5,1,2027-12-31,,,\n{}", same.repeat(2)));
+        let dry = world.import(&ImportOpenings { dry_run: true, ..corrected.clone() }, "k2").await.expect("it is checked");
+        assert_eq!(counts(&dry), (2, 3, 1), "a dry run tells what is known");
+        assert_eq!(counts(&world.import(&corrected, "k2").await.expect("it is imported")), (2, 3, 1));
+        assert_eq!(counts(&world.import(&corrected, "k3").await.expect("it is imported")), (0, 5, 1));
+        assert_eq!(world.holds(&member).await.1, 47);
+        assert_eq!(
+            counts(&world.import(&file("hotel-1", same), "k4").await.expect("it is imported")),
+            (1, 0, 0),
+            "another unit's is its own"
+        );
         world.run("DELETE FROM membership_opening").await;
         world.import(&import, "k1").await.expect("it is taken");
-        assert_eq!(world.holds(&member).await.1, 30, "the book itself takes no key twice");
+        assert_eq!(world.holds(&member).await.1, 57, "the book itself takes no key twice");
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_an_earlier_release_took_by_their_numbers_are_known() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let same = "138,10,1,2027-12-31,,,\n";
+        assert_eq!(counts(&world.import(&file("mall-1", &same.repeat(2)), "k1").await.expect("it is imported")), (2, 0, 0));
+        // As that release kept them: by import and line of the file.
+        world.run("UPDATE membership_opening SET opening = 'row/' || import || '/' || SUBSTR(opening, LENGTH(opening))").await;
+        assert_eq!(counts(&world.import(&file("mall-1", &same.repeat(2)), "k1").await.expect("it is answered")), (0, 2, 0));
+        assert_eq!(counts(&world.import(&file("mall-1", &same.repeat(2)), "k2").await.expect("it is imported")), (0, 2, 0));
+        assert_eq!(world.holds(&member).await.1, 20);
     })
     .await;
 }
