@@ -15,6 +15,7 @@ mod draft;
 mod error;
 mod expiring;
 mod gate;
+mod locked;
 mod lot;
 mod migration;
 mod pending;
