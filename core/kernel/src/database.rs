@@ -3,7 +3,7 @@
 use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
 use crate::outbox;
-use crate::postgres::{Connections, Logins, Source};
+use crate::postgres::{Connections, Logins, Pace, Source};
 use crate::sql::{self, NearConnection, UnitConnection};
 use crate::sqlite::{BUSY_TIMEOUT, Direct, Pragmas};
 use crate::units::Units;
@@ -122,6 +122,18 @@ impl Database {
     /// # Errors
     /// [`Error::Database`] when it can't be reached.
     pub async fn open(location: &Location) -> Result<Database, Error> {
+        Database::open_at(location, Pace::Served).await
+    }
+
+    /// The same for a command that walks whole books: on PostgreSQL its statements run as long as they need.
+    ///
+    /// # Errors
+    /// [`Error::Database`] when it can't be reached.
+    pub async fn open_unhurried(location: &Location) -> Result<Database, Error> {
+        Database::open_at(location, Pace::Unhurried).await
+    }
+
+    async fn open_at(location: &Location, pace: Pace) -> Result<Database, Error> {
         let (wakes, units) = (Wakes::default(), Units::new());
         let inner = match location {
             Location::Sqlite(path) => {
@@ -133,8 +145,8 @@ impl Database {
                     WriteQueue::start(path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB), reader.clone(), wakes.clone(), units.clone())?;
                 Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Queue(queue), wakes, units, logins: None }
             }
-            Location::Postgres(url) => on_postgres(Source::Url(url), wakes, units).await?,
-            Location::PostgresFile(file) => on_postgres(Source::File(file), wakes, units).await?,
+            Location::Postgres(url) => on_postgres(Source::Url(url), pace, wakes, units).await?,
+            Location::PostgresFile(file) => on_postgres(Source::File(file), pace, wakes, units).await?,
         };
         Ok(Database { inner: Arc::new(inner) })
     }
@@ -304,8 +316,8 @@ fn sqlite_options(path: &Path) -> ConnectOptions {
     options
 }
 
-async fn on_postgres(source: Source<'_>, wakes: Wakes, units: Units) -> Result<Inner, Error> {
-    let (reader, logins) = Logins::connect(source).await?;
+async fn on_postgres(source: Source<'_>, pace: Pace, wakes: Wakes, units: Units) -> Result<Inner, Error> {
+    let (reader, logins) = Logins::connect(source, pace).await?;
     let near = vec![NearConnection::Pooled(reader.clone())];
     Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool, wakes, units, logins: Some(logins) })
 }

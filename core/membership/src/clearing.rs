@@ -14,8 +14,9 @@ use crate::member::corrupt;
 use crate::settlement;
 use futures::FutureExt;
 use heyuan_contract::{Line, Ratio};
+use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Problem, Tx, audit, sql};
-use heyuan_ledger::{AMOUNT_MAX, Book, LotMovement, Lots, Period, Transfer};
+use heyuan_ledger::{AMOUNT_MAX, Book, Ledger, LotMovement, Lots, Period, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,6 +25,9 @@ use std::sync::Arc;
 const PARTS_MAX: u64 = 10_000;
 /// Transfers of a settlement that are posted at once.
 const TRANSFERS_A_POSTING: usize = 500;
+/// The act of a close in the audit record, and the fact in it that is the digest of the statement; never renamed.
+pub(crate) const CLOSE: &str = "close period";
+pub(crate) const DIGEST: &str = "statement_sha256";
 /// The kind of a settlement's transfers.
 pub(crate) const SETTLED_AS: &str = "clearing";
 
@@ -287,7 +291,9 @@ impl Membership {
             _ => self.moved(reader, period).await?,
         };
         let statement = Arc::new(self.sum(reader, period, ClearingState::Closed, &moved).await?);
-        let mut entry = audit::Entry::new(actor, "close period", &period.to_string());
+        let body = serde_json::to_string(&*statement).map_err(|e| corrupt("clearing", e))?;
+        // Sealed with the act, so that nobody changes the statement unseen.
+        let mut entry = audit::Entry::new(actor, CLOSE, &period.to_string()).detail(DIGEST, sha256_hex(body.as_bytes()));
         if let Some((checks, closed)) = checklist::kept(reader, period).await? {
             let warnings = checks.iter().filter(|check| check.state == CheckState::Warning).map(|check| check.code.as_str());
             entry = entry.detail("warnings", warnings.collect::<Vec<_>>());
@@ -296,13 +302,13 @@ impl Membership {
             }
         }
         let name = actor.name().to_owned();
-        let (membership, written) = (self.clone(), statement.clone());
+        let (membership, written, body) = (self.clone(), statement.clone(), Arc::new(body));
         self.kernel()
             .db
             .write("close a period", move |tx| {
                 let (membership, statement, entry, name) = (membership.clone(), written.clone(), entry.clone(), name.clone());
+                let body = body.as_str().to_owned();
                 async move {
-                    let body = serde_json::to_string(&*statement).map_err(|e| corrupt("clearing", e))?;
                     let inserted = sql::execute(
                         tx.conn(),
                         "INSERT INTO membership_clearing (period, closed_at, closed_by, statement) VALUES ($1, $2, $3, $4)
@@ -365,8 +371,7 @@ impl Membership {
 
     /// What a month did to lots; of one that is open, on a snapshot.
     pub(crate) async fn moved<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Moved, Error> {
-        let count = self.ledger().lot_movements_count(conn, period).await?;
-        Ok(Moved { movements: self.ledger().lot_movements(conn, books::POINTS, period).await?, count })
+        moved(self.ledger(), conn, period).await
     }
 
     pub(crate) async fn sum<C: sql::Connection>(
@@ -376,46 +381,57 @@ impl Membership {
         state: ClearingState,
         moved: &Moved,
     ) -> Result<Clearing, Error> {
-        let mut sums = Sums::default();
-        for movement in &moved.movements {
-            let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
-            let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
-            match Movement::parse(&movement.kind).ok_or_else(unknown)? {
-                Movement::Earn => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                Movement::Open => sums.opened.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
-                Movement::Forfeit => sums.forfeited.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
-                Movement::Adjust => sums.adjusted.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                // What leaves the one comes to the other, at the same cost.
-                Movement::Transfer => {}
-                Movement::Recover => sums.recovered.add(-movement.amount, movement.cost)?,
-                Movement::Spend | Movement::Return => {
-                    let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
-                    let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
-                    sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
-                }
-                // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
-                Movement::Refund => {}
-            }
-        }
-        let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
-                    WHERE kind = 'refund' AND state = 'posted' AND period = $1 GROUP BY line, cost_numerator, cost_denominator
-                    ORDER BY line, cost_numerator, cost_denominator";
-        for row in sql::all(conn, text, [period.number().into()]).await? {
-            let line: String = sql::get(&row, "line")?;
-            let line = Line::parse(&line).ok_or_else(|| corrupt("refund line", line))?;
-            let cost = Ratio::new(sql::get(&row, "cost_numerator")?, sql::get(&row, "cost_denominator")?);
-            let cost = cost.map_err(|e| corrupt("unit cost", e))?;
-            sums.refunded.entry(line).or_default().add(sql::get(&row, "points")?, cost)?;
-        }
-        sums.corrected = settlement::corrections(conn, period).await?.into_iter().collect();
-        statement(period, state, &sums)
+        sum(conn, period, state, moved).await
     }
 
     /// The clearing of a closed period.
     pub(crate) async fn closed_clearing<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Clearing, Error> {
         Ok(stored(conn, period).await?.ok_or_else(|| Problem::not_found("statement for", format!("{period}; it is not closed")))?)
     }
+}
+
+/// What a month did to lots, as the connection sees it.
+pub(crate) async fn moved<C: sql::Connection>(ledger: &Ledger, conn: &C, period: Period) -> Result<Moved, Error> {
+    let count = ledger.lot_movements_count(conn, period).await?;
+    Ok(Moved { movements: ledger.lot_movements(conn, books::POINTS, period).await?, count })
+}
+
+/// The statement that a month's movements, refunds and corrections come to.
+pub(crate) async fn sum<C: sql::Connection>(conn: &C, period: Period, state: ClearingState, moved: &Moved) -> Result<Clearing, Error> {
+    let mut sums = Sums::default();
+    for movement in &moved.movements {
+        let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
+        let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
+        match Movement::parse(&movement.kind).ok_or_else(unknown)? {
+            Movement::Earn => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+            Movement::Open => sums.opened.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+            Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+            Movement::Forfeit => sums.forfeited.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+            Movement::Adjust => sums.adjusted.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+            // What leaves the one comes to the other, at the same cost.
+            Movement::Transfer => {}
+            Movement::Recover => sums.recovered.add(-movement.amount, movement.cost)?,
+            Movement::Spend | Movement::Return => {
+                let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
+                let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
+                sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
+            }
+            // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
+            Movement::Refund => {}
+        }
+    }
+    let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
+                WHERE kind = 'refund' AND state = 'posted' AND period = $1 GROUP BY line, cost_numerator, cost_denominator
+                ORDER BY line, cost_numerator, cost_denominator";
+    for row in sql::all(conn, text, [period.number().into()]).await? {
+        let line: String = sql::get(&row, "line")?;
+        let line = Line::parse(&line).ok_or_else(|| corrupt("refund line", line))?;
+        let cost = Ratio::new(sql::get(&row, "cost_numerator")?, sql::get(&row, "cost_denominator")?);
+        let cost = cost.map_err(|e| corrupt("unit cost", e))?;
+        sums.refunded.entry(line).or_default().add(sql::get(&row, "points")?, cost)?;
+    }
+    sums.corrected = settlement::corrections(conn, period).await?.into_iter().collect();
+    statement(period, state, &sums)
 }
 
 /// What a line gets for each column, or with a minus owes; the names are those of the settlement's keys, for ever.

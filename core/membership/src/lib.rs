@@ -47,6 +47,7 @@ mod points;
 mod points_policy;
 mod policy;
 mod post;
+mod proof;
 mod reaction;
 mod reading;
 mod reconcile;
@@ -99,6 +100,7 @@ pub use migration::Migrator;
 pub use notice::NextExpiry;
 pub use points::{Spend, SpendView, StatementLine};
 pub use points_policy::{PointsPolicy, TransferAudience};
+pub use proof::{ClearingReport, verify_clearing};
 pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,

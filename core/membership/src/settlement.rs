@@ -24,6 +24,9 @@ const WORDS_BYTES_MAX: usize = 500;
 /// Largest correction: a hundred million yuan.
 const CORRECTION_FEN_MAX: i64 = 10_000_000_000;
 
+/// The act of speaking to a statement in the audit record; never renamed.
+pub(crate) const SAID: &str = "say to a statement";
+
 /// Where a statement stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatementState {
@@ -278,7 +281,7 @@ fn stands_otherwise(statement: &LineStatement) -> Error {
 }
 
 fn said(actor: &Actor, period: Period, line: Line, state: StatementState) -> audit::Entry {
-    audit::Entry::new(actor, "say to a statement", &format!("{period}/{line}")).detail("state", state.as_str())
+    audit::Entry::new(actor, SAID, &format!("{period}/{line}")).detail("state", state.as_str())
 }
 
 /// Refuses what is no reason.
