@@ -14,7 +14,7 @@ use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Kernel, sql};
 use heyuan_ledger::{Finding, Ledger, Period};
 use sea_orm::DatabaseConnection;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Statements read at once.
 const PAGE: i64 = 12;
@@ -72,7 +72,7 @@ pub async fn verify_clearing(kernel: &Kernel, ledger: &Ledger) -> Result<Clearin
             break;
         }
     }
-    for (month, _) in closed.iter().filter(|(month, _)| Period::parse(month).is_none_or(|month| !seen.contains(&month))) {
+    for month in closed.keys().filter(|month| Period::parse(month).is_none_or(|month| !seen.contains(&month))) {
         report.find("statement", month, "the month was closed, and its statement is gone");
     }
     check_book(ledger, reader, &seen, &mut report).await?;
@@ -187,7 +187,7 @@ async fn check_corrections(reader: &DatabaseConnection, report: &mut ClearingRep
             kept.insert((period, sql::get(&row, "line")?), fen);
         }
     }
-    for place in made.keys().chain(kept.keys()).collect::<std::collections::BTreeSet<_>>() {
+    for place in made.keys().chain(kept.keys()).collect::<BTreeSet<_>>() {
         let (made, kept) = (made.get(place).copied().unwrap_or(0), kept.get(place).copied().unwrap_or(0));
         if made != kept {
             report.find("correction", format!("{} {}", place.0, place.1), format!("{kept} fen stand in the clearing, {made} were decided"));
