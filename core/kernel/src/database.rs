@@ -4,7 +4,7 @@ use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
 use crate::notices::{self, Notices, Question};
 use crate::outbox;
-use crate::postgres::{Connections, Logins, Source};
+use crate::postgres::{Connections, Logins, Pace, Source};
 use crate::rest::Rest;
 use crate::sql::{self, NearConnection, UnitConnection};
 use crate::sqlite::{BUSY_TIMEOUT, Direct, Pragmas};
@@ -137,6 +137,18 @@ impl Database {
     /// # Errors
     /// [`Error::Database`] when it can't be reached.
     pub async fn open(location: &Location) -> Result<Database, Error> {
+        Database::open_at(location, Pace::Served).await
+    }
+
+    /// The same for a command that walks whole books: on PostgreSQL its statements run as long as they need.
+    ///
+    /// # Errors
+    /// [`Error::Database`] when it can't be reached.
+    pub async fn open_unhurried(location: &Location) -> Result<Database, Error> {
+        Database::open_at(location, Pace::Unhurried).await
+    }
+
+    async fn open_at(location: &Location, pace: Pace) -> Result<Database, Error> {
         let (wakes, units) = (Wakes::default(), Units::new());
         let notices = Notices::default();
         let inner = match location {
@@ -151,8 +163,8 @@ impl Database {
                 let writer = Writer::Queue(queue);
                 Inner { reader, near, turn: AtomicUsize::new(0), writer, wakes, rest, units, logins: None, notices }
             }
-            Location::Postgres(url) => on_postgres(Source::Url(url), wakes, units, notices).await?,
-            Location::PostgresFile(file) => on_postgres(Source::File(file), wakes, units, notices).await?,
+            Location::Postgres(url) => on_postgres(Source::Url(url), pace, wakes, units, notices).await?,
+            Location::PostgresFile(file) => on_postgres(Source::File(file), pace, wakes, units, notices).await?,
         };
         Ok(Database { inner: Arc::new(inner) })
     }
@@ -382,8 +394,8 @@ fn sqlite_options(path: &Path) -> ConnectOptions {
     options
 }
 
-async fn on_postgres(source: Source<'_>, wakes: Wakes, units: Units, notices: Notices) -> Result<Inner, Error> {
-    let (reader, logins) = Logins::connect(source).await?;
+async fn on_postgres(source: Source<'_>, pace: Pace, wakes: Wakes, units: Units, notices: Notices) -> Result<Inner, Error> {
+    let (reader, logins) = Logins::connect(source, pace).await?;
     let near = vec![NearConnection::Pooled(reader.clone())];
     let (rest, logins) = (Rest::new(LOOK_AT_REST), Some(logins));
     Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool(Statistics::default()), wakes, rest, units, logins, notices })

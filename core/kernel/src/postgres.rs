@@ -25,6 +25,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const IDLE_IN_TRANSACTION_MS: &str = "10000";
 /// No statement of a request or of the processor runs longer.
 const STATEMENT_MS: &str = "60000";
+/// That of a command that walks whole books: it holds nobody up, and ends when its caller does.
+const UNHURRIED_MS: &str = "0";
 /// Statements that a connection keeps prepared: more than the product has hot ones.
 const PREPARED_MAX: usize = 256;
 /// How often the file with the URL is looked at.
@@ -49,6 +51,24 @@ const CONNECTIONS: &str = "SELECT count(*) FILTER (WHERE application_name = $1) 
 const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
    WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()";
 
+/// How long statements may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As long as somebody may wait for an answer.
+    Served,
+    /// As long as they need.
+    Unhurried,
+}
+
+impl Pace {
+    const fn statement_ms(self) -> &'static str {
+        match self {
+            Pace::Served => STATEMENT_MS,
+            Pace::Unhurried => UNHURRIED_MS,
+        }
+    }
+}
+
 /// A way in: the URL's options and the name that its connections carry.
 #[derive(Clone)]
 struct Login {
@@ -57,11 +77,11 @@ struct Login {
 }
 
 impl Login {
-    fn new(url: &str, generation: String, process: &str) -> Result<Login, sqlx::Error> {
+    fn new(url: &str, generation: String, process: &str, pace: Pace) -> Result<Login, sqlx::Error> {
         let options = url.parse::<PgConnectOptions>()?.disable_statement_logging().statement_cache_capacity(PREPARED_MAX);
         let options = options
             .application_name(&application_name(process, &generation))
-            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", STATEMENT_MS)]);
+            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", pace.statement_ms())]);
         Ok(Login { options, generation })
     }
 
@@ -88,6 +108,7 @@ struct InForce {
 /// The pool's connections and their logins.
 pub(crate) struct Logins {
     process: String,
+    pace: Pace,
     /// Where the URL is read from, where it may change.
     file: Option<PathBuf>,
     in_force: RwLock<InForce>,
@@ -123,7 +144,7 @@ impl Logins {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Database`] for a URL that can't be read or does not open.
-    pub(crate) async fn connect(source: Source<'_>) -> Result<(DatabaseConnection, Arc<Logins>), Error> {
+    pub(crate) async fn connect(source: Source<'_>, pace: Pace) -> Result<(DatabaseConnection, Arc<Logins>), Error> {
         let (url, generation, file) = match source {
             Source::Url(url) => (url.to_owned(), generation_of(url.as_bytes()), None),
             Source::File(path) => {
@@ -132,9 +153,9 @@ impl Logins {
             }
         };
         let process = format!("{:08x}", rand::random::<u32>());
-        let login = Login::new(&url, generation, &process).map_err(connection_error)?;
+        let login = Login::new(&url, generation, &process, pace).map_err(connection_error)?;
         let in_force = RwLock::new(InForce { login: login.clone(), since: None });
-        let logins = Arc::new(Logins { process, file, in_force, switches: watch::Sender::new(()), problem: Mutex::new(None) });
+        let logins = Arc::new(Logins { process, pace, file, in_force, switches: watch::Sender::new(()), problem: Mutex::new(None) });
         let pool = sea_orm::Database::connect(options(&url, login.options, &logins)).await?;
         Ok((pool, logins))
     }
@@ -259,7 +280,7 @@ impl Logins {
     /// A login that opens, and leads where the tenant is.
     async fn checked(&self, bytes: &[u8], generation: &str, known: &Identity) -> Result<Login, String> {
         let opened = |error: sqlx::Error| format!("the new URL does not open the database: {error}");
-        let login = Login::new(url_in(bytes), generation.to_owned(), &self.process).map_err(opened)?;
+        let login = Login::new(url_in(bytes), generation.to_owned(), &self.process, self.pace).map_err(opened)?;
         let mut connection = login.open().await.map_err(opened)?;
         let found = timeout(CONNECT_LIMIT, Identity::read(&mut connection)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let _ = connection.close().await;

@@ -118,6 +118,9 @@ pub mod codes {
     /// At a unit of a line that does not honour it.
     pub const BENEFIT_ELSEWHERE: Code =
         Code::new(Kind::Conflict, "benefit_elsewhere", "The benefit is used with another line", "该权益不能在此业态使用");
+    /// More refunds than one purchase is waited for with.
+    pub const TOO_MANY_WAITING: Code =
+        Code::new(Kind::Conflict, "too_many_waiting", "Too many refunds wait for this purchase", "等待该交易的退款过多");
     /// The statement stands otherwise than what is said to it needs.
     pub const STATEMENT_STATE: Code =
         Code::new(Kind::Conflict, "statement_state", "The statement can't take this now", "结算单当前状态不允许该操作");
@@ -158,6 +161,7 @@ pub mod codes {
         TRANSACTION_ID_REUSED,
         REFUND_TOO_LARGE,
         REFUND_MISMATCH,
+        TOO_MANY_WAITING,
         UNKNOWN_CURRENCY,
         AMOUNT_OUT_OF_RANGE,
         TIME_OUT_OF_RANGE,

@@ -19,6 +19,7 @@ mod cells;
 mod checklist;
 mod clearing;
 mod clock;
+mod closed;
 mod correction;
 mod customers;
 mod decide;
@@ -53,6 +54,7 @@ mod proof;
 mod reaction;
 mod reading;
 mod reconcile;
+mod reconciled;
 mod recover;
 mod refund;
 mod report;
@@ -103,11 +105,12 @@ pub use missed::Missed;
 pub use notice::NextExpiry;
 pub use points::{Spend, SpendView, StatementLine};
 pub use points_policy::{PointsPolicy, TransferAudience};
+pub use closed::{ClearingReport, verify_clearing};
 pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,
 };
-pub use settlement::{LineStatement, Say, StatementState};
+pub use settlement::{Answer, LineStatement, Say, StatementState};
 pub use sheet::Language;
 pub use standing::MemberState;
 pub use tier::{

@@ -175,10 +175,14 @@ pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, 
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.
 pub(crate) async fn lock_any(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
+    lock_if_there(tx, id).await?.ok_or_else(|| unknown(id))
+}
+
+/// The same for one that may be none of ours.
+pub(crate) async fn lock_if_there(tx: &Tx, id: &MemberId) -> Result<Option<MemberRow>, Error> {
     let lock = sql::for_update(tx.conn());
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1{lock}");
-    let row = sql::one(tx.conn(), &text, [id.as_str().into()]).await?;
-    row.as_ref().map(read).transpose()?.ok_or_else(|| unknown(id))
+    sql::one(tx.conn(), &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
 pub(crate) fn unknown(id: &MemberId) -> Error {

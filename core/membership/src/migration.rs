@@ -26,6 +26,8 @@ mod m20261129_000013_clearing;
 mod m20261129_000014_login;
 #[path = "migration/m20261129_000015_earning.rs"]
 mod m20261129_000015_earning;
+#[path = "migration/m20261129_000018_repeats.rs"]
+mod m20261129_000018_repeats;
 #[path = "migration/m20261130_000016_proofs.rs"]
 mod m20261130_000016_proofs;
 #[path = "migration/m20261130_000020_missed.rs"]
@@ -57,6 +59,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000013_clearing::MIGRATION),
             Box::new(m20261129_000014_login::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
+            Box::new(m20261129_000018_repeats::MIGRATION),
             Box::new(m20261130_000016_proofs::MIGRATION),
             Box::new(m20261130_000020_missed::MIGRATION),
             Box::new(m20261130_000021_refund_hints::MIGRATION),

@@ -8,6 +8,7 @@ use crate::give_back;
 use crate::hold::{End, HoldPoints, HoldState};
 use crate::member;
 use crate::points::{self, Spend};
+use crate::reaction::lock_buyers;
 use crate::standing::MemberState;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -63,6 +64,10 @@ impl Reaction for OrderPayments {
             _ => nothing(),
         };
         async move { Ok(apply) }.boxed()
+    }
+
+    fn prepare<'a>(&'a self, tx: &'a Tx, group: &'a [Envelope]) -> BoxFuture<'a, Result<(), heyuan_kernel::Error>> {
+        async move { lock_buyers(&self.membership, tx, group).await.map_err(Error::into_kernel) }.boxed()
     }
 }
 

@@ -9,9 +9,9 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, MemberRow, Poised, corrupt};
 use crate::missed::Misses;
-use crate::refund;
 use crate::report::Accepted;
 use crate::transaction::{self, Row, State};
+use crate::waiting::WAITING_MAX;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, Timestamp};
 use heyuan_kernel::plugin::{PluginKind, Plugins};
 use heyuan_kernel::{Kernel, Tx, sql};
@@ -119,26 +119,17 @@ impl Membership {
         })
     }
 
-    /// Applies the refunds that came before their purchase, in the order of their arrival.
+    /// Applies the refunds that came before their purchase, in the order of their arrival; more than these were never let wait.
     async fn apply_waiting(&self, tx: &Tx, purchase: &Row, book: Book) -> Result<(), Error> {
-        let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no";
-        let rows = sql::all(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
-        for row in &rows {
-            let mut waiting = transaction::read(row)?;
-            match refund::misfit(tx, purchase, &waiting, self.refunded_so_far(tx, purchase).await?).await? {
-                None => self.apply_refund(tx, &mut waiting, book).await?,
-                Some(why) => {
-                    waiting.state = State::Refused;
-                    waiting.why = why.detail().to_owned();
-                    transaction::update(tx, &waiting).await?;
-                }
-            }
+        let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no LIMIT $3";
+        let values = [purchase.unit.as_str().into(), purchase.id.as_str().into(), WAITING_MAX.into()];
+        for row in sql::all(tx.conn(), text, values).await? {
+            // As the one before left it.
+            let purchase = transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?;
+            let purchase = purchase.ok_or_else(|| corrupt("refund", "its purchase is gone"))?;
+            self.apply_waited(tx, &purchase, transaction::read(&row)?, book).await?;
         }
         Ok(())
-    }
-
-    async fn refunded_so_far(&self, tx: &Tx, purchase: &Row) -> Result<i64, Error> {
-        Ok(transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?.map_or(0, |row| row.refunded))
     }
 }
 

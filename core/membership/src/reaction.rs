@@ -22,6 +22,7 @@ use heyuan_kernel::outbox::Envelope;
 use heyuan_kernel::pump::{Apply, Reaction, nothing};
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Problem, Tx, sql};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(crate) fn all(membership: &Membership) -> Vec<Arc<dyn Reaction>> {
@@ -49,6 +50,26 @@ impl Reaction for Orders {
     fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>> {
         async move { Ok(self.decide(&envelope.event).await?) }.boxed()
     }
+
+    fn prepare<'a>(&'a self, tx: &'a Tx, group: &'a [Envelope]) -> BoxFuture<'a, Result<(), heyuan_kernel::Error>> {
+        async move { lock_buyers(&self.membership, tx, group).await.map_err(Error::into_kernel) }.boxed()
+    }
+}
+
+/// Locks the members of a group's orders in the order that everybody takes who locks several, before anything else is held that
+/// a purchase of one of them may wait for, such as a stripe.
+pub(crate) async fn lock_buyers(membership: &Membership, tx: &Tx, group: &[Envelope]) -> Result<(), Error> {
+    let buyer = |envelope: &Envelope| match &envelope.event {
+        DomainEvent::OrderPaid { member, .. } | DomainEvent::OrderExpired { member, .. } | DomainEvent::OrderRefunded { member, .. } => {
+            Some(member.clone())
+        }
+        _ => None,
+    };
+    membership.ledger().enter(tx, books::POINTS).await?;
+    for member in group.iter().filter_map(buyer).collect::<BTreeSet<_>>() {
+        member::lock_if_there(tx, &member).await?;
+    }
+    Ok(())
 }
 
 impl Orders {
@@ -56,6 +77,12 @@ impl Orders {
         let Some((report, line, member)) = transaction_of(event)? else { return Ok(nothing()) };
         let reader = self.membership.kernel().db.reader();
         if transaction::find(reader, &report.unit, &report.id).await?.is_some() {
+            return Ok(nothing());
+        }
+        // Events of an order come in order, so that a refund without its purchase is one of a purchase that was passed by.
+        if let Some(of) = &report.refund_of
+            && transaction::find(reader, &report.unit, of).await?.is_none()
+        {
             return Ok(nothing());
         }
         // A member that left or is blocked earns nothing more; what was earned is still taken back.

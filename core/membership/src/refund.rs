@@ -9,6 +9,7 @@ use crate::member;
 use crate::post;
 use crate::report::Accepted;
 use crate::transaction::{self, Kind, Row, State};
+use crate::waiting;
 use heyuan_contract::Ratio;
 use heyuan_kernel::{Problem, Tx, sql};
 use heyuan_ledger::{Book, Lots, Period, TakeBack, TakenBack, Transfer};
@@ -59,7 +60,7 @@ impl Membership {
             unit: report.unit.clone(),
             line: accepted.line,
             kind: Kind::Refund,
-            refund_of: Some(of),
+            refund_of: Some(of.clone()),
             member: accepted.member.as_ref().map(|member| member.id.clone()),
             hinted: accepted.hinted.clone(),
             amount: report.amount.0,
@@ -89,6 +90,9 @@ impl Membership {
             && let Some(problem) = misfit(tx, purchase, &row, purchase.refunded).await?
         {
             return Err(problem.into());
+        }
+        if purchase.is_none() {
+            waiting::check_room(tx, &report.unit, &of).await?;
         }
         row.no = transaction::insert(tx, &row).await?;
         if purchase.is_some() {

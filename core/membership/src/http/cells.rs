@@ -52,20 +52,22 @@ struct LotQuery {
 /// An exact ratio.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) struct ExactBody {
-    /// The part above the line.
-    numerator: i64,
+    /// The part above the line; of a large cost it may be beyond 64 bits.
+    #[schema(value_type = i64)]
+    numerator: i128,
     /// The part below the line; never zero.
-    denominator: i64,
+    #[schema(value_type = i64)]
+    denominator: i128,
 }
 
 impl From<Ratio> for ExactBody {
     fn from(ratio: Ratio) -> ExactBody {
-        ExactBody { numerator: ratio.numerator(), denominator: ratio.denominator() }
+        ExactBody { numerator: ratio.numerator().into(), denominator: ratio.denominator().into() }
     }
 }
 
 impl ExactBody {
-    pub(super) const fn of(numerator: i64, denominator: i64) -> ExactBody {
+    pub(super) const fn of(numerator: i128, denominator: i128) -> ExactBody {
         ExactBody { numerator, denominator }
     }
 }

@@ -6,7 +6,8 @@ use heyuan_contract::{Line, Ratio};
 use heyuan_harness::{TestDatabase, for_both_databases};
 use heyuan_kernel::{Actor, Problem, Reach, Scope};
 use heyuan_membership::{
-    Amount, Clearing, Correction, CorrectionFilter, CorrectionState, CorrectionView, Error, LineStatement, Say, StatementState, Verdict,
+    Amount, Answer, Clearing, Correction, CorrectionFilter, CorrectionState, CorrectionView, Error, LineStatement, Say, StatementState,
+    Verdict,
 };
 use std::sync::Arc;
 
@@ -200,14 +201,10 @@ async fn who_disputed_does_not_answer_with_a_correction() {
         let (first, second) = (group_key("first"), group_key("second"));
         let say = async |actor: &Actor, say: Say| world.membership.say(actor, "2026-11", Line::Hotel, say).await;
         let dispute = say(&first, Say::Dispute("ours".into())).await.expect("the group speaks for every line").dispute;
-        assert_eq!(say(&first, Say::Answer("take it".into(), 100)).await.map_err(code).err(), Some("four_eyes"));
-        say(&second, Say::Answer("take it".into(), 100)).await.expect("somebody else");
-        let again = say(&second, Say::Answer("take it".into(), 100)).await.expect("the same again");
-        assert_eq!((again.state, again.corrected_fen), (StatementState::Answered, 100));
-        for other in [0, 101] {
-            let refused = say(&second, Say::Answer("take it".into(), other)).await.map_err(code).err();
-            assert_eq!(refused, Some("statement_state"), "the same words with {other} fen are another answer");
-        }
+        let taken = Answer { words: "take it".into(), correction_fen: 100, dispute: dispute.clone() };
+        let answer = async |actor: &Actor| world.membership.answer(actor, "2026-11", Line::Hotel, &taken, Some("a1")).await;
+        assert_eq!(answer(&first).await.map_err(code).err(), Some("four_eyes"));
+        answer(&second).await.expect("somebody else");
         let list = world.membership.corrections(&world.admin, CorrectionFilter::default(), 0, 10).await.expect("it is listed");
         let told: Vec<_> = list.iter().map(|view| (view.fen, view.state, view.proposed_by.as_str(), view.dispute.clone())).collect();
         assert_eq!(told, [(100, CorrectionState::Approved, "key:second", dispute)]);
@@ -226,8 +223,12 @@ async fn a_second_key_is_no_second_person() {
         assert_eq!(approve(&annas).await, Some("four_eyes"));
         let say = async |by: &Actor, say: Say| world.membership.say(by, "2026-11", Line::Hotel, say).await.map_err(code).err();
         assert_eq!(say(&annas, Say::Dispute("ours".into())).await, None);
-        assert_eq!(say(&anna, Say::Answer("take it".into(), 100)).await, Some("four_eyes"));
-        assert_eq!((approve(&bert).await, say(&bert, Say::Answer("take it".into(), 100)).await), (None, None));
+        let taken = Answer { words: "take it".into(), correction_fen: 100, dispute: None };
+        let answer = async |by: &Actor| {
+            world.membership.answer(by, "2026-11", Line::Hotel, &taken, Some("a1")).await.map_err(code).err()
+        };
+        assert_eq!(answer(&anna).await, Some("four_eyes"));
+        assert_eq!((approve(&bert).await, answer(&bert).await), (None, None));
     })
     .await;
 }

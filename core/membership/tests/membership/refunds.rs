@@ -169,6 +169,30 @@ async fn a_refunds_identifiers_are_a_hint() {
         world.tell(DomainEvent::CustomerErased { customer, anchors: vec![anchor], occurred_at: at(1) }).await;
         world.join("137").await;
         assert_eq!(back("of-erased", "137").await, Ok((Some(erased), TransactionState::Posted)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_many_refunds_wait_for_a_purchase_and_no_more() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        for n in 0..50 {
+            world.report(&refund(&format!("r{n}"), "t1", "mall-1", 100)).await.expect("it waits");
+        }
+        assert_eq!(world.report(&refund("r50", "t1", "mall-1", 100)).await.map_err(code).err(), Some("too_many_waiting"));
+        world.report(&refund("r0", "t1", "mall-1", 100)).await.expect("the same again is answered");
+        world.report(&refund("other", "t2", "mall-1", 100)).await.expect("another purchase has its own");
+        let bought = world.report(&purchase("t1", "mall-1", 10_000, &member)).await.expect("it is posted, and all that waited");
+        assert_eq!((bought.points, world.holds(&member).await), (100, (50, 50, 0)));
+        world.report(&refund("r50", "t1", "mall-1", 100)).await.expect("now it is posted");
+        assert_eq!(world.holds(&member).await, (49, 49, 0));
+        // What an earlier release let wait beyond that is applied when its time is up.
+        world.run("UPDATE membership_transaction SET refund_of = 't1' WHERE id = 'other'").await;
+        world.kernel.clock.set(at(91));
+        assert_eq!(world.membership.give_up_waiting(None).await.expect("it looks"), 1);
+        assert_eq!(world.holds(&member).await, (48, 48, 0));
         world.sound().await;
     })
     .await;

@@ -315,3 +315,48 @@ async fn a_transaction_is_found_by_its_unit_among_many_with_its_id() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_refund_of_an_order_that_earned_nothing_waits_for_nothing() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (blocked, closed) = (world.join("138").await, world.join("139").await);
+        world.membership.block(&world.admin, &blocked, "resells vouchers").await.expect("it is blocked");
+        world.membership.close_member(&world.admin, &closed, "gone", Some("c")).await.expect("it is closed");
+        for (order, member) in [("ord_1", &blocked), ("ord_2", &closed)] {
+            let merchant = MerchantId::new("tea").expect("an id");
+            let (order, unit, amount, points) = (OrderId::new(order).expect("an id"), unit("mall-1"), Fen(10_000), None);
+            world
+                .tell(DomainEvent::OrderPaid {
+                    order: order.clone(),
+                    member: member.clone(),
+                    merchant: merchant.clone(),
+                    unit: unit.clone(),
+                    line: Line::Mall,
+                    amount,
+                    lines: Vec::new(),
+                    points: points.clone(),
+                    occurred_at: at(0),
+                })
+                .await;
+            let refund = format!("ref_{order}");
+            let (member, line, lines) = (member.clone(), Line::Mall, Vec::new());
+            world
+                .tell(DomainEvent::OrderRefunded {
+                    order,
+                    refund,
+                    member,
+                    merchant,
+                    unit,
+                    line,
+                    amount,
+                    lines,
+                    points: None,
+                    occurred_at: at(0),
+                })
+                .await;
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_transaction").await, 0, "neither earned, and no refund waits");
+    })
+    .await;
+}

@@ -177,8 +177,9 @@ struct TrialBalanceBody {
     items: Vec<TrialLineBody>,
 }
 
-/// States what all accounts held before a month, what moved in it, and what they held then. It reads the whole book up to the month once.
-/// Needs a key of the whole group.
+/// States what all accounts held before a month, what moved in it, and what they held then. It reads the whole book up to the month once; where
+/// that takes longer than a minute it answers 503, and `heyuan ledger trial-balance` on the server has all the time that it needs. Needs a
+/// key of the whole group.
 #[utoipa::path(
     tag = "ledger", summary = "Draw up the trial balance", security(("key" = [])), params(MonthQuery),
     responses(
@@ -186,6 +187,7 @@ struct TrialBalanceBody {
         (status = 400, body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 #[get("/v1/ledger/trial-balance")]
