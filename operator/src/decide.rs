@@ -79,6 +79,8 @@ pub(crate) enum Step {
     DeliverAdminKey,
     /// Look at the pods that are being let in.
     LookAtPods(String),
+    /// Look at the secrets of the tenant's namespace, however lately they were read.
+    LookAtSecrets,
     /// Look how far a rotation has come.
     LookAtTurn(Box<Resolved>),
     /// Read what the migration job reported.
@@ -268,6 +270,11 @@ impl<'a> Walk<'a> {
         self.status.target = None;
         // The old release's Deployment is written in the next walk, which begins at once.
         self.again(Duration::ZERO);
+    }
+
+    /// Whether the last status says that a part was as it should be.
+    fn was_well(&self, part: Part) -> bool {
+        self.status.conditions.iter().any(|one| one.type_ == part.to_string() && one.status == "True")
     }
 
     /// Whether a part has been found to be as it should.

@@ -16,6 +16,7 @@ pub mod database;
 mod decide;
 mod doors;
 mod explain;
+mod glances;
 mod kind;
 mod kubernetes;
 mod leader;

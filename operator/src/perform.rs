@@ -60,7 +60,8 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
         Step::CopySecret(shape) => {
             let Some(master) = world.master() else { return Ok(Done::LookAgain) };
             let secret = render::secret(&shape, master);
-            kubernetes.apply_secret(&secret).await.map_err(|error| failure("write the tenant's secret", &error))?;
+            let written = kubernetes.apply_secret(&secret).await.map_err(|error| failure("write the tenant's secret", &error))?;
+            crate::observe::keep_secret(context, world, &written);
             Ok(Done::LookAgain)
         }
         Step::DeliverAdminSecret(shape) => {
@@ -87,6 +88,7 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
             world.pods = Some(pods);
             Ok(Done::Seen)
         }
+        Step::LookAtSecrets => crate::observe::look_at_secrets(context, world).await.map(|()| Done::Seen),
         Step::LookAtTurn(resolved) => look_at_turn(context, world, &resolved).await,
         Step::ReadReport(job) => {
             let report = read_report(context, &name::namespace(&world.name()), &job).await;

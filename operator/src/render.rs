@@ -207,6 +207,9 @@ pub(crate) fn volume_claim(shape: &Shape) -> Value {
     json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": shape.metadata(APP), "spec": spec })
 }
 
+/// Keys of the secret that the pods mount.
+pub(crate) const COPIED: [&str; 3] = ["tenant-key", "operator-key", "database-url"];
+
 /// What the pods mount: a copy of what the master has.
 pub(crate) fn secret(shape: &Shape, master: &Master) -> Value {
     let mut texts =

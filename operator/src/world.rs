@@ -46,17 +46,20 @@ pub(crate) struct Claim {
     pub(crate) holder: String,
 }
 
-/// The secret with the URL of an external database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ExternalUrl {
-    /// The tenant has none.
-    NotAsked,
-    /// There is no such secret.
+/// What is known of a secret in the tenant's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretSeen {
+    /// It was not read.
+    NotRead,
+    /// There is none.
     Missing,
-    /// It has no key `url`.
-    WithoutUrl,
     /// It is there.
-    There,
+    Holds {
+        /// Of its content; see [`World::mark`].
+        mark: String,
+        /// Whether it has a key `url`, as that of an external database must.
+        has_url: bool,
+    },
 }
 
 /// A serving pod of the release that is being let in.
@@ -116,10 +119,10 @@ pub(crate) struct World {
     pub(crate) claims: BTreeMap<String, Claim>,
     /// The objects of the tenant's namespace and the namespace itself.
     pub(crate) live: BTreeMap<(Kind, String), Value>,
-    /// Digest of what is in the copy of the secret; `None` where there is none.
-    pub(crate) secret: Option<String>,
+    /// The copy of the secret.
+    pub(crate) secret: SecretSeen,
     /// The secret of an external database.
-    pub(crate) external: ExternalUrl,
+    pub(crate) external: SecretSeen,
     /// The report of the migration job of the wanted release, where it ended well.
     pub(crate) report: Option<Result<SchemaReport, String>>,
     /// What was found where the decision asked to look.
@@ -160,6 +163,24 @@ impl World {
     /// An object of the tenant's.
     pub(crate) fn live(&self, kind: Kind, object: &str) -> Option<&Value> {
         self.live.get(&(kind, object.to_owned()))
+    }
+
+    /// A digest of what stands in the copy of the secret, in this very namespace; what others keep beside is theirs.
+    pub(crate) fn mark(&self, data: &Value) -> String {
+        let uid = self.namespace().and_then(|namespace| namespace["metadata"]["uid"].as_str()).unwrap_or_default();
+        let mut text = uid.to_owned();
+        for key in crate::render::COPIED {
+            text = format!("{text}\n{key}={}", data[key].as_str().unwrap_or_default());
+        }
+        name::digest(text.as_bytes())
+    }
+
+    /// Whether the tenant was as its spec wishes when its status was written.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.tenant
+            .status
+            .as_ref()
+            .is_some_and(|status| status.state.as_deref() == Some("Ready") && status.observed_generation == self.tenant.metadata.generation)
     }
 
     /// The master, if it is there.

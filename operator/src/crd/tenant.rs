@@ -339,6 +339,9 @@ pub struct TenantStatus {
     /// The name of the data, for `adopt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_id: Option<String>,
+    /// A digest of the secret `heyuan` as it was last written or read; as long as it is the wanted one, the secret is read only now and then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_digest: Option<String>,
     /// When `deletion.policy: Delete` was first seen in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delete_seen_at: Option<Time>,

@@ -7,7 +7,7 @@ use crate::master::{Home, Master, Turning};
 use crate::name;
 use crate::reason::{Part, Reason};
 use crate::render;
-use crate::world::{Answers, Claim, Config, ExternalUrl, Failure, MasterSeen, PodSeen, SchemaReport, TurnSeen, World};
+use crate::world::{Answers, Claim, Config, Failure, MasterSeen, PodSeen, SchemaReport, SecretSeen, TurnSeen, World};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -51,6 +51,8 @@ struct Model {
     answers: Answers,
     /// Pods become available.
     available: bool,
+    /// The copy of the secret.
+    copy: SecretSeen,
     /// Databases that exist on the server.
     database: Option<&'static str>,
     gone: bool,
@@ -67,8 +69,8 @@ impl Model {
             master: MasterSeen::Missing,
             claims: BTreeMap::new(),
             live: BTreeMap::new(),
-            secret: None,
-            external: ExternalUrl::There,
+            secret: SecretSeen::NotRead,
+            external: SecretSeen::NotRead,
             report: None,
             pods: None,
             turn: None,
@@ -88,6 +90,7 @@ impl Model {
             job,
             answers: Answers::default(),
             available: true,
+            copy: SecretSeen::Missing,
             database: None,
             gone: false,
             admin_secret: false,
@@ -135,7 +138,7 @@ impl Model {
                 // A process that dies after a mere look has done nothing that another would not do again; nor has one that finds done what
                 // it wanted to do.
                 let looks = match &step {
-                    Step::LookAtPods(_) | Step::LookAtTurn(_) | Step::ReadReport(_) => true,
+                    Step::LookAtPods(_) | Step::LookAtTurn(_) | Step::ReadReport(_) | Step::LookAtSecrets => true,
                     Step::DeliverAdminSecret(_) => std::mem::replace(&mut self.admin_secret, true),
                     Step::RecordRetained => std::mem::replace(&mut self.recorded, true),
                     _ => false,
@@ -144,6 +147,7 @@ impl Model {
                 done += usize::from(!looks);
                 if breaks > 0 && !looks && done % breaks == 0 {
                     (self.world.report, self.world.pods, self.world.turn) = (None, None, None);
+                    (self.world.secret, self.world.external) = (SecretSeen::NotRead, SecretSeen::NotRead);
                     break;
                 }
             }
@@ -209,12 +213,14 @@ impl Model {
             Step::Create(object) | Step::Apply(object) => self.keep(object),
             Step::CopySecret(shape) => {
                 let master = self.world.master().expect("a master");
-                self.world.secret = Some(name::digest(render::secret(&shape, master)["data"].to_string().as_bytes()));
+                let mark = self.world.mark(&render::secret(&shape, master)["data"]);
+                self.copy = SecretSeen::Holds { mark, has_url: false };
+                self.world.secret = self.copy.clone();
             }
             Step::DeliverAdminSecret(_) => {}
             Step::Remove(Kind::Namespace, _) => {
                 self.world.live.clear();
-                self.world.secret = None;
+                (self.copy, self.world.secret) = (SecretSeen::Missing, SecretSeen::NotRead);
             }
             Step::Remove(kind, object) => {
                 self.world.live.remove(&(kind, object));
@@ -292,6 +298,9 @@ fn a_tenant_becomes_ready_wherever_it_is_broken_off() {
             let again = decide(&model.world, &model.config);
             assert!(again.steps.is_empty(), "a settled tenant wants nothing: {:?}", again.steps);
             assert_eq!(Some(&again.status), model.world.tenant.status.as_ref(), "and its status does not change");
+            (model.world.secret, model.world.external) = (SecretSeen::NotRead, SecretSeen::NotRead);
+            let fresh = decide(&model.world, &model.config);
+            assert!(fresh.steps.is_empty(), "what stood when it was last read is not read again: {:?}", fresh.steps);
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use heyuan_harness::Behaviour;
-use heyuan_harness::until;
+use heyuan_harness::{Behaviour, OPERATOR_NAMESPACE, Operator, until};
 use serde_json::{Value, json};
 
 use super::ground::{LIMIT, Running, condition_of, psql};
@@ -291,4 +290,35 @@ async fn a_plugin_is_handed_to_the_tenant_within_what_it_allows() {
     let orders = running.pods.orders("tenant-agate");
     let (method, _, body) = orders.iter().find(|(_, path, _)| path == "/v1/operator/plugins/hello").expect("it was handed over");
     assert_eq!((method.as_str(), &body["source"]["bytes"], &body["approved"]), ("PUT", &json!(component), &json!(["profile.age"])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_operator_reads_once_of_each_tenant_that_is_as_it_should_be() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    let tenants = ["beryl", "garnet", "topaz"];
+    for name in tenants {
+        ground.tenant(name, &json!({})).await;
+    }
+    for name in tenants {
+        ground.ready(name).await;
+    }
+    running.operator.kill();
+    // The dead leader's lease would only be waited for.
+    ground.admin.kubectl(&["delete", "lease", "--all", "-n", OPERATOR_NAMESPACE]).await;
+    let operator = Operator::start(&ground.operator().await, &[]);
+    let looks = || operator.metric("heyuan_operator_unchanged_total", "");
+    let reads = || operator.metric("heyuan_operator_api_calls_total", "verb=\"get\"");
+    let masters = tenants.len() as f64;
+    until("the operator has looked at all", LIMIT, || async { (looks().await >= masters && reads().await >= masters).then_some(()) }).await;
+    // An annotation asks for a look at one of them, which reads its copy of the secret.
+    assert_eq!(reads().await, masters, "{}", operator.log());
+    ground.admin.kubectl(&["annotate", "tenant", "beryl", "example.com/note=1"]).await;
+    until("the operator has looked again", LIMIT, || async { (reads().await > masters).then_some(()) }).await;
+    assert_eq!(reads().await, masters + 1.0, "{}", operator.log());
+    assert_eq!(operator.metric("heyuan_operator_api_calls_total", "verb=\"apply\"").await, 0.0);
+    // What was changed while nobody looked is put right when somebody asks.
+    ground.admin.kubectl(&["delete", "secret", "heyuan", "-n", "tenant-garnet"]).await;
+    ground.admin.kubectl(&["annotate", "tenant", "garnet", "example.com/note=1"]).await;
+    until("the copy is back", LIMIT, || async { ground.get_in("garnet", "secret", "heyuan").await }).await;
 }
