@@ -65,6 +65,8 @@ pub(crate) enum Step {
     Remove(Kind, String),
     /// Make database and roles, or make them whole.
     ProvisionDatabase(Box<Resolved>),
+    /// Let the logins have as many sessions as size and number of processes want.
+    LimitConnections(Box<Resolved>),
     /// Let the other login in.
     OpenLogin(Box<Resolved>),
     /// End the old login.
@@ -184,6 +186,9 @@ impl<'a> Walk<'a> {
             return;
         }
         if self.configured(&shape, master) == Go::Stop {
+            return;
+        }
+        if self.fewer_connections(&resolved, master) == Go::Stop {
             return;
         }
         self.rotation(&resolved, master);

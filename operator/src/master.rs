@@ -92,6 +92,9 @@ pub(crate) struct Record {
     pub(crate) server: Option<DatabaseServer>,
     /// Whether the database stands with its roles.
     pub(crate) database_made: bool,
+    /// Sessions that each of the logins may have; 0 where it is not known.
+    #[serde(default)]
+    pub(crate) connections: u32,
     /// Version of the server, as PostgreSQL numbers it (160003).
     #[serde(default)]
     pub(crate) server_version: u32,
@@ -149,6 +152,7 @@ impl Master {
             home,
             server: None,
             database_made: false,
+            connections: 0,
             server_version: 0,
             leftover: false,
             active: Login::A,

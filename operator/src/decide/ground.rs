@@ -175,6 +175,12 @@ impl Walk<'_> {
                 self.find(Part::DatabaseReady, Reason::WaitingForEarlier, format!("the database is being made on server {server}"));
                 self.want(Part::DatabaseReady, Step::ProvisionDatabase(Box::new(resolved.clone())))
             }
+            // Before more or larger processes come. Where the server has no more to give, those that serve stay as they are.
+            (Home::Managed { server }, _) if master.record.connections < resolved.connections() => {
+                let words = format!("server {server} is told that the tenant may open {} connections", resolved.connections());
+                self.find(Part::DatabaseReady, Reason::WaitingForEarlier, words);
+                self.want(Part::DatabaseReady, Step::LimitConnections(Box::new(resolved.clone())))
+            }
             (Home::Managed { server }, _) => {
                 let version = ServerFacts { version_num: master.record.server_version, is_database_new: false };
                 let reason = if version.confines_creators() { Reason::DatabaseMade } else { Reason::ServerOld };
@@ -197,7 +203,17 @@ impl Walk<'_> {
             }
             SecretSeen::Holds { .. } | SecretSeen::Missing => self.want(Part::DatabaseReady, Step::CopySecret(Box::new(shape.clone()))),
         }
-        Go::On
+    }
+}
+
+impl Walk<'_> {
+    /// A tenant that has become smaller lets go of connections, once no process is left that could want them.
+    pub(super) fn fewer_connections(&mut self, resolved: &Resolved, master: &Master) -> Go {
+        let managed = matches!(master.record.home, Home::Managed { .. });
+        if !managed || master.record.connections <= resolved.connections() {
+            return Go::On;
+        }
+        self.want(Part::DatabaseReady, Step::LimitConnections(Box::new(resolved.clone())))
     }
 }
 

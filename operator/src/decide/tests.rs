@@ -55,6 +55,10 @@ struct Model {
     copy: SecretSeen,
     /// Databases that exist on the server.
     database: Option<&'static str>,
+    /// The limits of connections that the server was told, each with the processes that were wanted then.
+    limited: Vec<(u32, i64)>,
+    /// How often the tenant was told that the copy of its file can go.
+    copies_dropped: usize,
     gone: bool,
     admin_secret: bool,
     recorded: bool,
@@ -92,6 +96,8 @@ impl Model {
             available: true,
             copy: SecretSeen::Missing,
             database: None,
+            limited: Vec::new(),
+            copies_dropped: 0,
             gone: false,
             admin_secret: false,
             recorded: false,
@@ -225,9 +231,17 @@ impl Model {
             Step::Remove(kind, object) => {
                 self.world.live.remove(&(kind, object));
             }
-            Step::ProvisionDatabase(_) => {
+            Step::ProvisionDatabase(resolved) => {
                 self.database = Some("open");
-                self.master(|master| (master.record.database_made, master.record.server_version) = (true, 180_000));
+                self.master(|master| {
+                    (master.record.database_made, master.record.server_version) = (true, 180_000);
+                    master.record.connections = resolved.connections();
+                });
+            }
+            Step::LimitConnections(resolved) => {
+                let deployed = self.world.live(Kind::Deployment, "heyuan").map(|live| live["spec"]["replicas"].clone());
+                self.limited.push((resolved.connections(), deployed.and_then(|count| count.as_i64()).unwrap_or_default()));
+                self.master(|master| master.record.connections = resolved.connections());
             }
             Step::OpenLogin(_) => self.master(|master| {
                 let turning = master.record.turning.clone().expect("a rotation");
@@ -392,6 +406,45 @@ fn a_stopped_release_is_tried_again_when_asked() {
     model.change(|tenant| tenant.metadata.annotations = Some(BTreeMap::from([(name::RETRY.to_owned(), "1".to_owned())])));
     model.settle(0);
     assert_eq!((model.release(), model.state()), ("2", "Ready"));
+}
+
+#[test]
+fn connections_follow_size_and_number_before_there_are_more_and_after_there_are_fewer() {
+    let settled = || {
+        let mut model = Model::new(json!({ "managed": {} }));
+        model.edit(|tenant| tenant.spec.replicas = Some(2));
+        model.settle(0);
+        assert!(model.limited.is_empty(), "what was made needs no change");
+        model
+    };
+    for breaks in 0..4 {
+        let mut model = settled();
+        model.edit(|tenant| tenant.spec.replicas = Some(4));
+        model.settle(breaks);
+        assert_eq!(model.limited, [(52, 2)], "{breaks}: told before the processes come");
+        model.edit(|tenant| tenant.spec.replicas = Some(1));
+        model.settle(breaks);
+        assert_eq!(model.limited, [(52, 2), (22, 1)], "{breaks}: told when the processes are gone");
+        assert_eq!(model.state(), "Ready");
+
+        let mut model = settled();
+        let mut class = class();
+        class.spec.sizes[0].connections = 25;
+        model.world.class = Some(Arc::new(class));
+        model.settle(breaks);
+        assert_eq!(model.limited, [(77, 2)], "{breaks}: the class's change reaches a tenant that is there");
+        // A master from before the limit was remembered: asked once, and the server is not written to where it is so.
+        model.master(|master| master.record.connections = 0);
+        model.settle(breaks);
+        assert_eq!(model.limited, [(77, 2), (77, 2)]);
+    }
+    let mut model = settled();
+    model.edit(|tenant| tenant.spec.replicas = Some(4));
+    model.world.failures.insert(Part::DatabaseReady, Failure { reason: Reason::ServerBudgetSpent, message: "no more".into() });
+    model.settle(0);
+    assert_eq!(model.reason(Part::DatabaseReady), "False ServerBudgetSpent");
+    let deployment = model.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+    assert_eq!(deployment["spec"]["replicas"], 2, "what serves goes on as it is");
 }
 
 #[test]

@@ -322,3 +322,29 @@ async fn a_fresh_operator_reads_once_of_each_tenant_that_is_as_it_should_be() {
     ground.admin.kubectl(&["annotate", "tenant", "garnet", "example.com/note=1"]).await;
     until("the copy is back", LIMIT, || async { ground.get_in("garnet", "secret", "heyuan").await }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_follow_the_class() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("amethyst", &json!({ "size": "own" })).await;
+    let size = |connections: u32| {
+        json!({ "sizes": [
+        { "name": "small", "cpu": "50m", "memory": "256Mi", "connections": 5 },
+        { "name": "own", "cpu": "50m", "memory": "256Mi", "connections": connections },
+    ] })
+    };
+    ground.class("default", size(4)).await;
+    let tenant = ground.ready("amethyst").await;
+    let data_id = tenant["status"]["dataId"].as_str().expect("a data id").to_owned();
+    let limits =
+        || ground.sql(&format!("select string_agg(rolconnlimit::text, ' ') from pg_roles where rolname ~ '^heyuan_{data_id}_[ab]$'"));
+    assert_eq!(limits(), "10 10");
+    for (connections, wanted) in [(20, "42 42"), (3, "8 8")] {
+        ground.class("default", size(connections)).await;
+        until(&format!("the limits are {wanted}"), LIMIT, || async { (limits() == wanted).then_some(()) }).await;
+    }
+    ground.change("amethyst", json!({ "replicas": 3 })).await;
+    until("the limits are 14 14", LIMIT, || async { (limits() == "14 14").then_some(()) }).await;
+    ground.ready("amethyst").await;
+}
