@@ -3,6 +3,7 @@
 use crate::crd::{Tenant, TenantClass};
 use crate::glances::Glances;
 use crate::kubernetes::Kubernetes;
+use crate::lately::Lately;
 use crate::master::Master;
 use crate::name;
 use crate::tenant_api::TenantApi;
@@ -27,6 +28,8 @@ pub(crate) struct Context {
     reading: Vec<tokio::sync::Mutex<()>>,
     /// What was last read of secrets in tenants' namespaces.
     pub(crate) glances: Glances,
+    /// How pods that are being let in have answered.
+    pub(crate) lately: Lately,
 }
 
 /// Masters that may be read at once.
@@ -42,8 +45,8 @@ impl Context {
     ) -> Context {
         let reading = std::iter::repeat_with(tokio::sync::Mutex::default).take(READING).collect();
         let (tenants, masters) = (Mutex::default(), Mutex::default());
-        let glances = Glances::default();
-        Context { kubernetes, tenant_api, config, classes, recorder, tenants, masters, reading, glances }
+        let (glances, lately) = (Glances::default(), Lately::default());
+        Context { kubernetes, tenant_api, config, classes, recorder, tenants, masters, reading, glances, lately }
     }
 
     /// A class by its name.

@@ -19,6 +19,7 @@ mod explain;
 mod glances;
 mod kind;
 mod kubernetes;
+mod lately;
 mod leader;
 mod leftovers;
 mod live;

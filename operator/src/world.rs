@@ -69,18 +69,18 @@ pub(crate) struct PodSeen {
     pub(crate) name: String,
     /// Its image.
     pub(crate) image: String,
-    /// Whether it is ready.
-    pub(crate) ready: bool,
+    /// For how long it has been ready; `None` while it is not.
+    pub(crate) ready_seconds: Option<i64>,
     /// What a container waits for or died of, in Kubernetes' words.
     pub(crate) trouble: Option<String>,
-    /// Answers since its start and those with a status of 500 and more; `None` where it did not say.
+    /// Its answers within the gate's time, or since its start where that is shorter; `None` where it did not say.
     pub(crate) answers: Option<Answers>,
 }
 
-/// Answers of a process since its start.
+/// Answers of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Answers {
-    /// All.
+    /// All of them.
     pub(crate) all: u64,
     /// Those with a status of 500 and more.
     pub(crate) errors: u64,

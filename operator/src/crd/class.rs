@@ -284,7 +284,7 @@ pub struct ClassRollout {
     /// How long a new pod has to be ready, and answer, before an old one goes.
     #[schemars(range(min = 1, max = 3600))]
     pub gate_seconds: i32,
-    /// Answers with a status of 500 and more, per 1,000 of a new pod's answers, that stop the rollout.
+    /// Answers with a status of 500 and more, per 1,000 of the new pods' answers within the gate's time, that stop the rollout.
     #[schemars(range(min = 0, max = 1000))]
     pub errors_per_thousand_max: i32,
     /// How long a new pod may take to become ready.

@@ -266,7 +266,14 @@ impl Model {
             Step::DeliverAdminKey => self.master(|master| master.record.admin_delivered = true),
             Step::LookAtPods(image) => {
                 let answers = Some(self.answers);
-                self.world.pods = Some(vec![PodSeen { name: "jade-1".into(), image, ready: true, trouble: None, answers }]);
+                let at_rest = self.world.live(Kind::Deployment, "heyuan").is_some_and(|live| live["spec"]["replicas"] == 0);
+                let pods = if at_rest { 0 } else { 1 };
+                self.world.pods =
+                    Some(vec![PodSeen { name: "jade-1".into(), image, ready_seconds: Some(60), trouble: None, answers }; pods]);
+            }
+            Step::LookAtSecrets => {
+                self.world.secret = self.copy.clone();
+                self.world.external = SecretSeen::Holds { mark: String::new(), has_url: true };
             }
             Step::LookAtTurn(_) => self.world.turn = Some(TurnSeen { old_sessions: 0, behind: Vec::new() }),
             Step::ReadReport(_) => self.world.report = Some(self.job.clone()),
