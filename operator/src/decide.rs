@@ -79,6 +79,8 @@ pub(crate) enum Step {
     DeliverUnits,
     /// Tell the tenant its administrator's key.
     DeliverAdminKey,
+    /// Tell an embedded tenant that the copy of its file from before the upgrade can go.
+    DropCopy,
     /// Look at the pods that are being let in.
     LookAtPods(String),
     /// Look at the secrets of the tenant's namespace, however lately they were read.

@@ -114,6 +114,9 @@ pub(crate) struct Record {
     /// The schema as a migration job left it.
     #[serde(default)]
     pub(crate) schema: Option<SchemaDone>,
+    /// The release before which an embedded database's file was copied; `None` once the copy is gone.
+    #[serde(default)]
+    pub(crate) copy: Option<String>,
     /// Whether the administrator's key has reached tenant and secret; the secret is then the administrator's to keep or delete.
     #[serde(default)]
     pub(crate) admin_delivered: bool,
@@ -160,6 +163,7 @@ impl Master {
             turning: None,
             rotate_seen: None,
             schema: None,
+            copy: None,
             admin_delivered: false,
             units_delivered: None,
         };

@@ -84,6 +84,7 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
         Step::RemoveDatabase => end_database(context, world, true).await,
         Step::DeliverUnits => deliver_units(context, world).await,
         Step::DeliverAdminKey => deliver_admin_key(context, world).await,
+        Step::DropCopy => drop_copy(context, world).await,
         Step::LookAtPods(image) => {
             let pods = crate::pods::look(context, world, &image).await.map_err(|error| failure("look at the pods", &error))?;
             world.pods = Some(pods);
@@ -488,6 +489,19 @@ async fn deliver_admin_key(context: &Context, world: &World) -> Result<Done, Fai
         Err(error) => return Err(tenant_failure(&error)),
     }
     write_master(context, delivered).await
+}
+
+async fn drop_copy(context: &Context, world: &World) -> Result<Done, Failure> {
+    let Some(master) = world.master() else { return Ok(Done::LookAgain) };
+    let address = a_process(context, world).await?;
+    match context.tenant_api.delete(address, &master.operator_key, "/v1/operator/database-copy").await {
+        // A release that knows of no copies has made none.
+        Ok(_) | Err(TenantError::Refused { status: 404, .. }) => {}
+        Err(error) => return Err(tenant_failure(&error)),
+    }
+    let mut dropped = master.clone();
+    dropped.record.copy = None;
+    write_master(context, dropped).await
 }
 
 async fn read_report(context: &Context, namespace: &str, job: &str) -> Result<Result<SchemaReport, String>, kube::Error> {

@@ -14,11 +14,16 @@ use std::time::{Duration, Instant};
 
 /// What a process that can't even tell the operator about itself counts for, in answers that are errors.
 const BROKEN: u64 = 10;
+/// Phases of pods in which nothing runs any more.
+const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 /// What a container may wait for without being in trouble.
 const PATIENCE: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 async fn serving(kubernetes: &Kubernetes, namespace: &str, tenant: &str) -> Result<Vec<Pod>, kube::Error> {
-    kubernetes.pods(namespace, &format!("{TENANT}={tenant},{COMPONENT}=server")).await
+    let mut pods = kubernetes.pods(namespace, &format!("{TENANT}={tenant},{COMPONENT}=server")).await?;
+    // One that was evicted, say: its object stays for a while, and nothing runs in it any more.
+    pods.retain(|pod| !pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| ENDED.contains(&phase)));
+    Ok(pods)
 }
 
 /// Addresses of the processes that are ready, by pod.

@@ -6,7 +6,7 @@ mod workload;
 
 pub(crate) use network::{ingress, network_policies};
 pub(crate) use pod::RENDER_REVISION;
-pub(crate) use workload::{Gate, autoscaler, deployment, disruption_budget, migration_job, migration_job_name, services};
+pub(crate) use workload::{Gate, at_rest, autoscaler, deployment, disruption_budget, migration_job, migration_job_name, services};
 
 use crate::crd::{ClassIngress, ClassNetwork, DatabaseServer, OrgUnit, Size, Tenant};
 use crate::database::DataNames;

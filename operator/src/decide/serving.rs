@@ -39,6 +39,9 @@ impl Rollout {
         let status = &deployment["status"];
         let number = |field: &str| status[field].as_i64().unwrap_or_default();
         let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+        if wanted == 0 {
+            return Rollout::Underway { available: 0, wanted };
+        }
         if number("observedGeneration") < deployment["metadata"]["generation"].as_i64().unwrap_or_default() {
             return Rollout::Underway { available: 0, wanted };
         }
@@ -134,9 +137,15 @@ impl Walk<'_> {
         if let Some(current) = current {
             self.find(Part::Serving, Reason::RollingOut, format!("release {} serves until {} is let in", current.release, wanted.release));
         }
-        if shape.embedded() {
-            self.find(Part::SchemaReady, Reason::SchemaCurrent, "the process brings SQLite up to date at its start");
-        } else if self.migrated(shape, wanted) == Go::Stop {
+        let migrated = match (shape.embedded(), current) {
+            (false, _) => self.migrated(shape, wanted),
+            (true, Some(current)) => self.migrated_at_rest(shape, wanted, current),
+            (true, None) => {
+                self.find(Part::SchemaReady, Reason::SchemaCurrent, "the process makes SQLite's tables at its start");
+                Go::On
+            }
+        };
+        if migrated == Go::Stop {
             return Go::Stop;
         }
         self.doors(shape);
@@ -187,6 +196,39 @@ impl Walk<'_> {
         }
         self.poll();
         Go::Stop
+    }
+
+    /// Stops an embedded tenant, and has its file copied and migrated while nobody serves on it; the job puts it back where that fails.
+    fn migrated_at_rest(&mut self, shape: &Shape, wanted: &Running, current: &Running) -> Go {
+        let Some(master) = self.world.master() else { return Go::Stop };
+        let job = self.world.live(Kind::Job, &render::migration_job_name(&wanted.image, self.retry().as_deref()));
+        let words = format!("release {} is at rest while its file is copied and migrated for {}", current.release, wanted.release);
+        if job.is_none_or(|job| matches!(job_end(job), JobEnd::Running)) {
+            let go = self.ensure(Part::Serving, render::at_rest(shape, current));
+            self.find(Part::Serving, Reason::RollingOut, words);
+            if go == Go::Stop {
+                return Go::Stop;
+            }
+        }
+        if job.is_none() {
+            let Some(pods) = &self.world.pods else {
+                self.find(Part::SchemaReady, Reason::MigrationRunning, format!("release {} is being stopped", current.release));
+                return self.want(Part::SchemaReady, Step::LookAtPods(current.image.clone()));
+            };
+            if !pods.is_empty() {
+                let words = format!("{} pods of release {} are being stopped", pods.len(), current.release);
+                self.find(Part::SchemaReady, Reason::MigrationRunning, words);
+                self.poll();
+                return Go::Stop;
+            }
+            if master.record.copy.as_deref() != Some(wanted.release.as_str()) {
+                let mut copied = master.clone();
+                copied.record.copy = Some(wanted.release.clone());
+                self.find(Part::SchemaReady, Reason::MigrationRunning, "the copy of the file is being written down");
+                return self.want(Part::SchemaReady, Step::WriteMaster(Box::new(copied)));
+            }
+        }
+        self.migrated(shape, wanted)
     }
 
     /// Runs the migration job to its end and reads what it says.
@@ -289,12 +331,15 @@ impl Walk<'_> {
             // First the secret, then the tenant: a key that works but that nobody has would be lost.
             self.steps.push((Part::Configured, Step::DeliverAdminSecret(Box::new(shape.clone()))));
             Step::DeliverAdminKey
+        } else if master.record.copy.is_some() {
+            // The gate was passed, or somebody has named the release again that serves.
+            Step::DropCopy
         } else {
             let words = format!("the first administrator's key was delivered to secret {}", name::ADMIN_SECRET);
             self.find(Part::Configured, Reason::ConfigurationDelivered, words);
             return Go::On;
         };
-        self.find(Part::Configured, Reason::TenantSilent, "units and key are being delivered");
+        self.find(Part::Configured, Reason::TenantSilent, "the tenant's process is being told what it must know");
         if self.world.failures.contains_key(&Part::Configured) {
             self.poll();
         }

@@ -140,6 +140,7 @@ impl Model {
                 }
                 return decision;
             }
+            let mut looked_only = true;
             for (_, step) in decision.steps {
                 // A process that dies after a mere look has done nothing that another would not do again; nor has one that finds done what
                 // it wanted to do.
@@ -151,11 +152,16 @@ impl Model {
                 };
                 self.perform(step);
                 done += usize::from(!looks);
+                looked_only &= looks;
                 if breaks > 0 && !looks && done % breaks == 0 {
                     (self.world.report, self.world.pods, self.world.turn) = (None, None, None);
                     (self.world.secret, self.world.external) = (SecretSeen::NotRead, SecretSeen::NotRead);
                     break;
                 }
+            }
+            if !looked_only {
+                // After a step everything is looked at again.
+                (self.world.report, self.world.pods, self.world.turn) = (None, None, None);
             }
         }
         panic!("it did not settle: {:#?}", self.world.tenant.status);
@@ -187,6 +193,12 @@ impl Model {
 
     fn keep(&mut self, object: Value) {
         let kind = Kind::of(&object).expect("a known kind");
+        let embedded = self.world.tenant.spec.database.embedded.is_some();
+        if kind == Kind::Job && embedded {
+            let live = self.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+            assert_eq!(live["spec"]["replicas"], 0, "nobody serves on a file that is being changed");
+            assert!(self.world.pods.as_ref().is_some_and(Vec::is_empty), "and that was seen");
+        }
         let object_name = object["metadata"]["name"].as_str().expect("a name").to_owned();
         self.world.live.insert((kind, object_name), object);
     }
@@ -262,6 +274,10 @@ impl Model {
             Step::DeliverUnits => {
                 let units = name::digest(render::units(&self.world.tenant).to_string().as_bytes());
                 self.master(|master| master.record.units_delivered = Some(units));
+            }
+            Step::DropCopy => {
+                self.copies_dropped += 1;
+                self.master(|master| master.record.copy = None);
             }
             Step::DeliverAdminKey => self.master(|master| master.record.admin_delivered = true),
             Step::LookAtPods(image) => {
@@ -394,6 +410,46 @@ fn an_upgrade_goes_through_the_gate_or_back() {
             assert_eq!((model.state(), model.release()), (case.state, case.release), "{} {breaks}", case.what);
             assert_eq!(model.image_of_deployment(), case.image, "{} {breaks}", case.what);
             assert_eq!(model.reason(Part::Ready).starts_with("True"), case.state == "Ready", "{}", case.what);
+        }
+    }
+}
+
+#[test]
+fn an_embedded_tenants_file_is_changed_at_rest_and_its_copy_kept_until_the_gate() {
+    for (what, job, errors, release, copy, says) in [
+        ("well", Ok(true), 0, "2", None, "Ready"),
+        ("errors", Ok(true), 50, "1", Some("2"), "False GateFailed"),
+        ("migration", Err("it broke"), 0, "1", Some("2"), "False MigrationFailed"),
+        ("rollback", Ok(false), 0, "1", Some("2"), "False RollbackRefused"),
+    ] {
+        for breaks in 0..5 {
+            let mut model = Model::new(json!({ "embedded": {} }));
+            model.settle(0);
+            assert!(model.world.live.keys().all(|(kind, _)| *kind != Kind::Job), "a new tenant has nothing to migrate");
+            model.job = job.map_or_else(
+                |words: &str| Err(words.to_owned()),
+                |may_serve| Ok(SchemaReport { level: 8, may_serve, words: "it is older".into() }),
+            );
+            model.answers = Answers { all: 1_000, errors };
+            model.edit(|tenant| tenant.spec.release = Some("2".into()));
+            model.settle(breaks);
+            model.settle(breaks);
+            assert_eq!(model.release(), release, "{what} {breaks}");
+            let deployment = model.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+            assert_eq!(deployment["spec"]["replicas"], 1, "{what} {breaks}: it serves");
+            assert_eq!(model.image_of_deployment(), format!("heyuan:{release}"), "{what} {breaks}");
+            assert_eq!(model.world.master().expect("a master").record.copy.as_deref(), copy, "{what} {breaks}");
+            assert_eq!(model.copies_dropped, usize::from(copy.is_none()), "{what} {breaks}");
+            let status = model.world.tenant.status.as_ref().expect("a status");
+            let reasons: Vec<String> = status.conditions.iter().map(|one| format!("{} {}", one.status, one.reason)).collect();
+            assert!(model.state() == says || reasons.iter().any(|reason| reason == says), "{what} {breaks}: {reasons:?}");
+            model.edit(|tenant| tenant.spec.release = Some(release.into()));
+            model.settle(breaks);
+            assert_eq!(
+                (model.state(), model.copies_dropped),
+                ("Ready", 1),
+                "{what} {breaks}: who names the release that serves wants no copy"
+            );
         }
     }
 }

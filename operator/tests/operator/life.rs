@@ -348,3 +348,34 @@ async fn connections_follow_the_class() {
     until("the limits are 14 14", LIMIT, || async { (limits() == "14 14").then_some(()) }).await;
     ground.ready("amethyst").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_tenants_file_is_migrated_while_nobody_serves() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("coral", &json!({ "database": { "embedded": {} } })).await;
+    ground.ready("coral").await;
+    ground.change("coral", json!({ "release": "2" })).await;
+    let tenant = ground.ready("coral").await;
+    assert_eq!(tenant["status"]["release"], "2");
+    let jobs = ground.admin.get(&["jobs", "-n", "tenant-coral"]).await;
+    let pod = &jobs["items"][0]["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"], json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "heyuan" } }]), "{jobs}");
+    let arguments: Vec<&str> = pod["containers"][0]["args"].as_array().expect("arguments").iter().filter_map(Value::as_str).collect();
+    assert!(arguments.ends_with(&["--keep-copy", "2"]), "{arguments:?}");
+    let told = |path: &str| running.pods.orders("tenant-coral").iter().filter(|(method, one, _)| method == "DELETE" && one == path).count();
+    assert_eq!(told("/v1/operator/database-copy"), 1, "the copy goes when the gate was passed");
+
+    running.behave("heyuan:3", Behaviour { migration: Err("step 9: it broke".into()), ..Behaviour::default() });
+    ground.change("coral", json!({ "release": "3" })).await;
+    ground.wait("coral", "SchemaReady", "False MigrationFailed").await;
+    let tenant = ground.wait("coral", "Serving", "True RolledOut").await;
+    assert_eq!(tenant["status"]["release"], "2");
+    let deployment = ground.get_in("coral", "deployment", "heyuan").await.expect("a Deployment");
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!((&deployment["spec"]["replicas"], image), (&json!(1), &json!("heyuan:2")));
+    assert_eq!(told("/v1/operator/database-copy"), 1);
+    ground.change("coral", json!({ "release": "2" })).await;
+    ground.ready("coral").await;
+    assert_eq!(told("/v1/operator/database-copy"), 2, "who goes back to what serves wants no copy");
+}
