@@ -96,6 +96,7 @@ pub struct TenantSpec {
     #[serde(default)]
     pub deletion: Deletion,
     /// The data id of a deleted tenant whose retained data this one takes over.
+    #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]{16}$')").message("adopt must be a data id: 16 small letters and digits, as status.dataId of the tenant that had the data"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<String>,

@@ -3,5 +3,6 @@
 mod crash;
 mod ground;
 mod life;
+mod limits;
 mod refusals;
 mod strangers;
