@@ -4,5 +4,6 @@ mod crash;
 mod ground;
 mod life;
 mod limits;
+mod manual;
 mod refusals;
 mod strangers;
