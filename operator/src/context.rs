@@ -1,8 +1,11 @@
 //! What a reconciliation works with.
 
 use crate::crd::{Tenant, TenantClass};
+use crate::glances::Glances;
 use crate::kubernetes::Kubernetes;
+use crate::lately::Lately;
 use crate::master::Master;
+use crate::name;
 use crate::tenant_api::TenantApi;
 use crate::world::Config;
 use kube::ResourceExt;
@@ -21,7 +24,16 @@ pub(crate) struct Context {
     /// What was written last, for caches lag behind one's own writes.
     tenants: Mutex<HashMap<String, Arc<Tenant>>>,
     masters: Mutex<HashMap<String, Master>>,
+    /// Held while a master is read, so that two who want the same one read it once.
+    reading: Vec<tokio::sync::Mutex<()>>,
+    /// What was last read of secrets in tenants' namespaces.
+    pub(crate) glances: Glances,
+    /// How pods that are being let in have answered.
+    pub(crate) lately: Lately,
 }
+
+/// Masters that may be read at once.
+const READING: usize = 64;
 
 impl Context {
     pub(crate) fn new(
@@ -31,7 +43,10 @@ impl Context {
         classes: Store<TenantClass>,
         recorder: Recorder,
     ) -> Context {
-        Context { kubernetes, tenant_api, config, classes, recorder, tenants: Mutex::default(), masters: Mutex::default() }
+        let reading = std::iter::repeat_with(tokio::sync::Mutex::default).take(READING).collect();
+        let (tenants, masters) = (Mutex::default(), Mutex::default());
+        let (glances, lately) = (Glances::default(), Lately::default());
+        Context { kubernetes, tenant_api, config, classes, recorder, tenants, masters, reading, glances, lately }
     }
 
     /// A class by its name.
@@ -67,6 +82,13 @@ impl Context {
     pub(crate) fn forget(&self, tenant: &Tenant, data_id: &str) {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner).remove(&tenant.name_any());
         self.forget_master(data_id);
+        self.glances.forget(&name::namespace(&tenant.name_any()));
+    }
+
+    /// Waits until nobody else reads this master, and keeps others from it meanwhile.
+    pub(crate) async fn alone_with(&self, data_id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let place = data_id.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        self.reading[place % READING].lock().await
     }
 
     /// The master as it was read or written last. Only the leader writes it, and a write on an old version is refused.

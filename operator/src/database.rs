@@ -70,6 +70,13 @@ pub struct Limits {
     pub connections: u32,
 }
 
+impl Limits {
+    fn must_fit(self) -> Result<(), Error> {
+        let fits = (1..=CONNECTIONS_MAX).contains(&self.connections);
+        if fits { Ok(()) } else { Err(Error::Invalid("a tenant has 1 to 10,000 connections")) }
+    }
+}
+
 /// What a server is, and what was found there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerFacts {
@@ -120,9 +127,7 @@ pub async fn provision(
 ) -> Result<ServerFacts, Error> {
     let mark = names.mark(proof)?;
     let verifier = verifier(password)?;
-    if !(1..=CONNECTIONS_MAX).contains(&limits.connections) {
-        return Err(Error::Invalid("a tenant has 1 to 10,000 connections"));
-    }
+    limits.must_fit()?;
     let mut session = Session::locked(server, names).await?;
     must_have_rights(&mut session).await?;
     let state = State::read(&mut session, names, &mark).await?;
@@ -159,6 +164,31 @@ pub async fn open_login(server: &Server, names: &DataNames, proof: &str, login: 
     admit(&mut session, names.role(login), &verifier).await?;
     session.close().await;
     Ok(())
+}
+
+/// Lets each log-in have so many sessions from now on; those that are open stay. Writes nothing where it is so already, and answers
+/// whether it wrote.
+pub async fn limit(server: &Server, names: &DataNames, proof: &str, limits: Limits) -> Result<bool, Error> {
+    let mark = names.mark(proof)?;
+    limits.must_fit()?;
+    let mut session = Session::locked(server, names).await?;
+    let state = State::read(&mut session, names, &mark).await?;
+    let mut wrote = false;
+    for login in Login::BOTH {
+        let Some(found) = state.login(login) else {
+            return Err(Error::Missing { server: server.to_string(), what: "role", name: names.login(login).to_owned() });
+        };
+        if i64::from(found.connections_max) == i64::from(limits.connections) {
+            continue;
+        }
+        let role = names.role(login);
+        let right = Right::Administer(role.as_str().to_owned());
+        let statement = format!("ALTER ROLE {role} CONNECTION LIMIT {}", limits.connections);
+        session.run(format!("limit the sessions of {}", role.as_str()), right, statement).await?;
+        wrote = true;
+    }
+    session.close().await;
+    Ok(wrote)
 }
 
 /// Sessions that a log-in has.

@@ -65,6 +65,8 @@ pub(crate) enum Step {
     Remove(Kind, String),
     /// Make database and roles, or make them whole.
     ProvisionDatabase(Box<Resolved>),
+    /// Let the logins have as many sessions as size and number of processes want.
+    LimitConnections(Box<Resolved>),
     /// Let the other login in.
     OpenLogin(Box<Resolved>),
     /// End the old login.
@@ -77,8 +79,12 @@ pub(crate) enum Step {
     DeliverUnits,
     /// Tell the tenant its administrator's key.
     DeliverAdminKey,
+    /// Tell an embedded tenant that the copy of its file from before the upgrade can go.
+    DropCopy,
     /// Look at the pods that are being let in.
     LookAtPods(String),
+    /// Look at the secrets of the tenant's namespace, however lately they were read.
+    LookAtSecrets,
     /// Look how far a rotation has come.
     LookAtTurn(Box<Resolved>),
     /// Read what the migration job reported.
@@ -184,6 +190,9 @@ impl<'a> Walk<'a> {
         if self.configured(&shape, master) == Go::Stop {
             return;
         }
+        if self.fewer_connections(&resolved, master) == Go::Stop {
+            return;
+        }
         self.rotation(&resolved, master);
     }
 
@@ -268,6 +277,11 @@ impl<'a> Walk<'a> {
         self.status.target = None;
         // The old release's Deployment is written in the next walk, which begins at once.
         self.again(Duration::ZERO);
+    }
+
+    /// Whether the last status says that a part was as it should be.
+    fn was_well(&self, part: Part) -> bool {
+        self.status.conditions.iter().any(|one| one.type_ == part.to_string() && one.status == "True")
     }
 
     /// Whether a part has been found to be as it should.

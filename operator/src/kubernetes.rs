@@ -165,11 +165,12 @@ impl Kubernetes {
     }
 
     /// Writes a secret by server-side apply.
-    pub(crate) async fn apply_secret(&self, secret: &Value) -> Result<(), Error> {
+    pub(crate) async fn apply_secret(&self, secret: &Value) -> Result<Value, Error> {
         let api = self.api(&secrets(), secret);
         let object_name = secret["metadata"]["name"].as_str().unwrap_or_default();
-        self.call("apply", "Secret", api.patch(object_name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(secret))).await?;
-        Ok(())
+        let how = PatchParams::apply(FIELD_MANAGER).force();
+        let answer = self.call("apply", "Secret", api.patch(object_name, &how, &Patch::Apply(secret))).await?;
+        serde_json::to_value(answer).map_err(Error::SerdeError)
     }
 
     /// Removes a secret, if it still is the one that was read.

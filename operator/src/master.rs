@@ -92,6 +92,9 @@ pub(crate) struct Record {
     pub(crate) server: Option<DatabaseServer>,
     /// Whether the database stands with its roles.
     pub(crate) database_made: bool,
+    /// Sessions that each of the logins may have; 0 where it is not known.
+    #[serde(default)]
+    pub(crate) connections: u32,
     /// Version of the server, as PostgreSQL numbers it (160003).
     #[serde(default)]
     pub(crate) server_version: u32,
@@ -111,6 +114,9 @@ pub(crate) struct Record {
     /// The schema as a migration job left it.
     #[serde(default)]
     pub(crate) schema: Option<SchemaDone>,
+    /// The release before which an embedded database's file was copied; `None` once the copy is gone.
+    #[serde(default)]
+    pub(crate) copy: Option<String>,
     /// Whether the administrator's key has reached tenant and secret; the secret is then the administrator's to keep or delete.
     #[serde(default)]
     pub(crate) admin_delivered: bool,
@@ -149,6 +155,7 @@ impl Master {
             home,
             server: None,
             database_made: false,
+            connections: 0,
             server_version: 0,
             leftover: false,
             active: Login::A,
@@ -156,6 +163,7 @@ impl Master {
             turning: None,
             rotate_seen: None,
             schema: None,
+            copy: None,
             admin_delivered: false,
             units_delivered: None,
         };

@@ -60,7 +60,8 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
         Step::CopySecret(shape) => {
             let Some(master) = world.master() else { return Ok(Done::LookAgain) };
             let secret = render::secret(&shape, master);
-            kubernetes.apply_secret(&secret).await.map_err(|error| failure("write the tenant's secret", &error))?;
+            let written = kubernetes.apply_secret(&secret).await.map_err(|error| failure("write the tenant's secret", &error))?;
+            crate::observe::keep_secret(context, world, &written);
             Ok(Done::LookAgain)
         }
         Step::DeliverAdminSecret(shape) => {
@@ -76,17 +77,20 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
         Step::Remove(Kind::Namespace, object) => remove(context, Kind::Namespace, None, &object).await,
         Step::Remove(kind, object) => remove(context, kind, Some(&name::namespace(&world.name())), &object).await,
         Step::ProvisionDatabase(resolved) => provision(context, world, &resolved).await,
+        Step::LimitConnections(resolved) => limit_connections(context, world, &resolved).await,
         Step::OpenLogin(resolved) => open_login(context, world, &resolved).await,
         Step::CloseLogin(resolved) => close_login(context, world, &resolved).await,
         Step::RetainDatabase => end_database(context, world, false).await,
         Step::RemoveDatabase => end_database(context, world, true).await,
         Step::DeliverUnits => deliver_units(context, world).await,
         Step::DeliverAdminKey => deliver_admin_key(context, world).await,
+        Step::DropCopy => drop_copy(context, world).await,
         Step::LookAtPods(image) => {
             let pods = crate::pods::look(context, world, &image).await.map_err(|error| failure("look at the pods", &error))?;
             world.pods = Some(pods);
             Ok(Done::Seen)
         }
+        Step::LookAtSecrets => crate::observe::look_at_secrets(context, world).await.map(|()| Done::Seen),
         Step::LookAtTurn(resolved) => look_at_turn(context, world, &resolved).await,
         Step::ReadReport(job) => {
             let report = read_report(context, &name::namespace(&world.name()), &job).await;
@@ -314,30 +318,49 @@ fn password(hidden: &Hidden) -> SecretString {
     SecretString::from(hidden.reveal().to_owned())
 }
 
-/// Connections that a tenant may open: each process its pool, one process more during a rollout, and the migration.
-fn connections(resolved: &Resolved) -> u32 {
-    let processes = u32::try_from(resolved.replicas.most()).unwrap_or(1) + 1;
-    processes * u32::try_from(resolved.size.connections).unwrap_or(1) + 2
-}
-
-async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Result<Done, Failure> {
-    let (Some(master), Some(server)) = (world.master(), &resolved.server) else { return Ok(Done::LookAgain) };
-    let access = server_access(context, server).await?;
-    let wanted = connections(resolved);
-    let budget = database::budget(&access, u32::try_from(server.connections_max).unwrap_or_default())
+/// Sees to it that a server can keep what it is about to promise.
+async fn must_fit_budget(
+    context: &Context,
+    resolved: &Resolved,
+    server: &DatabaseServer,
+    access: &Server,
+    names: &DataNames,
+) -> Result<(), Failure> {
+    let wanted = resolved.connections();
+    let budget = database::budget(access, u32::try_from(server.connections_max).unwrap_or_default())
         .await
         .map_err(|error| database_failure(&error))?;
     let labels = [resolved.class.name_any(), server.name.clone()];
     context.kubernetes.metrics.database_budgeted.with_label_values(&labels).set(budget.promised);
     context.kubernetes.metrics.database_connections_max.with_label_values(&labels).set(budget.server_max);
-    let names = names_of(master)?;
-    if !budget.fits(&names, wanted) {
-        let words = format!(
-            "server {} has promised {} connections; {wanted} more are beyond connectionsMax {} or the server's own {}",
-            server.name, budget.promised, budget.connections_max, budget.server_max
-        );
-        return Err(Failure { reason: Reason::ServerBudgetSpent, message: words });
+    if budget.fits(names, wanted) {
+        return Ok(());
     }
+    let words = format!(
+        "server {} has promised {} connections; {wanted} for this tenant are beyond connectionsMax {} or the server's own {}",
+        server.name, budget.promised, budget.connections_max, budget.server_max
+    );
+    Err(Failure { reason: Reason::ServerBudgetSpent, message: words })
+}
+
+async fn limit_connections(context: &Context, world: &World, resolved: &Resolved) -> Result<Done, Failure> {
+    let (Some(master), Some(server)) = (world.master(), &resolved.server) else { return Ok(Done::LookAgain) };
+    let access = server_access(context, server).await?;
+    let (names, connections) = (names_of(master)?, resolved.connections());
+    if connections > master.record.connections {
+        must_fit_budget(context, resolved, server, &access, &names).await?;
+    }
+    database::limit(&access, &names, master.proof.reveal(), Limits { connections }).await.map_err(|error| database_failure(&error))?;
+    let mut limited = master.clone();
+    limited.record.connections = connections;
+    write_master(context, limited).await
+}
+
+async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Result<Done, Failure> {
+    let (Some(master), Some(server)) = (world.master(), &resolved.server) else { return Ok(Done::LookAgain) };
+    let access = server_access(context, server).await?;
+    let names = names_of(master)?;
+    must_fit_budget(context, resolved, server, &access, &names).await?;
     let active = master.record.active;
     let facts = database::provision(
         &access,
@@ -345,7 +368,7 @@ async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Res
         master.proof.reveal(),
         active,
         &password(master.password(active)),
-        Limits { connections: wanted },
+        Limits { connections: resolved.connections() },
     )
     .await
     .map_err(|error| database_failure(&error))?;
@@ -357,7 +380,7 @@ async fn provision(context: &Context, world: &World, resolved: &Resolved) -> Res
     }
     let mut made = master.clone();
     (made.record.database_made, made.record.server) = (true, Some(server.clone()));
-    made.record.server_version = facts.version_num;
+    (made.record.server_version, made.record.connections) = (facts.version_num, resolved.connections());
     write_master(context, made).await
 }
 
@@ -466,6 +489,19 @@ async fn deliver_admin_key(context: &Context, world: &World) -> Result<Done, Fai
         Err(error) => return Err(tenant_failure(&error)),
     }
     write_master(context, delivered).await
+}
+
+async fn drop_copy(context: &Context, world: &World) -> Result<Done, Failure> {
+    let Some(master) = world.master() else { return Ok(Done::LookAgain) };
+    let address = a_process(context, world).await?;
+    match context.tenant_api.delete(address, &master.operator_key, "/v1/operator/database-copy").await {
+        // A release that knows of no copies has made none.
+        Ok(_) | Err(TenantError::Refused { status: 404, .. }) => {}
+        Err(error) => return Err(tenant_failure(&error)),
+    }
+    let mut dropped = master.clone();
+    dropped.record.copy = None;
+    write_master(context, dropped).await
 }
 
 async fn read_report(context: &Context, namespace: &str, job: &str) -> Result<Result<SchemaReport, String>, kube::Error> {

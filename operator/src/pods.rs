@@ -6,17 +6,24 @@ use crate::master::Hidden;
 use crate::name::{COMPONENT, TENANT};
 use crate::world::{Answers, PodSeen, World};
 use futures::future::join_all;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-/// Errors that a process counts for that can't even tell the operator about itself.
+/// What a process that can't even tell the operator about itself counts for, in answers that are errors.
 const BROKEN: u64 = 10;
+/// Phases of pods in which nothing runs any more.
+const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 /// What a container may wait for without being in trouble.
 const PATIENCE: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 async fn serving(kubernetes: &Kubernetes, namespace: &str, tenant: &str) -> Result<Vec<Pod>, kube::Error> {
-    kubernetes.pods(namespace, &format!("{TENANT}={tenant},{COMPONENT}=server")).await
+    let mut pods = kubernetes.pods(namespace, &format!("{TENANT}={tenant},{COMPONENT}=server")).await?;
+    // One that was evicted, say: its object stays for a while, and nothing runs in it any more.
+    pods.retain(|pod| !pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| ENDED.contains(&phase)));
+    Ok(pods)
 }
 
 /// Addresses of the processes that are ready, by pod.
@@ -49,6 +56,8 @@ pub(crate) async fn behind(
 pub(crate) async fn look(context: &Context, world: &World, image: &str) -> Result<Vec<PodSeen>, kube::Error> {
     let pods = serving(&context.kubernetes, &crate::name::namespace(&world.name()), &world.name()).await?;
     let key = world.master().map(|master| master.operator_key.clone());
+    let gate_seconds = world.class.as_ref().map_or(0, |class| class.spec.rollout.gate_seconds);
+    let gate = Duration::from_secs(u64::try_from(gate_seconds).unwrap_or_default());
     let looks = pods.iter().map(|pod| {
         let key = key.clone();
         async move {
@@ -59,7 +68,10 @@ pub(crate) async fn look(context: &Context, world: &World, image: &str) -> Resul
                 (Some(address), Some(key)) if pod_image == image => answers(context, address, &key).await,
                 _ => None,
             };
-            PodSeen { name: pod.name_any(), ready: is_ready(pod), trouble: trouble(pod), image: pod_image, answers }
+            let uid = pod.uid().unwrap_or_default();
+            let answers = answers.map(|counted| context.lately.within(&uid, counted, gate, Instant::now()));
+            let ready_seconds = ready_since(pod).map(|since| world.now.duration_since(since).as_secs());
+            PodSeen { name: pod.name_any(), ready_seconds, trouble: trouble(pod), image: pod_image, answers }
         }
     });
     Ok(join_all(looks).await)
@@ -78,8 +90,15 @@ async fn answers(context: &Context, address: IpAddr, key: &Hidden) -> Option<Ans
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none()
-        && pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|one| one.type_ == "Ready" && one.status == "True")
+    ready_since(pod).is_some()
+}
+
+/// Since when a pod is ready, if it is.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.find(|one| one.type_ == "Ready" && one.status == "True")?;
+    let here = pod.metadata.deletion_timestamp.is_none();
+    here.then(|| ready.last_transition_time.as_ref().map_or_else(Timestamp::now, |time| time.0))
 }
 
 fn address(pod: &Pod) -> Option<IpAddr> {

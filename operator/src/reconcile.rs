@@ -17,7 +17,7 @@ use tracing::Instrument;
 /// Rounds of one reconciliation; a walk from nothing to a serving tenant takes a dozen.
 const ROUNDS_MAX: u32 = 60;
 /// How often a tenant that is as it should be is looked at.
-const RESYNC: Duration = Duration::from_secs(600);
+pub(crate) const RESYNC: Duration = Duration::from_secs(600);
 /// How soon it is tried again while the first lists are on their way.
 const UNTIL_LISTED: Duration = Duration::from_millis(100);
 /// Longest note of an event, in characters.

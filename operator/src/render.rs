@@ -6,7 +6,7 @@ mod workload;
 
 pub(crate) use network::{ingress, network_policies};
 pub(crate) use pod::RENDER_REVISION;
-pub(crate) use workload::{Gate, autoscaler, deployment, disruption_budget, migration_job, migration_job_name, services};
+pub(crate) use workload::{Gate, at_rest, autoscaler, deployment, disruption_budget, migration_job, migration_job_name, services};
 
 use crate::crd::{ClassIngress, ClassNetwork, DatabaseServer, OrgUnit, Size, Tenant};
 use crate::database::DataNames;
@@ -206,6 +206,9 @@ pub(crate) fn volume_claim(shape: &Shape) -> Value {
     }
     json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": shape.metadata(APP), "spec": spec })
 }
+
+/// Keys of the secret that the pods mount.
+pub(crate) const COPIED: [&str; 3] = ["tenant-key", "operator-key", "database-url"];
 
 /// What the pods mount: a copy of what the master has.
 pub(crate) fn secret(shape: &Shape, master: &Master) -> Value {

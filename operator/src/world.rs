@@ -46,17 +46,20 @@ pub(crate) struct Claim {
     pub(crate) holder: String,
 }
 
-/// The secret with the URL of an external database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ExternalUrl {
-    /// The tenant has none.
-    NotAsked,
-    /// There is no such secret.
+/// What is known of a secret in the tenant's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SecretSeen {
+    /// It was not read.
+    NotRead,
+    /// There is none.
     Missing,
-    /// It has no key `url`.
-    WithoutUrl,
     /// It is there.
-    There,
+    Holds {
+        /// Of its content; see [`World::mark`].
+        mark: String,
+        /// Whether it has a key `url`, as that of an external database must.
+        has_url: bool,
+    },
 }
 
 /// A serving pod of the release that is being let in.
@@ -66,18 +69,18 @@ pub(crate) struct PodSeen {
     pub(crate) name: String,
     /// Its image.
     pub(crate) image: String,
-    /// Whether it is ready.
-    pub(crate) ready: bool,
+    /// For how long it has been ready; `None` while it is not.
+    pub(crate) ready_seconds: Option<i64>,
     /// What a container waits for or died of, in Kubernetes' words.
     pub(crate) trouble: Option<String>,
-    /// Answers since its start and those with a status of 500 and more; `None` where it did not say.
+    /// Its answers within the gate's time, or since its start where that is shorter; `None` where it did not say.
     pub(crate) answers: Option<Answers>,
 }
 
-/// Answers of a process since its start.
+/// Answers of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Answers {
-    /// All.
+    /// All of them.
     pub(crate) all: u64,
     /// Those with a status of 500 and more.
     pub(crate) errors: u64,
@@ -116,10 +119,10 @@ pub(crate) struct World {
     pub(crate) claims: BTreeMap<String, Claim>,
     /// The objects of the tenant's namespace and the namespace itself.
     pub(crate) live: BTreeMap<(Kind, String), Value>,
-    /// Digest of what is in the copy of the secret; `None` where there is none.
-    pub(crate) secret: Option<String>,
+    /// The copy of the secret.
+    pub(crate) secret: SecretSeen,
     /// The secret of an external database.
-    pub(crate) external: ExternalUrl,
+    pub(crate) external: SecretSeen,
     /// The report of the migration job of the wanted release, where it ended well.
     pub(crate) report: Option<Result<SchemaReport, String>>,
     /// What was found where the decision asked to look.
@@ -160,6 +163,24 @@ impl World {
     /// An object of the tenant's.
     pub(crate) fn live(&self, kind: Kind, object: &str) -> Option<&Value> {
         self.live.get(&(kind, object.to_owned()))
+    }
+
+    /// A digest of what stands in the copy of the secret, in this very namespace; what others keep beside is theirs.
+    pub(crate) fn mark(&self, data: &Value) -> String {
+        let uid = self.namespace().and_then(|namespace| namespace["metadata"]["uid"].as_str()).unwrap_or_default();
+        let mut text = uid.to_owned();
+        for key in crate::render::COPIED {
+            text = format!("{text}\n{key}={}", data[key].as_str().unwrap_or_default());
+        }
+        name::digest(text.as_bytes())
+    }
+
+    /// Whether the tenant was as its spec wishes when its status was written.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.tenant
+            .status
+            .as_ref()
+            .is_some_and(|status| status.state.as_deref() == Some("Ready") && status.observed_generation == self.tenant.metadata.generation)
     }
 
     /// The master, if it is there.

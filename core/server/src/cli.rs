@@ -1,6 +1,8 @@
 //! The command line.
 
+use crate::at_rest;
 use crate::books::{self, AuditCommand, HeadsCommand, LedgerCommand};
+use crate::copies::ForRelease;
 use crate::demo::{self, DemoCommand};
 use crate::gateway::{self, RunSimulator};
 use crate::keyring::{self, KeysCommand};
@@ -98,6 +100,9 @@ struct Migrate {
     /// Make contracting steps too: after these, earlier releases can't serve any more
     #[arg(long, conflicts_with = "plan")]
     contract: bool,
+    /// First copy the embedded database's file, named by this release, and put the copy back where a step fails; no server may run
+    #[arg(long, value_name = "RELEASE", conflicts_with_all = ["plan", "contract"])]
+    keep_copy: Option<ForRelease>,
     /// Write into this file, as one line of JSON, what the plan is afterwards, or why a step failed
     #[arg(long, conflicts_with = "plan")]
     report: Option<PathBuf>,
@@ -166,6 +171,9 @@ struct Migrated {
 }
 
 async fn migrate(options: &Migrate) -> anyhow::Result<()> {
+    if let Some(release) = &options.keep_copy {
+        return at_rest::migrate(&options.place, release, options.report.as_deref()).await;
+    }
     let settings = options.place.settings()?;
     let blueprint = place::blueprint();
     let location = options.place.location(&settings)?;

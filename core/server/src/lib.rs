@@ -6,8 +6,10 @@
 
 mod access;
 mod admin;
+mod at_rest;
 mod books;
 mod cli;
+mod copies;
 mod demo;
 mod follow;
 mod gateway;

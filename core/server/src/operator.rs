@@ -1,5 +1,6 @@
 //! What the Kubernetes operator asks of a tenant's process: a listener of its own, a key from a file, and the routes behind it.
 
+mod copy;
 mod org;
 mod plugins;
 mod source;
@@ -41,6 +42,7 @@ pub(crate) fn listener(config: &mut ServiceConfig) {
 /// The routes that need the operator's key.
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(status).service(put_admin_key).service(org::put_org).service(plugins::put_plugin).service(plugins::delete_plugin);
+    config.service(copy::delete_database_copy);
 }
 
 /// The operator's key, in a file that may change.

@@ -1,5 +1,6 @@
 //! Where a tenant lives: its data folder, its database, its key, and the schema's migrations.
 
+use crate::copies::Copies;
 use crate::settings::{DatabaseSettings, Settings};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -77,7 +78,7 @@ impl Place {
         let opened = if schema == Schema::Read { Database::open_unhurried(&location).await } else { Database::open(&location).await };
         let db = opened.context("could not open the database")?;
         db.rest().set(settings.database.rest()?);
-        prepare_schema(&db, schema, &settings.database).await?;
+        prepare_schema(&db, schema, &settings.database, &Copies::of(&self.data)).await?;
         let begun = TenantKeys::mark(&db).await?.is_some();
         if schema == Schema::Read && !begun {
             bail!("no tenant was started on this database yet");
@@ -130,14 +131,17 @@ pub(crate) fn blueprint() -> Blueprint {
     Blueprint::new(env!("CARGO_PKG_VERSION"), rooms)
 }
 
-async fn prepare_schema(db: &Database, schema: Schema, settings: &DatabaseSettings) -> anyhow::Result<()> {
+/// Makes the steps that a command may make. While the copy from before an upgrade is kept, the release before may be gone back to.
+async fn prepare_schema(db: &Database, schema: Schema, settings: &DatabaseSettings, copies: &Copies) -> anyhow::Result<()> {
     let blueprint = blueprint();
+    let making =
+        if copies.names().context("could not look for copies of the database")?.is_empty() { Making::All } else { Making::Expanding };
     let brings_up = match schema {
         Schema::Prepare => db.backend() == DbBackend::Sqlite || blueprint.is_untouched(db).await?,
         Schema::Read => false,
     };
     if brings_up {
-        blueprint.make(db, Making::All, settings.lock_wait(), |_| ()).await?;
+        blueprint.make(db, making, settings.lock_wait(), |_| ()).await?;
     }
     let plan = blueprint.plan(db).await?;
     if !plan.may_serve {

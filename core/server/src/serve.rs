@@ -2,6 +2,7 @@
 
 use crate::admin::{self, Pumps};
 use crate::books;
+use crate::copies::Copies;
 use crate::follow;
 use crate::health::{self, Health};
 use crate::metrics::{self, Metrics};
@@ -71,7 +72,8 @@ pub(crate) async fn serve(place: &Place, listen: &str, operator_listen: Option<&
     let processor = Processor::new(kernel.db.clone(), kernel.clock.clone(), holder, tasks);
     let process = web::Data::new(Process { is_processor: processor.holds() });
     let processor = tokio::spawn(processor.run(stopped));
-    let edge = Edge::new(&settings, kernel, rooms, web::Data::new(Pumps(pumps)), running.clone(), process)?;
+    let copies = web::Data::new(Copies::of(&place.data));
+    let edge = Edge::new(&settings, kernel, rooms, web::Data::new(Pumps(pumps)), running.clone(), (process, copies))?;
     let result = edge.serve(&settings, listen, operator).await;
     let _ = stop.send(true);
     processor.await.context("the processor broke off")?;
@@ -95,6 +97,7 @@ struct Edge {
     bodies: web::Data<Bodies>,
     health: web::Data<Health>,
     process: web::Data<Process>,
+    copies: web::Data<Copies>,
     /// Requests are still served, elsewhere better than here.
     leaving: watch::Sender<bool>,
     /// No request is taken any more.
@@ -108,7 +111,7 @@ impl Edge {
         rooms: Rooms,
         pumps: web::Data<Pumps>,
         running: web::Data<telemetry::Running>,
-        process: web::Data<Process>,
+        (process, copies): (web::Data<Process>, web::Data<Copies>),
     ) -> anyhow::Result<Edge> {
         let (leaving, stopping) = (watch::Sender::new(false), watch::Sender::new(false));
         let health = Health::new(kernel.clone(), rooms.cdp(), leaving.subscribe());
@@ -122,6 +125,7 @@ impl Edge {
             bodies: web::Data::new(Bodies::new(settings.http.bounds()?)),
             health: web::Data::new(health),
             process,
+            copies,
             leaving,
             stopping,
         })
@@ -183,6 +187,7 @@ impl Edge {
             let (app, _) = App::new()
                 .app_data(key.clone())
                 .app_data(workshop.clone())
+                .app_data(edge.copies.clone())
                 .into_utoipa_app()
                 .configure(|config| edge.provide(config))
                 .configure(operator::listener)

@@ -41,27 +41,42 @@ pub struct TenantClassSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub sizes: Vec<Size>,
     /// What a tenant gets that leaves something out.
+    #[x_kube(validation = Rule::new("self.volumeSize.matches(r'^[1-9][0-9]*(Mi|Gi|Ti)$')").message("volumeSize must be a whole number with Mi, Gi or Ti, as 10Gi"))]
     #[serde(default)]
     pub defaults: ClassDefaults,
     /// How far a tenant may go.
+    #[x_kube(
+        validation = Rule::new("self.volumeSizeMax.matches(r'^[1-9][0-9]*(Mi|Gi|Ti)$')").message("volumeSizeMax must be a whole number with Mi, Gi or Ti, as 200Gi"),
+        validation = Rule::new("!has(self.hostSuffixes) || self.hostSuffixes.all(end, end.matches(r'^(\\*?\\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\\.)*[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$'))").message("hostSuffixes must be ends of host names in small letters, as example.com")
+    )]
     #[serde(default)]
     pub limits: ClassLimits,
     /// PostgreSQL for tenants with a managed database.
     #[serde(default)]
     pub database: ClassDatabase,
     /// Volumes.
+    #[x_kube(
+        validation = Rule::new("!has(self.className) || self.className.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("className must be the name of a StorageClass: small letters, digits, hyphens and dots"),
+        validation = Rule::new("!has(self.sharedClassName) || self.sharedClassName.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("sharedClassName must be the name of a StorageClass: small letters, digits, hyphens and dots")
+    )]
     #[serde(default)]
     pub storage: ClassStorage,
     /// How end apps come in; tenants have no Ingress where this is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<ClassIngress>,
     /// Whom tenants talk to.
+    #[x_kube(
+        validation = Rule::new("!has(self.databaseCidrs) || self.databaseCidrs.all(cidr, isCIDR(cidr))").message("databaseCidrs must be networks, as 10.0.0.0/8 or fd00::/8"),
+        validation = Rule::new("!has(self.egressCidrs) || self.egressCidrs.all(cidr, isCIDR(cidr))").message("egressCidrs must be networks, as 203.0.113.0/24 or 2001:db8::/32"),
+        validation = Rule::new("!has(self.ingressNamespaceLabels) || self.ingressNamespaceLabels.all(label, label.size() <= 317 && label.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$') && self.ingressNamespaceLabels[label].matches(r'^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$'))").message("ingressNamespaceLabels must be labels, as kubernetes.io/metadata.name: ingress-nginx")
+    )]
     #[serde(default)]
     pub network: ClassNetwork,
     /// How a new release is let in.
     #[serde(default)]
     pub rollout: ClassRollout,
     /// What `Plugin` objects of this class may do.
+    #[x_kube(validation = Rule::new("!has(self.urlHosts) || self.urlHosts.all(host, host.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$'))").message("urlHosts must be host names in small letters, without https:// and path, as plugins.example.com"))]
     #[serde(default)]
     pub plugins: ClassPlugins,
 }
@@ -115,7 +130,7 @@ pub struct ClassDefaults {
     #[schemars(length(min = 1, max = 40))]
     pub size: String,
     /// How large a tenant's volume is.
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi|Ti)$"))]
+    #[schemars(length(min = 2, max = 16))]
     pub volume_size: String,
     /// How many processes serve.
     #[schemars(range(min = 1, max = 20))]
@@ -136,7 +151,7 @@ pub struct ClassLimits {
     #[schemars(range(min = 1, max = 20))]
     pub replicas_max: i32,
     /// Largest volume.
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[1-9][0-9]*(Mi|Gi|Ti)$"))]
+    #[schemars(length(min = 2, max = 16))]
     pub volume_size_max: String,
     /// Ends of host names that tenants may claim, as `example.com`; any where left out.
     #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
@@ -237,9 +252,11 @@ pub struct ClassStorage {
 pub struct ClassIngress {
     /// Name of the `IngressClass`.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("className must be the name of an IngressClass: small letters, digits, hyphens and dots"))]
     pub class_name: String,
     /// Annotations of every Ingress.
-    #[schemars(extend("maxProperties" = 30))]
+    #[schemars(extend("maxProperties" = 30, "additionalProperties" = { "type": "string", "maxLength": 4096 }))]
+    #[x_kube(validation = Rule::new("self.all(name, name.size() <= 317 && name.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$'))").message("annotations must have names of annotations, as cert-manager.io/cluster-issuer"))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Whether each tenant's Ingress asks for TLS with the secret `heyuan-tls` of its namespace, which a certificate manager fills.
@@ -252,27 +269,15 @@ pub struct ClassIngress {
 #[serde(rename_all = "camelCase", default)]
 pub struct ClassNetwork {
     /// Labels of the namespaces from which requests come: the ingress controller's. Nobody where left out.
-    #[schemars(extend("maxProperties" = 10))]
+    #[schemars(extend("maxProperties" = 10, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ingress_namespace_labels: BTreeMap<String, String>,
     /// Addresses of databases, as CIDR; all ports. Every address on the server's port where left out.
-    #[schemars(
-        length(max = 20),
-        inner(
-            length(min = 3, max = 43),
-            regex(pattern = "^(([0-9]{1,3}\\.){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])|[0-9a-f:]+/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))$")
-        )
-    )]
+    #[schemars(length(max = 20), inner(length(min = 3, max = 43)))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub database_cidrs: Vec<String>,
     /// Addresses beyond database and DNS that tenants may reach on port 443, as CIDR: payment, media platforms, plugins.
-    #[schemars(
-        length(max = 50),
-        inner(
-            length(min = 3, max = 43),
-            regex(pattern = "^(([0-9]{1,3}\\.){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])|[0-9a-f:]+/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))$")
-        )
-    )]
+    #[schemars(length(max = 50), inner(length(min = 3, max = 43)))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress_cidrs: Vec<String>,
 }
@@ -284,7 +289,7 @@ pub struct ClassRollout {
     /// How long a new pod has to be ready, and answer, before an old one goes.
     #[schemars(range(min = 1, max = 3600))]
     pub gate_seconds: i32,
-    /// Answers with a status of 500 and more, per 1,000 of a new pod's answers, that stop the rollout.
+    /// Answers with a status of 500 and more, per 1,000 of the new pods' answers within the gate's time, that stop the rollout.
     #[schemars(range(min = 0, max = 1000))]
     pub errors_per_thousand_max: i32,
     /// How long a new pod may take to become ready.

@@ -89,6 +89,7 @@ pub struct UrlSource {
     #[x_kube(validation = Rule::new("self.matches(r'^https://[^\\s/]+/\\S*$')").message("address must begin with https:// and name a host and a path"))]
     pub address: String,
     /// What is fetched must have this digest.
+    #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches(r'^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 hex digits"))]
     pub digest: String,
 }

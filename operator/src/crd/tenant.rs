@@ -96,6 +96,7 @@ pub struct TenantSpec {
     #[serde(default)]
     pub deletion: Deletion,
     /// The data id of a deleted tenant whose retained data this one takes over.
+    #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]{16}$')").message("adopt must be a data id: 16 small letters and digits, as status.dataId of the tenant that had the data"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<String>,
@@ -339,6 +340,9 @@ pub struct TenantStatus {
     /// The name of the data, for `adopt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_id: Option<String>,
+    /// A digest of the secret `heyuan` as it was last written or read; as long as it is the wanted one, the secret is read only now and then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_digest: Option<String>,
     /// When `deletion.policy: Delete` was first seen in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delete_seen_at: Option<Time>,

@@ -7,7 +7,7 @@ use crate::master::{Home, Master};
 use crate::name;
 use crate::reason::{Part, Reason};
 use crate::render::{self, Shape};
-use crate::world::{ExternalUrl, MasterSeen};
+use crate::world::{MasterSeen, SecretSeen};
 use serde_json::Value;
 
 impl Walk<'_> {
@@ -150,18 +150,22 @@ impl Walk<'_> {
 
     /// The database and the secret that leads to it.
     pub(super) fn database(&mut self, resolved: &Resolved, shape: &Shape, master: &Master) -> Go {
-        let go = match (&master.record.home, self.world.external) {
+        let go = match (&master.record.home, &self.world.external) {
             (Home::Embedded, _) => {
                 self.find(Part::DatabaseReady, Reason::DatabaseEmbedded, "SQLite on the tenant's volume");
                 Go::On
             }
-            (Home::External, ExternalUrl::There) => {
+            (Home::External, SecretSeen::NotRead) if !self.was_well(Part::DatabaseReady) => {
+                self.find(Part::DatabaseReady, Reason::WaitingForEarlier, "the secret with the database's URL is being read");
+                self.want(Part::DatabaseReady, Step::LookAtSecrets)
+            }
+            (Home::External, SecretSeen::NotRead | SecretSeen::Holds { has_url: true, .. }) => {
                 self.find(Part::DatabaseReady, Reason::DatabaseExternal, "the URL comes from the tenant's secret");
                 Go::On
             }
             (Home::External, seen) => {
                 let secret = shape.external_secret.as_deref().unwrap_or_default();
-                let lacks = if seen == ExternalUrl::WithoutUrl { "has no key `url`" } else { "does not exist" };
+                let lacks = if *seen == SecretSeen::Missing { "does not exist" } else { "has no key `url`" };
                 let words = format!("secret {secret} in namespace {} {lacks}; write the database's URL there", shape.namespace);
                 self.find(Part::DatabaseReady, Reason::ExternalSecretMissing, words);
                 self.poll();
@@ -170,6 +174,12 @@ impl Walk<'_> {
             (Home::Managed { server }, _) if !master.record.database_made => {
                 self.find(Part::DatabaseReady, Reason::WaitingForEarlier, format!("the database is being made on server {server}"));
                 self.want(Part::DatabaseReady, Step::ProvisionDatabase(Box::new(resolved.clone())))
+            }
+            // Before more or larger processes come. Where the server has no more to give, those that serve stay as they are.
+            (Home::Managed { server }, _) if master.record.connections < resolved.connections() => {
+                let words = format!("server {server} is told that the tenant may open {} connections", resolved.connections());
+                self.find(Part::DatabaseReady, Reason::WaitingForEarlier, words);
+                self.want(Part::DatabaseReady, Step::LimitConnections(Box::new(resolved.clone())))
             }
             (Home::Managed { server }, _) => {
                 let version = ServerFacts { version_num: master.record.server_version, is_database_new: false };
@@ -183,11 +193,27 @@ impl Walk<'_> {
         if go == Go::Stop {
             return Go::Stop;
         }
-        let wanted = name::digest(render::secret(shape, master)["data"].to_string().as_bytes());
-        if self.world.secret.as_deref() != Some(wanted.as_str()) {
-            return self.want(Part::DatabaseReady, Step::CopySecret(Box::new(shape.clone())));
+        let wanted = self.world.mark(&render::secret(shape, master)["data"]);
+        match &self.world.secret {
+            SecretSeen::NotRead if self.status.secret_digest.as_ref() == Some(&wanted) => Go::On,
+            SecretSeen::NotRead => self.want(Part::DatabaseReady, Step::LookAtSecrets),
+            SecretSeen::Holds { mark, .. } if *mark == wanted => {
+                self.status.secret_digest = Some(wanted);
+                Go::On
+            }
+            SecretSeen::Holds { .. } | SecretSeen::Missing => self.want(Part::DatabaseReady, Step::CopySecret(Box::new(shape.clone()))),
         }
-        Go::On
+    }
+}
+
+impl Walk<'_> {
+    /// A tenant that has become smaller lets go of connections, once no process is left that could want them.
+    pub(super) fn fewer_connections(&mut self, resolved: &Resolved, master: &Master) -> Go {
+        let managed = matches!(master.record.home, Home::Managed { .. });
+        if !managed || master.record.connections <= resolved.connections() {
+            return Go::On;
+        }
+        self.want(Part::DatabaseReady, Step::LimitConnections(Box::new(resolved.clone())))
     }
 }
 

@@ -105,6 +105,12 @@ fn allowed(host: &str, suffixes: &[String]) -> bool {
 }
 
 impl Resolved {
+    /// Connections that a tenant may open: each process its pool, one process more during a rollout, and the migration.
+    pub(crate) fn connections(&self) -> u32 {
+        let processes = u32::try_from(self.replicas.most()).unwrap_or(1) + 1;
+        processes * u32::try_from(self.size.connections).unwrap_or(1) + 2
+    }
+
     /// Everything that objects are made from.
     pub(crate) fn shape(&self, world: &World, config: &Config, home: &Home) -> Shape {
         let (spec, offer) = (&world.tenant.spec, &self.class.spec);

@@ -1,6 +1,7 @@
 //! Schema and pods: how a release is let in, and how the one before goes on serving when it can't be.
 
 use super::{Go, Resolved, Step, Walk};
+use crate::crd::ClassRollout;
 use crate::kind::Kind;
 use crate::master::Master;
 use crate::name::{self, APP};
@@ -9,7 +10,9 @@ use crate::render::{self, Gate, RENDER_REVISION, Running, Shape};
 use crate::world::PodSeen;
 use serde_json::Value;
 
-/// Fewer errors than this say nothing about a release.
+/// Fewer answers than this say nothing about a release.
+const ANSWERS_MIN: u64 = 10;
+/// Nor do fewer errors: one or two happen to anybody, and of few answers they would be many.
 const ERRORS_MIN: u64 = 3;
 
 /// How far a Deployment has come.
@@ -36,6 +39,9 @@ impl Rollout {
         let status = &deployment["status"];
         let number = |field: &str| status[field].as_i64().unwrap_or_default();
         let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
+        if wanted == 0 {
+            return Rollout::Underway { available: 0, wanted };
+        }
         if number("observedGeneration") < deployment["metadata"]["generation"].as_i64().unwrap_or_default() {
             return Rollout::Underway { available: 0, wanted };
         }
@@ -131,9 +137,15 @@ impl Walk<'_> {
         if let Some(current) = current {
             self.find(Part::Serving, Reason::RollingOut, format!("release {} serves until {} is let in", current.release, wanted.release));
         }
-        if shape.embedded() {
-            self.find(Part::SchemaReady, Reason::SchemaCurrent, "the process brings SQLite up to date at its start");
-        } else if self.migrated(shape, wanted) == Go::Stop {
+        let migrated = match (shape.embedded(), current) {
+            (false, _) => self.migrated(shape, wanted),
+            (true, Some(current)) => self.migrated_at_rest(shape, wanted, current),
+            (true, None) => {
+                self.find(Part::SchemaReady, Reason::SchemaCurrent, "the process makes SQLite's tables at its start");
+                Go::On
+            }
+        };
+        if migrated == Go::Stop {
             return Go::Stop;
         }
         self.doors(shape);
@@ -153,8 +165,7 @@ impl Walk<'_> {
             return self.want(Part::Serving, Step::LookAtPods(wanted.image.clone()));
         };
         let new: Vec<&PodSeen> = pods.iter().filter(|pod| pod.image == wanted.image).collect();
-        let errors_max = u64::try_from(resolved.class.spec.rollout.errors_per_thousand_max).unwrap_or_default();
-        if let Some(words) = new.iter().find_map(|pod| too_many_errors(pod, errors_max)) {
+        if let Some(words) = too_many_errors(&new, &resolved.class.spec.rollout) {
             self.stop_release(&wanted.release, &wanted.image, Reason::GateFailed, &words);
             self.find(Part::Serving, Reason::GateFailed, words);
             return Go::Stop;
@@ -185,6 +196,39 @@ impl Walk<'_> {
         }
         self.poll();
         Go::Stop
+    }
+
+    /// Stops an embedded tenant, and has its file copied and migrated while nobody serves on it; the job puts it back where that fails.
+    fn migrated_at_rest(&mut self, shape: &Shape, wanted: &Running, current: &Running) -> Go {
+        let Some(master) = self.world.master() else { return Go::Stop };
+        let job = self.world.live(Kind::Job, &render::migration_job_name(&wanted.image, self.retry().as_deref()));
+        let words = format!("release {} is at rest while its file is copied and migrated for {}", current.release, wanted.release);
+        if job.is_none_or(|job| matches!(job_end(job), JobEnd::Running)) {
+            let go = self.ensure(Part::Serving, render::at_rest(shape, current));
+            self.find(Part::Serving, Reason::RollingOut, words);
+            if go == Go::Stop {
+                return Go::Stop;
+            }
+        }
+        if job.is_none() {
+            let Some(pods) = &self.world.pods else {
+                self.find(Part::SchemaReady, Reason::MigrationRunning, format!("release {} is being stopped", current.release));
+                return self.want(Part::SchemaReady, Step::LookAtPods(current.image.clone()));
+            };
+            if !pods.is_empty() {
+                let words = format!("{} pods of release {} are being stopped", pods.len(), current.release);
+                self.find(Part::SchemaReady, Reason::MigrationRunning, words);
+                self.poll();
+                return Go::Stop;
+            }
+            if master.record.copy.as_deref() != Some(wanted.release.as_str()) {
+                let mut copied = master.clone();
+                copied.record.copy = Some(wanted.release.clone());
+                self.find(Part::SchemaReady, Reason::MigrationRunning, "the copy of the file is being written down");
+                return self.want(Part::SchemaReady, Step::WriteMaster(Box::new(copied)));
+            }
+        }
+        self.migrated(shape, wanted)
     }
 
     /// Runs the migration job to its end and reads what it says.
@@ -287,12 +331,15 @@ impl Walk<'_> {
             // First the secret, then the tenant: a key that works but that nobody has would be lost.
             self.steps.push((Part::Configured, Step::DeliverAdminSecret(Box::new(shape.clone()))));
             Step::DeliverAdminKey
+        } else if master.record.copy.is_some() {
+            // The gate was passed, or somebody has named the release again that serves.
+            Step::DropCopy
         } else {
             let words = format!("the first administrator's key was delivered to secret {}", name::ADMIN_SECRET);
             self.find(Part::Configured, Reason::ConfigurationDelivered, words);
             return Go::On;
         };
-        self.find(Part::Configured, Reason::TenantSilent, "units and key are being delivered");
+        self.find(Part::Configured, Reason::TenantSilent, "the tenant's process is being told what it must know");
         if self.world.failures.contains_key(&Part::Configured) {
             self.poll();
         }
@@ -311,10 +358,24 @@ fn schema_words(level: Option<i64>) -> String {
     level.map_or_else(|| "the schema fits the release".to_owned(), |level| format!("schema level {level}"))
 }
 
-fn too_many_errors(pod: &PodSeen, per_thousand_max: u64) -> Option<String> {
-    let answers = pod.answers?;
-    (answers.errors >= ERRORS_MIN && answers.errors.saturating_mul(1_000) > per_thousand_max.saturating_mul(answers.all))
-        .then(|| format!("pod {} answered {} of {} requests with a status of 500 or more", pod.name, answers.errors, answers.all))
+/// Whether the new pods together have answered too many of their requests with errors, within the gate's time. Where most are errors, that
+/// is plain at once; anything less shows when a pod has served for half the time, so that what went wrong in its first moments weighs no
+/// more than it should.
+fn too_many_errors(pods: &[&PodSeen], rollout: &ClassRollout) -> Option<String> {
+    let answers = || pods.iter().filter_map(|pod| pod.answers);
+    let (all, errors) = (answers().map(|one| one.all).sum::<u64>(), answers().map(|one| one.errors).sum::<u64>());
+    if all < ANSWERS_MIN || errors < ERRORS_MIN {
+        return None;
+    }
+    let most = errors.saturating_mul(2) > all;
+    let served = pods.iter().filter_map(|pod| pod.ready_seconds).max().unwrap_or_default();
+    let allowed = u64::try_from(rollout.errors_per_thousand_max).unwrap_or_default();
+    let beyond = errors.saturating_mul(1_000) > allowed.saturating_mul(all);
+    if !beyond || !(most || served >= i64::from(rollout.gate_seconds / 2)) {
+        return None;
+    }
+    let worst = pods.iter().max_by_key(|pod| pod.answers.map(|one| one.errors)).map_or("", |pod| pod.name.as_str());
+    Some(format!("the new pods answered {errors} of {all} requests with a status of 500 or more, most of them pod {worst}"))
 }
 
 fn job_end(job: &Value) -> JobEnd {
@@ -325,4 +386,69 @@ fn job_end(job: &Value) -> JobEnd {
         return JobEnd::Failed(failed["message"].as_str().unwrap_or("it failed").to_owned());
     }
     if condition("Complete").is_some() { JobEnd::Done } else { JobEnd::Running }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Answers;
+
+    #[test]
+    fn the_gate_judges_by_the_rate_of_errors_over_time() {
+        struct Case {
+            what: &'static str,
+            /// For how long each new pod has been ready, and its errors of its answers.
+            pods: &'static [(Option<i64>, u64, u64)],
+            allowed: i32,
+            stops: bool,
+        }
+        let cases = [
+            Case { what: "nobody has answered", pods: &[], allowed: 20, stops: false },
+            Case { what: "a pod does not answer yet", pods: &[(None, 0, 0)], allowed: 20, stops: false },
+            Case { what: "no error", pods: &[(Some(30), 0, 5_000)], allowed: 20, stops: false },
+            Case { what: "the rate that is allowed", pods: &[(Some(30), 20, 1_000)], allowed: 20, stops: false },
+            Case { what: "a little more", pods: &[(Some(30), 21, 1_000)], allowed: 20, stops: true },
+            Case { what: "many errors of very many answers", pods: &[(Some(30), 500, 100_000)], allowed: 20, stops: false },
+            Case { what: "few errors of few answers", pods: &[(Some(30), 3, 100)], allowed: 20, stops: true },
+            Case { what: "two errors", pods: &[(Some(30), 2, 20)], allowed: 20, stops: false },
+            Case { what: "fewer answers than say anything", pods: &[(Some(30), 9, 9)], allowed: 20, stops: false },
+            Case { what: "as many as say something, all errors, at once", pods: &[(None, 10, 10)], allowed: 20, stops: true },
+            Case { what: "half are errors, at first", pods: &[(Some(1), 10, 20)], allowed: 20, stops: false },
+            Case { what: "half are errors, half of the time", pods: &[(Some(15), 10, 20)], allowed: 20, stops: true },
+            Case { what: "errors of the first moments", pods: &[(Some(2), 5, 50)], allowed: 20, stops: false },
+            Case { what: "and what they are among later", pods: &[(Some(20), 5, 800)], allowed: 20, stops: false },
+            Case { what: "one bad pod of five", pods: &[(Some(20), 20, 100), (Some(20), 0, 400)], allowed: 20, stops: true },
+            Case { what: "together not too many", pods: &[(Some(20), 20, 100), (Some(20), 0, 1_900)], allowed: 20, stops: false },
+            Case { what: "the oldest pod's time counts", pods: &[(Some(20), 0, 10), (Some(1), 5, 90)], allowed: 20, stops: true },
+            Case { what: "none is allowed", pods: &[(Some(30), 3, 100_000)], allowed: 0, stops: true },
+            Case { what: "all are allowed", pods: &[(Some(30), 100, 100)], allowed: 1_000, stops: false },
+        ];
+        for case in cases {
+            let rollout = ClassRollout { gate_seconds: 30, errors_per_thousand_max: case.allowed, ..ClassRollout::default() };
+            let pods: Vec<PodSeen> = case
+                .pods
+                .iter()
+                .enumerate()
+                .map(|(number, (ready_seconds, errors, all))| PodSeen {
+                    name: format!("pod-{number}"),
+                    image: "heyuan:2".into(),
+                    ready_seconds: *ready_seconds,
+                    trouble: None,
+                    answers: Some(Answers { all: *all, errors: *errors }),
+                })
+                .collect();
+            let pods: Vec<&PodSeen> = pods.iter().collect();
+            let words = too_many_errors(&pods, &rollout);
+            assert_eq!(words.is_some(), case.stops, "{}: {words:?}", case.what);
+        }
+        let pod = |name: &str, errors| PodSeen {
+            name: name.into(),
+            image: String::new(),
+            ready_seconds: Some(60),
+            trouble: None,
+            answers: Some(Answers { all: 500, errors }),
+        };
+        let words = too_many_errors(&[&pod("a", 10), &pod("b", 90)], &ClassRollout::default()).expect("they are too many");
+        assert_eq!(words, "the new pods answered 100 of 1000 requests with a status of 500 or more, most of them pod b");
+    }
 }

@@ -7,7 +7,7 @@ use crate::master::{Home, Master, Turning};
 use crate::name;
 use crate::reason::{Part, Reason};
 use crate::render;
-use crate::world::{Answers, Claim, Config, ExternalUrl, Failure, MasterSeen, PodSeen, SchemaReport, TurnSeen, World};
+use crate::world::{Answers, Claim, Config, Failure, MasterSeen, PodSeen, SchemaReport, SecretSeen, TurnSeen, World};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -51,8 +51,14 @@ struct Model {
     answers: Answers,
     /// Pods become available.
     available: bool,
+    /// The copy of the secret.
+    copy: SecretSeen,
     /// Databases that exist on the server.
     database: Option<&'static str>,
+    /// The limits of connections that the server was told, each with the processes that were wanted then.
+    limited: Vec<(u32, i64)>,
+    /// How often the tenant was told that the copy of its file can go.
+    copies_dropped: usize,
     gone: bool,
     admin_secret: bool,
     recorded: bool,
@@ -67,8 +73,8 @@ impl Model {
             master: MasterSeen::Missing,
             claims: BTreeMap::new(),
             live: BTreeMap::new(),
-            secret: None,
-            external: ExternalUrl::There,
+            secret: SecretSeen::NotRead,
+            external: SecretSeen::NotRead,
             report: None,
             pods: None,
             turn: None,
@@ -88,7 +94,10 @@ impl Model {
             job,
             answers: Answers::default(),
             available: true,
+            copy: SecretSeen::Missing,
             database: None,
+            limited: Vec::new(),
+            copies_dropped: 0,
             gone: false,
             admin_secret: false,
             recorded: false,
@@ -131,21 +140,28 @@ impl Model {
                 }
                 return decision;
             }
+            let mut looked_only = true;
             for (_, step) in decision.steps {
                 // A process that dies after a mere look has done nothing that another would not do again; nor has one that finds done what
                 // it wanted to do.
                 let looks = match &step {
-                    Step::LookAtPods(_) | Step::LookAtTurn(_) | Step::ReadReport(_) => true,
+                    Step::LookAtPods(_) | Step::LookAtTurn(_) | Step::ReadReport(_) | Step::LookAtSecrets => true,
                     Step::DeliverAdminSecret(_) => std::mem::replace(&mut self.admin_secret, true),
                     Step::RecordRetained => std::mem::replace(&mut self.recorded, true),
                     _ => false,
                 };
                 self.perform(step);
                 done += usize::from(!looks);
+                looked_only &= looks;
                 if breaks > 0 && !looks && done % breaks == 0 {
                     (self.world.report, self.world.pods, self.world.turn) = (None, None, None);
+                    (self.world.secret, self.world.external) = (SecretSeen::NotRead, SecretSeen::NotRead);
                     break;
                 }
+            }
+            if !looked_only {
+                // After a step everything is looked at again.
+                (self.world.report, self.world.pods, self.world.turn) = (None, None, None);
             }
         }
         panic!("it did not settle: {:#?}", self.world.tenant.status);
@@ -177,6 +193,12 @@ impl Model {
 
     fn keep(&mut self, object: Value) {
         let kind = Kind::of(&object).expect("a known kind");
+        let embedded = self.world.tenant.spec.database.embedded.is_some();
+        if kind == Kind::Job && embedded {
+            let live = self.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+            assert_eq!(live["spec"]["replicas"], 0, "nobody serves on a file that is being changed");
+            assert!(self.world.pods.as_ref().is_some_and(Vec::is_empty), "and that was seen");
+        }
         let object_name = object["metadata"]["name"].as_str().expect("a name").to_owned();
         self.world.live.insert((kind, object_name), object);
     }
@@ -209,19 +231,29 @@ impl Model {
             Step::Create(object) | Step::Apply(object) => self.keep(object),
             Step::CopySecret(shape) => {
                 let master = self.world.master().expect("a master");
-                self.world.secret = Some(name::digest(render::secret(&shape, master)["data"].to_string().as_bytes()));
+                let mark = self.world.mark(&render::secret(&shape, master)["data"]);
+                self.copy = SecretSeen::Holds { mark, has_url: false };
+                self.world.secret = self.copy.clone();
             }
             Step::DeliverAdminSecret(_) => {}
             Step::Remove(Kind::Namespace, _) => {
                 self.world.live.clear();
-                self.world.secret = None;
+                (self.copy, self.world.secret) = (SecretSeen::Missing, SecretSeen::NotRead);
             }
             Step::Remove(kind, object) => {
                 self.world.live.remove(&(kind, object));
             }
-            Step::ProvisionDatabase(_) => {
+            Step::ProvisionDatabase(resolved) => {
                 self.database = Some("open");
-                self.master(|master| (master.record.database_made, master.record.server_version) = (true, 180_000));
+                self.master(|master| {
+                    (master.record.database_made, master.record.server_version) = (true, 180_000);
+                    master.record.connections = resolved.connections();
+                });
+            }
+            Step::LimitConnections(resolved) => {
+                let deployed = self.world.live(Kind::Deployment, "heyuan").map(|live| live["spec"]["replicas"].clone());
+                self.limited.push((resolved.connections(), deployed.and_then(|count| count.as_i64()).unwrap_or_default()));
+                self.master(|master| master.record.connections = resolved.connections());
             }
             Step::OpenLogin(_) => self.master(|master| {
                 let turning = master.record.turning.clone().expect("a rotation");
@@ -243,10 +275,21 @@ impl Model {
                 let units = name::digest(render::units(&self.world.tenant).to_string().as_bytes());
                 self.master(|master| master.record.units_delivered = Some(units));
             }
+            Step::DropCopy => {
+                self.copies_dropped += 1;
+                self.master(|master| master.record.copy = None);
+            }
             Step::DeliverAdminKey => self.master(|master| master.record.admin_delivered = true),
             Step::LookAtPods(image) => {
                 let answers = Some(self.answers);
-                self.world.pods = Some(vec![PodSeen { name: "jade-1".into(), image, ready: true, trouble: None, answers }]);
+                let at_rest = self.world.live(Kind::Deployment, "heyuan").is_some_and(|live| live["spec"]["replicas"] == 0);
+                let pods = if at_rest { 0 } else { 1 };
+                self.world.pods =
+                    Some(vec![PodSeen { name: "jade-1".into(), image, ready_seconds: Some(60), trouble: None, answers }; pods]);
+            }
+            Step::LookAtSecrets => {
+                self.world.secret = self.copy.clone();
+                self.world.external = SecretSeen::Holds { mark: String::new(), has_url: true };
             }
             Step::LookAtTurn(_) => self.world.turn = Some(TurnSeen { old_sessions: 0, behind: Vec::new() }),
             Step::ReadReport(_) => self.world.report = Some(self.job.clone()),
@@ -292,6 +335,9 @@ fn a_tenant_becomes_ready_wherever_it_is_broken_off() {
             let again = decide(&model.world, &model.config);
             assert!(again.steps.is_empty(), "a settled tenant wants nothing: {:?}", again.steps);
             assert_eq!(Some(&again.status), model.world.tenant.status.as_ref(), "and its status does not change");
+            (model.world.secret, model.world.external) = (SecretSeen::NotRead, SecretSeen::NotRead);
+            let fresh = decide(&model.world, &model.config);
+            assert!(fresh.steps.is_empty(), "what stood when it was last read is not read again: {:?}", fresh.steps);
         }
     }
 }
@@ -369,6 +415,46 @@ fn an_upgrade_goes_through_the_gate_or_back() {
 }
 
 #[test]
+fn an_embedded_tenants_file_is_changed_at_rest_and_its_copy_kept_until_the_gate() {
+    for (what, job, errors, release, copy, says) in [
+        ("well", Ok(true), 0, "2", None, "Ready"),
+        ("errors", Ok(true), 50, "1", Some("2"), "False GateFailed"),
+        ("migration", Err("it broke"), 0, "1", Some("2"), "False MigrationFailed"),
+        ("rollback", Ok(false), 0, "1", Some("2"), "False RollbackRefused"),
+    ] {
+        for breaks in 0..5 {
+            let mut model = Model::new(json!({ "embedded": {} }));
+            model.settle(0);
+            assert!(model.world.live.keys().all(|(kind, _)| *kind != Kind::Job), "a new tenant has nothing to migrate");
+            model.job = job.map_or_else(
+                |words: &str| Err(words.to_owned()),
+                |may_serve| Ok(SchemaReport { level: 8, may_serve, words: "it is older".into() }),
+            );
+            model.answers = Answers { all: 1_000, errors };
+            model.edit(|tenant| tenant.spec.release = Some("2".into()));
+            model.settle(breaks);
+            model.settle(breaks);
+            assert_eq!(model.release(), release, "{what} {breaks}");
+            let deployment = model.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+            assert_eq!(deployment["spec"]["replicas"], 1, "{what} {breaks}: it serves");
+            assert_eq!(model.image_of_deployment(), format!("heyuan:{release}"), "{what} {breaks}");
+            assert_eq!(model.world.master().expect("a master").record.copy.as_deref(), copy, "{what} {breaks}");
+            assert_eq!(model.copies_dropped, usize::from(copy.is_none()), "{what} {breaks}");
+            let status = model.world.tenant.status.as_ref().expect("a status");
+            let reasons: Vec<String> = status.conditions.iter().map(|one| format!("{} {}", one.status, one.reason)).collect();
+            assert!(model.state() == says || reasons.iter().any(|reason| reason == says), "{what} {breaks}: {reasons:?}");
+            model.edit(|tenant| tenant.spec.release = Some(release.into()));
+            model.settle(breaks);
+            assert_eq!(
+                (model.state(), model.copies_dropped),
+                ("Ready", 1),
+                "{what} {breaks}: who names the release that serves wants no copy"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_stopped_release_is_tried_again_when_asked() {
     let mut model = Model::new(json!({ "managed": {} }));
     model.settle(0);
@@ -383,6 +469,45 @@ fn a_stopped_release_is_tried_again_when_asked() {
     model.change(|tenant| tenant.metadata.annotations = Some(BTreeMap::from([(name::RETRY.to_owned(), "1".to_owned())])));
     model.settle(0);
     assert_eq!((model.release(), model.state()), ("2", "Ready"));
+}
+
+#[test]
+fn connections_follow_size_and_number_before_there_are_more_and_after_there_are_fewer() {
+    let settled = || {
+        let mut model = Model::new(json!({ "managed": {} }));
+        model.edit(|tenant| tenant.spec.replicas = Some(2));
+        model.settle(0);
+        assert!(model.limited.is_empty(), "what was made needs no change");
+        model
+    };
+    for breaks in 0..4 {
+        let mut model = settled();
+        model.edit(|tenant| tenant.spec.replicas = Some(4));
+        model.settle(breaks);
+        assert_eq!(model.limited, [(52, 2)], "{breaks}: told before the processes come");
+        model.edit(|tenant| tenant.spec.replicas = Some(1));
+        model.settle(breaks);
+        assert_eq!(model.limited, [(52, 2), (22, 1)], "{breaks}: told when the processes are gone");
+        assert_eq!(model.state(), "Ready");
+
+        let mut model = settled();
+        let mut class = class();
+        class.spec.sizes[0].connections = 25;
+        model.world.class = Some(Arc::new(class));
+        model.settle(breaks);
+        assert_eq!(model.limited, [(77, 2)], "{breaks}: the class's change reaches a tenant that is there");
+        // A master from before the limit was remembered: asked once, and the server is not written to where it is so.
+        model.master(|master| master.record.connections = 0);
+        model.settle(breaks);
+        assert_eq!(model.limited, [(77, 2), (77, 2)]);
+    }
+    let mut model = settled();
+    model.edit(|tenant| tenant.spec.replicas = Some(4));
+    model.world.failures.insert(Part::DatabaseReady, Failure { reason: Reason::ServerBudgetSpent, message: "no more".into() });
+    model.settle(0);
+    assert_eq!(model.reason(Part::DatabaseReady), "False ServerBudgetSpent");
+    let deployment = model.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+    assert_eq!(deployment["spec"]["replicas"], 2, "what serves goes on as it is");
 }
 
 #[test]

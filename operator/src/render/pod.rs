@@ -128,7 +128,10 @@ pub(super) fn migration_template(shape: &Shape, running: &Running) -> Value {
     labels.insert(COMPONENT.to_owned(), "migration".into());
     let mut args: Vec<String> = ["migrate", "--data", "/data", "--report", "/dev/termination-log"].map(str::to_owned).to_vec();
     args.extend(database_args(shape));
-    let container = json!({
+    if shape.embedded() {
+        args.extend(["--keep-copy".to_owned(), running.release.clone()]);
+    }
+    let mut container = json!({
         "name": "migrate",
         "image": running.image,
         "imagePullPolicy": "IfNotPresent",
@@ -141,8 +144,14 @@ pub(super) fn migration_template(shape: &Shape, running: &Running) -> Value {
             { "name": "database", "mountPath": "/etc/heyuan/database", "readOnly": true },
         ],
     });
-    let mut volumes = vec![json!({ "name": "data", "emptyDir": {} })];
-    volumes.extend(database_volume(shape));
+    let mut volumes = Vec::new();
+    match database_volume(shape) {
+        Some(volume) => volumes.extend([json!({ "name": "data", "emptyDir": {} }), volume]),
+        None => {
+            volumes.push(json!({ "name": "data", "persistentVolumeClaim": { "claimName": APP } }));
+            without_mount(&mut container, "database");
+        }
+    }
     let mut spec = pod_spec(vec![container], volumes);
     spec["restartPolicy"] = "Never".into();
     json!({ "metadata": { "labels": labels }, "spec": spec })

@@ -46,6 +46,13 @@ pub(crate) fn deployment(shape: &Shape, running: &Running, gate: Gate) -> Value 
     json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec })
 }
 
+/// The same without a pod: an embedded tenant whose file is being changed.
+pub(crate) fn at_rest(shape: &Shape, running: &Running) -> Value {
+    let mut deployment = deployment(shape, running, Gate::Open);
+    deployment["spec"]["replicas"] = 0.into();
+    deployment
+}
+
 /// The name of the job that migrates for an image; another try is another job.
 pub(crate) fn migration_job_name(image: &str, retry: Option<&str>) -> String {
     format!("migrate-{}", &name::digest(format!("{image}\n{}", retry.unwrap_or_default()).as_bytes())[..10])
@@ -55,17 +62,19 @@ pub(crate) fn migration_job_name(image: &str, retry: Option<&str>) -> String {
 pub(crate) fn migration_job(shape: &Shape, running: &Running, retry: Option<&str>) -> Value {
     let mut metadata = shape.metadata(&migration_job_name(&running.image, retry));
     metadata["labels"][COMPONENT] = "migration".into();
-    json!({
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": metadata,
-        "spec": {
-            // A pod that was evicted or whose node died is tried again; a migration that failed fails again, and soon.
-            "backoffLimit": 2,
-            "activeDeadlineSeconds": shape.migration_seconds_max,
-            "template": migration_template(shape, running),
-        },
-    })
+    let mut spec = json!({
+        // A pod that was evicted or whose node died is tried again; a migration that failed fails again, and soon.
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": shape.migration_seconds_max,
+        "template": migration_template(shape, running),
+    });
+    if shape.embedded() {
+        // Nobody serves meanwhile, so that what failed is not tried a second time before the old release is back.
+        spec["backoffLimit"] = 0.into();
+        spec["podFailurePolicy"] =
+            json!({ "rules": [{ "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] }] });
+    }
+    json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec })
 }
 
 /// Where end apps come, and where the operator and Prometheus come.

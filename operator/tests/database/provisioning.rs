@@ -2,13 +2,14 @@
 
 use crate::cluster::{Cluster, run, texts};
 use crate::{LIMITS, Tenant, code, on_both};
-use heyuan_operator::database::{Error, Limits, Login, budget, close_login, open_login, provision, remove, retain};
+use heyuan_operator::database::{Error, Limits, Login, budget, close_login, limit, open_login, provision, remove, retain};
 use secrecy::{ExposeSecret, SecretString};
 
 on_both! {
     what_is_made_is_what_a_tenant_needs
     twice_is_once
     what_others_changed_is_put_right
+    limits_follow_the_class
     two_at_once_are_one
     another_proof_at_once_is_foreign
     retained_data_is_adopted
@@ -97,6 +98,34 @@ async fn what_others_changed_is_put_right(cluster: &Cluster) {
         assert_eq!(tenant.catalogs(cluster).await, before, "{login}");
     }
     tenant.session(cluster, Login::A).await.expect("A may log in");
+}
+
+async fn limits_follow_the_class(cluster: &Cluster) {
+    let (tenant, server) = (Tenant::made(cluster).await, cluster.server());
+    let before = tenant.catalogs(cluster).await;
+    let to = async |connections: u32| limit(&server, &tenant.names, &tenant.proof, Limits { connections }).await;
+    assert!(!to(LIMITS.connections).await.expect("the server answers"), "nothing is written where it is so already");
+    assert_eq!(tenant.catalogs(cluster).await, before);
+    let limits = format!("SELECT rolconnlimit::text FROM pg_roles WHERE rolname ~ '^{}_[ab]$'", tenant.names.database());
+    for (connections, writes) in [(12, true), (12, false), (1, true)] {
+        assert_eq!(to(connections).await.expect("the server answers"), writes, "{connections}");
+        assert_eq!(cluster.look(&limits).await, [connections.to_string(), connections.to_string()]);
+    }
+    let mut session = tenant.session(cluster, Login::A).await.expect("one may log in");
+    assert_eq!(code(tenant.session(cluster, Login::A).await), "53300", "and no second one");
+    to(2).await.expect("the server answers");
+    tenant.session(cluster, Login::A).await.expect("now a second one may");
+    to(1).await.expect("the server answers");
+    run(&mut session, "SELECT 1").await.expect("who is in stays in");
+    to(LIMITS.connections).await.expect("the server answers");
+    assert_eq!(tenant.catalogs(cluster).await, before, "nothing else was touched");
+
+    assert!(matches!(to(0).await, Err(Error::Invalid(_))));
+    let fresh = Tenant::fresh();
+    let missing = limit(&server, &fresh.names, &fresh.proof, LIMITS).await;
+    assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
+    let foreign = limit(&server, &tenant.names, "the nonce of somebody else", LIMITS).await;
+    assert!(matches!(foreign, Err(Error::Foreign { .. })), "{foreign:?}");
 }
 
 async fn two_at_once_are_one(cluster: &Cluster) {

@@ -2,8 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use heyuan_harness::Behaviour;
-use heyuan_harness::until;
+use heyuan_harness::{Behaviour, OPERATOR_NAMESPACE, Operator, until};
 use serde_json::{Value, json};
 
 use super::ground::{LIMIT, Running, condition_of, psql};
@@ -291,4 +290,92 @@ async fn a_plugin_is_handed_to_the_tenant_within_what_it_allows() {
     let orders = running.pods.orders("tenant-agate");
     let (method, _, body) = orders.iter().find(|(_, path, _)| path == "/v1/operator/plugins/hello").expect("it was handed over");
     assert_eq!((method.as_str(), &body["source"]["bytes"], &body["approved"]), ("PUT", &json!(component), &json!(["profile.age"])));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_operator_reads_once_of_each_tenant_that_is_as_it_should_be() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    let tenants = ["beryl", "garnet", "topaz"];
+    for name in tenants {
+        ground.tenant(name, &json!({})).await;
+    }
+    for name in tenants {
+        ground.ready(name).await;
+    }
+    running.operator.kill();
+    // The dead leader's lease would only be waited for.
+    ground.admin.kubectl(&["delete", "lease", "--all", "-n", OPERATOR_NAMESPACE]).await;
+    let operator = Operator::start(&ground.operator().await, &[]);
+    let looks = || operator.metric("heyuan_operator_unchanged_total", "");
+    let reads = || operator.metric("heyuan_operator_api_calls_total", "verb=\"get\"");
+    let masters = tenants.len() as f64;
+    until("the operator has looked at all", LIMIT, || async { (looks().await >= masters && reads().await >= masters).then_some(()) }).await;
+    // An annotation asks for a look at one of them, which reads its copy of the secret.
+    assert_eq!(reads().await, masters, "{}", operator.log());
+    ground.admin.kubectl(&["annotate", "tenant", "beryl", "example.com/note=1"]).await;
+    until("the operator has looked again", LIMIT, || async { (reads().await > masters).then_some(()) }).await;
+    assert_eq!(reads().await, masters + 1.0, "{}", operator.log());
+    assert_eq!(operator.metric("heyuan_operator_api_calls_total", "verb=\"apply\"").await, 0.0);
+    // What was changed while nobody looked is put right when somebody asks.
+    ground.admin.kubectl(&["delete", "secret", "heyuan", "-n", "tenant-garnet"]).await;
+    ground.admin.kubectl(&["annotate", "tenant", "garnet", "example.com/note=1"]).await;
+    until("the copy is back", LIMIT, || async { ground.get_in("garnet", "secret", "heyuan").await }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_follow_the_class() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("amethyst", &json!({ "size": "own" })).await;
+    let size = |connections: u32| {
+        json!({ "sizes": [
+        { "name": "small", "cpu": "50m", "memory": "256Mi", "connections": 5 },
+        { "name": "own", "cpu": "50m", "memory": "256Mi", "connections": connections },
+    ] })
+    };
+    ground.class("default", size(4)).await;
+    let tenant = ground.ready("amethyst").await;
+    let data_id = tenant["status"]["dataId"].as_str().expect("a data id").to_owned();
+    let limits =
+        || ground.sql(&format!("select string_agg(rolconnlimit::text, ' ') from pg_roles where rolname ~ '^heyuan_{data_id}_[ab]$'"));
+    assert_eq!(limits(), "10 10");
+    for (connections, wanted) in [(20, "42 42"), (3, "8 8")] {
+        ground.class("default", size(connections)).await;
+        until(&format!("the limits are {wanted}"), LIMIT, || async { (limits() == wanted).then_some(()) }).await;
+    }
+    ground.change("amethyst", json!({ "replicas": 3 })).await;
+    until("the limits are 14 14", LIMIT, || async { (limits() == "14 14").then_some(()) }).await;
+    ground.ready("amethyst").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_tenants_file_is_migrated_while_nobody_serves() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.tenant("coral", &json!({ "database": { "embedded": {} } })).await;
+    ground.ready("coral").await;
+    ground.change("coral", json!({ "release": "2" })).await;
+    let tenant = ground.ready("coral").await;
+    assert_eq!(tenant["status"]["release"], "2");
+    let jobs = ground.admin.get(&["jobs", "-n", "tenant-coral"]).await;
+    let pod = &jobs["items"][0]["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"], json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "heyuan" } }]), "{jobs}");
+    let arguments: Vec<&str> = pod["containers"][0]["args"].as_array().expect("arguments").iter().filter_map(Value::as_str).collect();
+    assert!(arguments.ends_with(&["--keep-copy", "2"]), "{arguments:?}");
+    let told = |path: &str| running.pods.orders("tenant-coral").iter().filter(|(method, one, _)| method == "DELETE" && one == path).count();
+    assert_eq!(told("/v1/operator/database-copy"), 1, "the copy goes when the gate was passed");
+
+    running.behave("heyuan:3", Behaviour { migration: Err("step 9: it broke".into()), ..Behaviour::default() });
+    ground.change("coral", json!({ "release": "3" })).await;
+    ground.wait("coral", "SchemaReady", "False MigrationFailed").await;
+    let tenant = ground.wait("coral", "Serving", "True RolledOut").await;
+    assert_eq!(tenant["status"]["release"], "2");
+    let deployment = ground.get_in("coral", "deployment", "heyuan").await.expect("a Deployment");
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!((&deployment["spec"]["replicas"], image), (&json!(1), &json!("heyuan:2")));
+    assert_eq!(told("/v1/operator/database-copy"), 1);
+    ground.change("coral", json!({ "release": "2" })).await;
+    ground.ready("coral").await;
+    assert_eq!(told("/v1/operator/database-copy"), 2, "who goes back to what serves wants no copy");
 }

@@ -3,5 +3,7 @@
 mod crash;
 mod ground;
 mod life;
+mod limits;
+mod manual;
 mod refusals;
 mod strangers;

@@ -1,9 +1,10 @@
 //! What is foreign is left alone, and what is a tenant's is reached by nobody else.
 
-use heyuan_harness::OPERATOR_NAMESPACE;
+use heyuan_harness::{OPERATOR_NAMESPACE, until};
 use serde_json::json;
 
-use super::ground::{Running, psql};
+use super::ground::{LIMIT, Running, condition_of, psql, tenant};
+use super::limits::{fields, schema_of, without_nulls};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_things_with_a_tenants_name_are_left_alone() {
@@ -82,4 +83,172 @@ async fn the_operators_token_reaches_no_further_than_the_chart_says() {
     address.set_path(&format!("heyuan_{data_id}"));
     let words = refused(psql(address.as_str(), "select 1"));
     assert!(words.contains("permission denied"), "{words}");
+}
+
+/// Text fields of the definitions that name nothing beyond the object itself; every other one is in the manual's table of strangers.
+const PLAIN: &[&str] = &[
+    "Tenant adminEmail",
+    "Tenant deletion.policy",
+    "Tenant displayName",
+    "Tenant plugins.features[]",
+    "Tenant storage.volumeSize",
+    "Tenant timeZone",
+    "Tenant units[].id",
+    "Tenant units[].kind",
+    "Tenant units[].name",
+    "TenantClass database.servers[].host",
+    "TenantClass database.servers[].name",
+    "TenantClass database.servers[].sslMode",
+    "TenantClass defaults.size",
+    "TenantClass defaults.volumeSize",
+    "TenantClass limits.hostSuffixes[]",
+    "TenantClass limits.volumeSizeMax",
+    "TenantClass network.databaseCidrs[]",
+    "TenantClass network.egressCidrs[]",
+    "TenantClass plugins.featuresMax[]",
+    "TenantClass plugins.urlHosts[]",
+    "TenantClass release",
+    "TenantClass releases[].image",
+    "TenantClass releases[].name",
+    "TenantClass sizes[].compilerMemory",
+    "TenantClass sizes[].cpu",
+    "TenantClass sizes[].memory",
+    "TenantClass sizes[].name",
+    "Plugin features[]",
+    "Plugin kind",
+    "Plugin mode",
+    "Plugin source.configMap.key",
+    "Plugin source.url.digest",
+];
+
+/// A new field must be looked at: either it names nothing of anybody, or the manual says what becomes of who names what is another's.
+#[test]
+fn every_field_that_names_something_is_in_the_manuals_table() {
+    let manual = std::fs::read_to_string(heyuan_harness::workspace_root().join("docs/operator.md")).expect("the manual is there");
+    let table = manual.split("<!-- strangers -->").nth(1).and_then(|rest| rest.split("<!-- end of strangers -->").next()).expect("a table");
+    let mut missing = Vec::new();
+    for kind in ["Tenant", "TenantClass", "Plugin"] {
+        let mut found = std::collections::BTreeMap::new();
+        fields("", &schema_of(kind), &mut found);
+        for (path, field) in found {
+            let name = format!("{kind} {path}");
+            assert!(!path.to_lowercase().contains("namespace") || path == "network.ingressNamespaceLabels", "{name} holds a namespace");
+            let told = table.lines().any(|line| line.starts_with(&format!("| {kind} ")) && line.contains(&format!("`{path}`")));
+            if field["type"] == "string" && !told && !PLAIN.contains(&name.as_str()) {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "neither in the manual's table nor plain: {missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_author_reaches_no_other_tenant_through_any_field() {
+    let running = Running::start(&[]).await;
+    let ground = &running.ground;
+    ground.class("strict", json!({ "plugins": { "urlHosts": ["plugins.example.com"] } })).await;
+    ground.tenant("victim", &json!({ "class": "strict", "hosts": ["victim.example.com"] })).await;
+    let victim = ground.ready("victim").await;
+    let data_id = victim["status"]["dataId"].as_str().expect("a data id").to_owned();
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "plugins", "namespace": "tenant-victim" },
+        "binaryData": { "hello.wasm": "AAAA" },
+    });
+    ground.admin.apply(&map.to_string()).await.expect("the config map is taken");
+    ground
+        .admin
+        .kubectl(&["create", "secret", "generic", "database", "-n", "tenant-victim", "--from-literal=url=postgres://victim@nowhere/victim"])
+        .await;
+    let before = ground.admin.get(&["secret", "heyuan", "-n", "tenant-victim"]).await["data"].clone();
+
+    // Each field of a Tenant, with what is the victim's: refused, or looked up where the author may be.
+    let refused = [
+        (json!({ "database": { "managed": null, "external": { "secretName": "tenant-victim/database" } } }), "secretName must be"),
+        (json!({ "hosts": ["*.example.com"] }), "hosts must be host names"),
+        (json!({ "units": [{ "id": "a", "name": "A", "kind": "mall", "parent": "victims-unit" }] }), "each parent must be the id"),
+    ];
+    for (spec, words) in refused {
+        let object = without_nulls(tenant("thief", &spec)).to_string();
+        let said = ground.admin.apply_dry(&object).await.expect_err(&object);
+        assert!(said.contains(words), "{spec}: {said}");
+    }
+    let rows = [
+        ("thief-adopt", json!({ "adopt": data_id }), "DataHeld", "False AdoptHeld"),
+        ("thief-guess", json!({ "adopt": "0123456789abcdef" }), "DataHeld", "False AdoptUnknown"),
+        (
+            "thief-secret",
+            json!({ "database": { "managed": null, "external": { "secretName": "database" } } }),
+            "DatabaseReady",
+            "False ExternalSecretMissing",
+        ),
+        (
+            "thief-copy",
+            json!({ "database": { "managed": null, "external": { "secretName": "heyuan" } } }),
+            "DatabaseReady",
+            "False ExternalSecretMissing",
+        ),
+        ("thief-server", json!({ "database": { "managed": { "server": "victims" } } }), "ClassResolved", "False ServerUnknown"),
+        ("thief-host", json!({ "hosts": ["victim.example.com"] }), "HostsClaimed", "False HostTaken"),
+        ("thief-release", json!({ "release": "of-somebody" }), "ClassResolved", "False ReleaseUnknown"),
+        ("thief-size", json!({ "size": "of-somebody" }), "ClassResolved", "False SizeUnknown"),
+        ("thief-class", json!({ "class": "of-nobody" }), "ClassResolved", "False ClassMissing"),
+    ];
+    for (name, spec, _, _) in &rows {
+        ground.admin.apply(&without_nulls(tenant(name, spec)).to_string()).await.expect("the tenant is taken");
+    }
+    for (name, _, condition, wanted) in &rows {
+        ground.wait(name, condition, wanted).await;
+    }
+
+    // A class that names the secret with the victim's keys learns nothing from it.
+    let server = json!({ "name": "main", "host": "127.0.0.1", "port": ground.server.port(), "sslMode": "disable", "adminSecretName": format!("tenant-data-{data_id}") });
+    ground.class("greedy", json!({ "database": { "servers": [server] } })).await;
+    ground.tenant("thief-keys", &json!({ "class": "greedy" })).await;
+    let found = ground.wait("thief-keys", "DatabaseReady", "False AdminSecretMissing").await;
+    assert!(found["status"]["why"].as_str().is_some_and(|why| why.contains("has no key `username`")), "{found}");
+
+    // A Plugin in a tenant of the author's own, and in no tenant's namespace.
+    ground.tenant("thief", &json!({ "class": "strict" })).await;
+    ground.ready("thief").await;
+    ground.admin.kubectl(&["create", "namespace", "nobodys"]).await;
+    let url = |address: &str| json!({ "url": { "address": address, "digest": format!("sha256:{}", "0".repeat(64)) } });
+    let map = || json!({ "configMap": { "name": "plugins", "key": "hello.wasm" } });
+    let rows = [
+        ("map", "tenant-thief", map(), "SourceMissing"),
+        ("nowhere", "nobodys", map(), "NoTenant"),
+        ("elsewhere", "tenant-thief", url("https://127.0.0.1/hello.wasm"), "SourceRefused"),
+        ("user", "tenant-thief", url("https://plugins.example.com@victim.example.com/hello.wasm"), "SourceRefused"),
+        ("suffix", "tenant-thief", url("https://plugins.example.com.victim.example.com/hello.wasm"), "SourceRefused"),
+    ];
+    let plugin = |name: &str, namespace: &str, source: &serde_json::Value| {
+        json!({
+            "apiVersion": "heyuan.dev/v1alpha1", "kind": "Plugin", "metadata": { "name": name, "namespace": namespace },
+            "spec": { "kind": "tagger", "source": source },
+        })
+        .to_string()
+    };
+    for (name, namespace, source, _) in &rows {
+        ground.admin.apply(&plugin(name, namespace, source)).await.expect("the plugin is taken");
+    }
+    for (name, namespace, _, wanted) in &rows {
+        until(&format!("plugin {name} is told {wanted}"), LIMIT, || async {
+            let plugin = ground.admin.get(&["plugin", name, "-n", namespace]).await;
+            (condition_of(&plugin, "Ready")?["reason"] == *wanted).then_some(())
+        })
+        .await;
+    }
+    let said = ground
+        .admin
+        .apply_dry(&plugin("path", "tenant-thief", &json!({ "configMap": { "name": "tenant-victim/plugins", "key": "a" } })))
+        .await;
+    assert!(said.is_err_and(|said| said.contains("name must be the name of a config map")));
+    assert!(
+        running.pods.orders("tenant-thief").iter().all(|(_, path, _)| !path.contains("/plugins/")),
+        "no process was told of any of them"
+    );
+
+    // And nothing of the victim's has changed.
+    let after = ground.ready("victim").await;
+    assert_eq!(after["status"]["dataId"], data_id.as_str());
+    assert_eq!(ground.admin.get(&["secret", "heyuan", "-n", "tenant-victim"]).await["data"], before);
 }

@@ -34,5 +34,6 @@ mod staff;
 mod stop;
 mod tail;
 mod tidy;
+mod upgrade;
 mod walk;
 mod year;
