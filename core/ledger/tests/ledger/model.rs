@@ -30,16 +30,48 @@ impl Dice {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Earn { to: &'static str, amount: i64, days: i64 },
-    Spend { from: &'static str, amount: i64, day: i64 },
-    Restore { of: String, to: &'static str, amount: i64 },
-    TakeBack { lot: String, from: &'static str, amount: i64 },
-    Carry { from: &'static str, to: &'static str, amount: i64, day: i64 },
-    Hold { from: &'static str, amount: i64, until: i64 },
-    Post { hold: String, amount: i64 },
-    Void { hold: String },
+    Earn {
+        to: &'static str,
+        amount: i64,
+        days: i64,
+    },
+    Spend {
+        from: &'static str,
+        amount: i64,
+        day: i64,
+    },
+    Restore {
+        of: String,
+        to: &'static str,
+        amount: i64,
+    },
+    TakeBack {
+        lot: String,
+        from: &'static str,
+        amount: i64,
+    },
+    Carry {
+        from: &'static str,
+        to: &'static str,
+        amount: i64,
+        day: i64,
+    },
+    Hold {
+        from: &'static str,
+        amount: i64,
+        until: i64,
+    },
+    Post {
+        hold: String,
+        amount: i64,
+    },
+    Void {
+        hold: String,
+    },
     /// Of these, each with its account, those that have run out.
-    Expire { holds: Vec<(String, &'static str)> },
+    Expire {
+        holds: Vec<(String, &'static str)>,
+    },
 }
 
 /// What a generator may name: what it did itself.
