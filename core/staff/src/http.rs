@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, delete, get, post, web};
 use heyuan_contract::StaffId;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
 use heyuan_kernel::keys::{Staff, StaffSession};
-use heyuan_kernel::problems::{Away, Conflicting, Invalid, Limited, Missing, Unwelcome};
+use heyuan_kernel::problems::{Away, Conflicting, Forbidden, Invalid, Limited, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -210,7 +210,7 @@ async fn begin_log_in(login: web::Data<StaffLogin>) -> Result<HttpResponse, Prob
 /// the roles in the provider's token, as the settings map them (`staff.grants`); it holds for the session. `id_token_refused` says what is wrong
 /// with the provider's token; nobody is let in by half of one.
 #[utoipa::path(tag = "Staff", summary = "Finish a staff log-in", request_body = FinishBody,
-    responses((status = 201, body = StaffTokensBody), Invalid, (status = 403, body = heyuan_kernel::error::ProblemBody, content_type = "application/problem+json"), Conflicting, Limited, Away))]
+    responses((status = 201, body = StaffTokensBody), Invalid, Forbidden, Conflicting, Limited, Away))]
 #[post("/v1/staff/log-ins:finish")]
 async fn finish_log_in(login: web::Data<StaffLogin>, body: Body<FinishBody>) -> Result<HttpResponse, Problem> {
     Ok(unstored(HttpResponse::Created()).json(StaffTokensBody::from(login.finish(&body.0.into()).await?)))
