@@ -51,8 +51,6 @@ const DELIVERED_NAME_BYTES_MAX: usize = 64;
 const DELIVERED_SCOPES: [Scope; 5] = [Scope::Admin, Scope::App, Scope::Import, Scope::Ingest, Scope::Reveal];
 /// The start of every member token.
 const TOKEN_PREFIX: &str = "hym_";
-/// How long a member token without a session lasts.
-pub const TOKEN_TIME_MS: i64 = 24 * 3_600_000;
 
 /// The tenant would be left without a key that can make keys.
 pub const LAST_ADMIN_KEY: Code =
@@ -293,20 +291,12 @@ impl Credentials {
         Ok(record)
     }
 
-    /// A token without a session, as releases before there were sessions gave to members: it ends by time alone and can't be called back.
-    pub fn member_token(&self, member: &MemberId) -> (String, Timestamp) {
-        let expires = self.clock.now().plus_ms(TOKEN_TIME_MS);
-        (self.signed(TOKEN_PREFIX, b"member", &format!("{}.{}", member.as_str(), expires.ms())), expires)
-    }
-
-    /// The member that a token speaks for, while the token and its session last.
+    /// The member that a token speaks for, while the token and its session last. Every token has a session: one that ends by time alone
+    /// could not be called back.
     async fn member_of(&self, token: &str) -> Result<Option<MemberId>, Error> {
-        if let Some(body) = self.opened(TOKEN_PREFIX, b"session", token) {
-            let holder = self.holder_of_session(&body).await?;
-            return Ok(holder.and_then(|holder| if let Holder::Member(member) = holder { Some(member) } else { None }));
-        }
-        let Some(body) = self.opened(TOKEN_PREFIX, b"member", token) else { return Ok(None) };
-        Ok(body.rsplit_once('.').filter(|(_, expires)| self.is_ahead(expires)).and_then(|(member, _)| MemberId::new(member).ok()))
+        let Some(body) = self.opened(TOKEN_PREFIX, b"session", token) else { return Ok(None) };
+        let holder = self.holder_of_session(&body).await?;
+        Ok(holder.and_then(|holder| if let Holder::Member(member) = holder { Some(member) } else { None }))
     }
 
     /// Whether milliseconds, as a token spells them, lie in the future.

@@ -1,7 +1,7 @@
 //! Holds: points of a member set aside while an order is open, then captured wholly or in part, released, or run out, once.
 //!
-//! The ledger keeps what is set aside; here stands what it is for. Every end of a hold is decided under the member's lock, and what is set
-//! free pays what the member owes.
+//! The ledger keeps what is set aside; here stands what it is for. Every end of a hold, also that by time, is decided here under the member's
+//! lock, and what is set free pays what the member owes in the same unit of work.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::error::{Error, codes};
@@ -316,7 +316,7 @@ impl Membership {
                 self.capture_open(tx, book, key, stored, amount).await?
             }
             End::Release => {
-                self.ledger().void_hold(tx, &ledger_key(hold)).await.map_err(|error| settled_or(error, &stored.view))?;
+                self.ledger().void_hold(tx, &ledger_key(hold)).await?;
                 let view = HoldView { state: HoldState::Released, ended_at: Some(self.kernel().clock.now()), ..stored.view };
                 write_outcome(tx, &view, Some(key)).await?;
                 view
@@ -425,12 +425,12 @@ impl Membership {
         let rows = sql::all(tx.conn(), text, [member.as_str().into(), OPEN_MAX.into(), now.into()]).await?;
         for row in &rows {
             let mut view = self.read_hold(row)?.view;
-            view.ended_at = Some(self.kernel().clock.now());
-            view.state = match self.ledger().void_hold(tx, &ledger_key(&view.id)).await {
-                // The ledger's clock was first.
-                Err(heyuan_ledger::Error::HoldSettled(_)) => HoldState::Expired,
-                other => other.map(|()| HoldState::Released)?,
-            };
+            if view.state == HoldState::Expired {
+                self.ledger().expire_hold(tx, &ledger_key(&view.id)).await?;
+            } else {
+                self.ledger().void_hold(tx, &ledger_key(&view.id)).await?;
+                (view.state, view.ended_at) = (HoldState::Released, Some(self.kernel().clock.now()));
+            }
             write_outcome(tx, &view, None).await?;
         }
         Ok(())
@@ -570,7 +570,7 @@ fn settled(view: &HoldView) -> Error {
     Error::refused(heyuan_ledger::codes::HOLD_SETTLED, words)
 }
 
-/// What the ledger says of a hold that it ended by its clock, before ours came by.
+/// What the ledger says of a hold that runs out between our look at it and the ledger's.
 fn settled_or(error: heyuan_ledger::Error, view: &HoldView) -> Error {
     if matches!(error, heyuan_ledger::Error::HoldSettled(_)) { settled(view) } else { error.into() }
 }

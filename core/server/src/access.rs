@@ -3,9 +3,9 @@
 use crate::admin::require_group_admin;
 use actix_web::{HttpResponse, delete, get, post, web};
 use heyuan_contract::{OrgUnitId, Timestamp};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
 use heyuan_kernel::keys::{Credentials, KeyRecord};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Kernel, Problem, Rfc3339, Scope, sql};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -54,9 +54,7 @@ impl From<KeyRecord> for KeyView {
 }
 
 #[utoipa::path(tag = "Tenant", summary = "List keys, revoked ones too", security(("key" = [])), params(PageQuery),
-    responses((status = 200, body = Page<KeyView>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Page<KeyView>), Invalid, Unwelcome))]
 #[get("/v1/keys")]
 async fn list_keys(
     Authenticated(actor): Authenticated,
@@ -91,9 +89,7 @@ struct CreatedKey {
 }
 
 #[utoipa::path(tag = "Tenant", summary = "Make a key, which is shown this once", security(("key" = [])), request_body = CreateKey,
-    responses((status = 201, body = CreatedKey), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 201, body = CreatedKey), Invalid, Unwelcome))]
 #[post("/v1/keys")]
 async fn create_key(
     Authenticated(actor): Authenticated,
@@ -112,11 +108,7 @@ async fn create_key(
 
 #[utoipa::path(tag = "Tenant", summary = "Revoke a key: it is refused everywhere within five seconds", security(("key" = [])),
     params(("id" = String, Path, description = "As listed")),
-    responses((status = 204), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 204), Invalid, Unwelcome, Missing, Conflicting))]
 #[delete("/v1/keys/{id}")]
 async fn revoke_key(
     Authenticated(actor): Authenticated,
@@ -154,9 +146,7 @@ struct AuditQuery {
 }
 
 #[utoipa::path(tag = "Tenant", summary = "List audited acts", security(("key" = [])), params(PageQuery, AuditQuery),
-    responses((status = 200, body = Page<Audited>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Page<Audited>), Invalid, Unwelcome))]
 #[get("/v1/audit")]
 async fn list_audit(
     Authenticated(actor): Authenticated,

@@ -17,7 +17,7 @@ use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::{Kernel, audit};
 use heyuan_lake::Lake;
-use heyuan_ledger::{HoldClock, Ledger};
+use heyuan_ledger::Ledger;
 use heyuan_mall::Mall;
 use heyuan_membership::{Login, Membership};
 use heyuan_staff::{Housekeeping, StaffLogin};
@@ -105,7 +105,6 @@ impl Rooms {
         all.extend(self.lake.tasks());
         all.push(Arc::new(Sealer::new(self.ledger.chain())));
         all.push(Arc::new(Sealer::new(self.audit.clone())));
-        all.push(Arc::new(HoldClock::new(self.ledger.clone())));
         all.extend(self.membership.tasks());
         all.extend(self.mall.tasks());
         all.extend(self.attribution.tasks());

@@ -316,6 +316,7 @@ const OWN_DOORS: &[&str] = &[
     "/v1/payments/notifications",
     "/v1/staff/log-ins",
     "/v1/staff/log-ins:finish",
+    "/v1/staff/log-outs",
     "/v1/staff/sessions:refresh",
     "/v1/staff/sessions:revoke",
 ];

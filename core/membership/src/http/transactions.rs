@@ -15,7 +15,7 @@ use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::{Fen, MemberId, OrderLine, OrgUnitId, TransactionId};
 use heyuan_kernel::error::{ProblemBody, codes as kernel_codes};
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
-use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
+use heyuan_kernel::problems::{Conflicting, Erased, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -374,8 +374,7 @@ struct TransactionQuery {
     params(("id" = String, Path, description = "The line's own id"), TransactionQuery),
     responses(
         (status = 200, body = ExplainedTransactionBody),
-        Invalid, Unwelcome, Missing, Conflicting,
-        (status = 410, description = "The person was erased", body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting, Erased,
     )
 )]
 #[get("/v1/transactions/{id}")]
@@ -468,8 +467,7 @@ impl From<RerunReport> for RerunBody {
     params(("id" = String, Path, description = "The decision")),
     responses(
         (status = 200, body = RerunBody),
-        Unwelcome, Missing,
-        (status = 410, description = "The person was erased", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Erased,
     )
 )]
 #[post("/v1/decisions/{id}:rerun")]

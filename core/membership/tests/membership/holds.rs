@@ -119,20 +119,8 @@ async fn a_hold_is_released_or_runs_out_by_itself_once() {
         let ended = read(&world, &second).await;
         assert_eq!((ended.state, ended.ended_at, world.holds(&member).await), (HoldState::Expired, Some(minutes(30)), (100, 90, 0)));
 
-        // Where the ledger's own clock was first, ours says so as well.
         let fourth = hold(&world, &member, 90, "h4").await.expect("it is enough");
         world.kernel.clock.set(minutes(90));
-        let ledger = world.ledger.clone();
-        let ended = world
-            .kernel
-            .db
-            .write("expire", move |tx| {
-                let ledger = ledger.clone();
-                Box::pin(async move { ledger.expire_holds(tx, minutes(90), 9).await })
-            })
-            .await
-            .expect("it is ended");
-        assert_eq!(ended.len(), 1);
         assert_eq!(refusal(capture(&world, &fourth, None, "c4").await), Some("hold_settled"));
         assert_eq!(world.membership.expire_point_holds(None).await.expect("it writes it down"), 1);
         assert_eq!((read(&world, &fourth).await.state, world.holds(&member).await), (HoldState::Expired, (100, 90, 0)));

@@ -4,7 +4,7 @@ use crate::world::{DAY_MS, World, at, code, phone, unit, world};
 use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, MemberId};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::keys::{ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, TOKEN_TIME_MS, Tokens};
+use heyuan_kernel::keys::{ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, Tokens};
 use heyuan_kernel::{Actor, Reach, Scope, sql};
 use heyuan_membership::{Join, SessionFor};
 use std::sync::Arc;
@@ -76,21 +76,6 @@ async fn a_token_lasts_an_hour_and_is_refreshed_for_months() {
         assert_eq!(world.membership.sweep_logins(None).await.expect("it sweeps"), 2);
         assert_eq!(world.membership.sweep_logins(None).await.expect("it sweeps"), 0);
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_session").await, 0);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_an_earlier_release_lasts_until_its_own_end() {
-    for_both_databases(|database| async move {
-        let world = world(&database).await;
-        let member = world.join("138").await;
-        let (token, expires_at) = world.elsewhere().member_token(&member);
-        assert_eq!(expires_at, at(0).plus_ms(TOKEN_TIME_MS));
-        world.passes(TOKEN_TIME_MS - 1);
-        assert_eq!(speaks(&world.elsewhere(), &token).await, Some(member));
-        world.passes(1);
-        assert_eq!(speaks(&world.elsewhere(), &token).await, None);
     })
     .await;
 }

@@ -25,6 +25,7 @@ const NOT_TRIED: &[(&str, &str)] = &[
     ("POST", "/v1/payments/notifications"), // signed by the gateway, answers nothing
     ("POST", "/v1/staff/log-ins"),          // without a key and without records
     ("POST", "/v1/staff/log-ins:finish"),   // the same
+    ("POST", "/v1/staff/log-outs"),         // signed by the provider
     ("POST", "/v1/staff/sessions:refresh"), // the refresh token is the key
     ("POST", "/v1/staff/sessions:revoke"),  // the same
     ("GET", "/v1/events/tail"),             // endless: has a test of its own below
