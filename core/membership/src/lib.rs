@@ -82,6 +82,7 @@ pub use cells::{Cell, CellPage, CellStep, Column, LotStory, MadeBy};
 pub use checklist::{Check, CheckState, Checklist, ClosedBy, Closing, NotReady};
 pub use clearing::{Clearing, ClearingCentre, ClearingLine, ClearingState, MatrixCell};
 pub use clock::{Clockwork, Housekeeping};
+pub use closed::{ClearingReport, verify_clearing};
 pub use correction::{Amount, Correction, CorrectionFilter, CorrectionState, CorrectionView, Verdict};
 pub use customers::{Customers, Features, Identifier};
 pub use decide::Basis;
@@ -105,7 +106,6 @@ pub use missed::Missed;
 pub use notice::NextExpiry;
 pub use points::{Spend, SpendView, StatementLine};
 pub use points_policy::{PointsPolicy, TransferAudience};
-pub use closed::{ClearingReport, verify_clearing};
 pub use reconcile::{Difference, Differing, Reconciliation};
 pub use rule::{
     BenefitRules, Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleAnswer, RuleError, RuleInput, RuleMember, RuleTransaction,

@@ -80,8 +80,9 @@ async fn one_by_one(report: &mut Report, admin: &Access, count: usize) {
         to_deployment.push(deployed.await.saturating_duration_since(done.await));
     }
     let method = format!(
-        "{count} tenants one after the other, from the end of kubectl apply until a watch tells; PostgreSQL's fsync on; the slowest, p50 {:.2} s"
-        , percentile(&mut to_job, 0.5).as_secs_f64());
+        "{count} tenants one after the other, from the end of kubectl apply until a watch tells; PostgreSQL's fsync on; the slowest, p50 {:.2} s",
+        percentile(&mut to_job, 0.5).as_secs_f64()
+    );
     let slowest = |times: &[Duration]| times.iter().max().map_or(0.0, Duration::as_secs_f64);
     report.add(Row::new("operator: apply to migration job, database included", slowest(&to_job), "s", Bar::AtMost(1.0), &method));
     let method = format!(
@@ -122,8 +123,7 @@ async fn many(report: &mut Report, admin: &Access, account: &Access, operator: O
         writes += operator.metric("heyuan_operator_api_calls_total", &format!("verb=\"{verb}\"")).await;
     }
     let reads = operator.metric("heyuan_operator_api_calls_total", "verb=\"get\"").await;
-    let method =
-        "a fresh operator looks at every converged tenant; counted by verb; the lists of its first watches are not among them";
+    let method = "a fresh operator looks at every converged tenant; counted by verb; the lists of its first watches are not among them";
     report.add(Row::new("operator: writes of a look at all", writes, "requests", Bar::AtMost(0.0), method));
     report.add(Row::new("operator: reads of a look at all, a tenant", reads / wanted, "requests", Bar::AtMost(1.0), method));
 }

@@ -224,9 +224,7 @@ async fn a_second_key_is_no_second_person() {
         let say = async |by: &Actor, say: Say| world.membership.say(by, "2026-11", Line::Hotel, say).await.map_err(code).err();
         assert_eq!(say(&annas, Say::Dispute("ours".into())).await, None);
         let taken = Answer { words: "take it".into(), correction_fen: 100, dispute: None };
-        let answer = async |by: &Actor| {
-            world.membership.answer(by, "2026-11", Line::Hotel, &taken, Some("a1")).await.map_err(code).err()
-        };
+        let answer = async |by: &Actor| world.membership.answer(by, "2026-11", Line::Hotel, &taken, Some("a1")).await.map_err(code).err();
         assert_eq!(answer(&anna).await, Some("four_eyes"));
         assert_eq!((approve(&bert).await, answer(&bert).await), (None, None));
     })

@@ -17,8 +17,8 @@ use heyuan_kernel::time::parse_rfc3339;
 use heyuan_kernel::{Actor, Clock, Kernel, Problem, Reach, Scope, sql};
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
-    Budget, Customers, Decision, Error, FeatureValue, Features, Identifier, Join, Membership, Report, SessionFor, Spend,
-    TransactionKind, TransactionState, TransactionView, Vouchers, Who, Wording, explain,
+    Budget, Customers, Decision, Error, FeatureValue, Features, Identifier, Join, Membership, Report, SessionFor, Spend, TransactionKind,
+    TransactionState, TransactionView, Vouchers, Who, Wording, explain,
 };
 use heyuan_plugin_host::{CompilerCommand, Host, HostConfig};
 use std::collections::HashMap;
