@@ -18,6 +18,7 @@ use heyuan_kernel::table::RowError;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::{Lots, NewLot, Period, Transfer};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter;
 use std::sync::Arc;
 
 /// Rows of one unit of work: bounds how long the writer is held.

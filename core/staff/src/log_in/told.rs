@@ -37,7 +37,7 @@ impl StaffLogin {
             Err(Failure::Away(problem)) => return Err(problem),
             Err(Failure::Disbelieved(refusal)) => return self.disbelieve(refusal).await,
         };
-        let log_out = Arc::new(self.log_out(&claims)?);
+        let log_out = Arc::new(self.told(&claims)?);
         let (credentials, now) = (self.credentials().clone(), self.parts.kernel.clock.now());
         let heard = self.parts.kernel.db.write("log staff out as told", move |tx| {
             let (credentials, log_out) = (credentials.clone(), log_out.clone());
@@ -58,7 +58,7 @@ impl StaffLogin {
         Err(refusal.of_log_out())
     }
 
-    fn log_out(&self, claims: &LogOutClaims) -> Result<LogOut, Problem> {
+    fn told(&self, claims: &LogOutClaims) -> Result<LogOut, Problem> {
         let issuer = &self.provider()?.settings.issuer;
         let token = self.parts.kernel.keys.lookup().mac(&[b"staff log-out", issuer.as_bytes(), claims.id().as_bytes()]);
         Ok(LogOut {
