@@ -13,7 +13,7 @@ pub(crate) const LEEWAY_S: i64 = 60;
 /// Longest token that is looked at, in bytes; people with hundreds of groups have long ones.
 const TOKEN_BYTES_MAX: usize = 32 * 1024;
 /// Longest name that a provider may have for a person, and for a session or a token, in bytes (OpenID Connect Core 1.0, section 2).
-pub(crate) const NAME_BYTES_MAX: usize = 255;
+const NAME_BYTES_MAX: usize = 255;
 /// Roles of a person that are looked at.
 const ROLES_MAX: usize = 1000;
 

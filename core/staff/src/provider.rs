@@ -95,7 +95,6 @@ struct TokenAnswer {
 }
 
 /// What a code is exchanged for.
-#[derive(Debug)]
 struct Exchanged {
     id_token: String,
     /// Opens the userinfo endpoint; nothing else is asked with it.

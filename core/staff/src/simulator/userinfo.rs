@@ -43,7 +43,7 @@ pub(super) async fn userinfo(request: HttpRequest, simulator: web::Data<OidcSimu
         return HttpResponse::Unauthorized().insert_header(("WWW-Authenticate", "Bearer error=\"invalid_token\"")).finish();
     };
     let groups = state.people.get(person).cloned().unwrap_or_default();
-    let of = if fault == UserinfoFault::OtherSubject { "somebody else" } else { person };
+    let of = if fault == UserinfoFault::OtherSubject { "somebody else" } else { person.as_str() };
     let mut claims =
         json!({ "sub": OidcSimulator::subject(of), "name": person, "email": format!("{person}@example.com"), "groups": groups });
     match fault {
