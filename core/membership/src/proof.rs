@@ -14,6 +14,7 @@ use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Kernel, sql};
 use heyuan_ledger::{Finding, Ledger, Period};
 use sea_orm::DatabaseConnection;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Statements read at once.
@@ -45,7 +46,7 @@ pub async fn verify_clearing(kernel: &Kernel, ledger: &Ledger) -> Result<Clearin
     let mut report = ClearingReport::default();
     let closes = acts(reader, CLOSE).await?;
     // Written once a month, and again by nobody.
-    let digest = |act: &Recorded| act.detail.get(DIGEST).and_then(|digest| digest.as_str()).map(str::to_owned);
+    let digest = |act: &Recorded| act.detail.get(DIGEST).and_then(Value::as_str).map(str::to_owned);
     let closed: BTreeMap<String, Option<String>> = closes.iter().map(|act| (act.object.clone(), digest(act))).collect();
     let mut seen: Vec<Period> = Vec::new();
     let mut last = 0;
@@ -153,8 +154,8 @@ async fn check_book(ledger: &Ledger, reader: &DatabaseConnection, seen: &[Period
 /// Compares corrections with the acts that made them: answers to disputes, and proposals that somebody else approved.
 async fn check_corrections(reader: &DatabaseConnection, report: &mut ClearingReport) -> Result<(), Error> {
     let mut made: BTreeMap<(String, String), i128> = BTreeMap::new();
-    let fen = |act: &Recorded, fact: &str| act.detail.get(fact).and_then(|fen| fen.as_i64()).map_or(0, i128::from);
-    let word = |act: &Recorded, fact: &str| act.detail.get(fact).and_then(|word| word.as_str()).unwrap_or_default().to_owned();
+    let fen = |act: &Recorded, fact: &str| act.detail.get(fact).and_then(Value::as_i64).map_or(0, i128::from);
+    let word = |act: &Recorded, fact: &str| act.detail.get(fact).and_then(Value::as_str).unwrap_or_default().to_owned();
     for act in acts(reader, SAID).await? {
         if let Some((period, line)) = act.object.split_once('/') {
             *made.entry((period.to_owned(), line.to_owned())).or_default() += fen(&act, "correction_fen");
