@@ -120,7 +120,7 @@ impl Report {
     /// Takes note of a check that broke off: what it and the others found is told all the same.
     fn finish(&mut self, checked: &str, outcome: Result<(), Error>) {
         if let Err(error) = outcome {
-            let why = format!("the check broke off: {}", error);
+            let why = format!("the check broke off: {error}");
             self.findings.push(Finding { check: "unfinished", place: checked.to_owned(), why });
         }
     }

@@ -29,7 +29,7 @@ const TRANSFERS_A_POSTING: usize = 500;
 pub(crate) const CLOSE: &str = "close period";
 pub(crate) const DIGEST: &str = "statement_sha256";
 /// The kind of a settlement's transfers.
-pub(crate) const SETTLED_AS: &str = "clearing";
+const SETTLED_AS: &str = "clearing";
 
 /// Whether a period can still change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

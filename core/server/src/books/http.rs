@@ -5,7 +5,7 @@
 use crate::admin::require_group_admin;
 use actix_web::{get, web};
 use heyuan_kernel::http::{Authenticated, Page, PageQuery};
-use heyuan_kernel::problems::{Invalid, Missing, Unwelcome};
+use heyuan_kernel::problems::{Away, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use heyuan_ledger::{Ledger, Period, StatementEntry, TrialLine};
 use serde::{Deserialize, Serialize};
@@ -182,7 +182,7 @@ struct TrialBalanceBody {
     responses(
         (status = 200, body = TrialBalanceBody),
         Invalid, Unwelcome,
-        (status = 503, body = ProblemBody, content_type = "application/problem+json"),
+        Away,
     )
 )]
 #[get("/v1/ledger/trial-balance")]
