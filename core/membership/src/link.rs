@@ -141,6 +141,7 @@ impl Membership {
     /// # Errors
     /// `forbidden`; `unknown_member`.
     pub async fn links(&self, actor: &Actor, id: &MemberId) -> Result<Vec<LinkView>, Error> {
+        actor.require_for_member(Scope::App, id)?;
         let mut views = Vec::new();
         for row in self.link_rows(actor, id).await? {
             // Unlinked since the list was read.
@@ -165,7 +166,6 @@ impl Membership {
     }
 
     async fn link_rows(&self, actor: &Actor, id: &MemberId) -> Result<Vec<LinkRow>, Error> {
-        actor.require_for_member(Scope::App, id)?;
         let visible = self.visible_member(actor, id).await.map(drop);
         let text = "SELECT * FROM membership_account WHERE member = $1 ORDER BY line";
         let rows = sql::all(self.kernel().db.near(), text, [id.as_str().into()]).await?;

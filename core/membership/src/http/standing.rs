@@ -271,7 +271,7 @@ pub(super) async fn list_accounts(
     Ok(web::Json(LinkedListBody { items: links.into_iter().map(LinkedBody::from).collect() }))
 }
 
-/// Lists the same accounts with their whole numbers, for a key that also has the scope `reveal` and says why. Each look is audited.
+/// Lists the same accounts with their whole numbers, for a key of scope `reveal` that says why. Each look is audited.
 #[utoipa::path(
     tag = "membership", summary = "See a member's account numbers unmasked; audited", request_body = RevealAccountsBody,
     security(("key" = [])), params(("id" = String, Path, description = "The member")),

@@ -73,7 +73,7 @@ async fn refunds_that_do_not_fit_are_refused() {
         let (member, other) = (world.join("138").await, world.join("139").await);
         world.report(&purchase("t1", "mall-1", 10_000, &member)).await.expect("it is posted");
         let mut foreign = refund("r9", "t1", "mall-1", 1);
-        foreign.who = Some(heyuan_membership::Who::Member(other));
+        foreign.who = Some(Who::Member(other));
         assert_eq!(world.report(&foreign).await.map_err(code).err(), Some("refund_mismatch"));
         assert_eq!(world.report(&refund("r0", "t1", "mall-1", 10_001)).await.map_err(code).err(), Some("refund_too_large"));
         let racing: Vec<Report> = (0..4).map(|n| refund(&format!("r{n}"), "t1", "mall-1", 10_000)).collect();

@@ -148,7 +148,7 @@ async fn bad_input_has_its_answer_and_no_trace() {
             report.amount = Fen(fen);
             cases.push((report, "amount_out_of_range"));
         }
-        let mut with = |change: &dyn Fn(&mut heyuan_membership::Report), expected| {
+        let mut with = |change: &dyn Fn(&mut Report), expected| {
             let mut report = good.clone();
             change(&mut report);
             cases.push((report, expected));
