@@ -35,6 +35,9 @@ pub(crate) async fn write(
     if written.transfers.len() < fresh.len() {
         return Err(gate::refusal(tx, transfers, fresh, &written.transfers).await?);
     }
+    if written.lots.len() < draft.opened.len() {
+        return Err(heyuan_kernel::Error::Corrupt { what: "lot", why: "one is in the book whose transfer is not".into() }.into());
+    }
     insert_moves(tx, transfers, fresh, &written).await?;
     Ok(written.transfers)
 }
@@ -172,6 +175,7 @@ fn move_accounts(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
     Some((text, values))
 }
 
+/// A lot that is there already is its transfer's, which was refused then.
 fn open_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
     let lots = &draft.opened;
     if lots.is_empty() {
@@ -194,7 +198,7 @@ fn open_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
     ];
     let (from, values) = bulk::source_behind(conn, before, &names, &columns);
     let list = names.join(", ");
-    Some((format!("INSERT INTO ledger_lot ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place RETURNING no, source"), values))
+    Some((format!("INSERT INTO ledger_lot ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place ON CONFLICT (source) DO NOTHING RETURNING no, source"), values))
 }
 
 fn draw_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {

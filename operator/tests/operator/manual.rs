@@ -113,7 +113,7 @@ async fn the_manuals_commands_do_what_it_says() {
     // First class and first tenant.
     reader.types("create secret generic postgres-main").await;
     ground.admin.apply_dry(&example("TenantClass", "default")).await.expect("the class is taken");
-    reader.write("acme.yaml", &example("Tenant", "acme"));
+    reader.write("acme.yaml", example("Tenant", "acme"));
     reader.types("kubectl apply -f acme.yaml").await;
     let key = reader.types("get secret heyuan-admin").await;
     assert!(key.contains("hyk_"), "{key}");

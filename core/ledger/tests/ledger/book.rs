@@ -55,6 +55,31 @@ async fn a_key_is_posted_once_and_floors_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_can_not_be_in_the_book_and_is_opens_no_second_lot() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open(&ledger, member_accounts()).await;
+        let earn = transfer("earn", "line/mall/issued", "member/1/points", 50, lot(300));
+        let post_new = async || {
+            let (inner, earn) = (ledger.clone(), earn.clone());
+            let posting = db(&ledger).write("post new", move |tx| {
+                let (ledger, earn) = (inner.clone(), earn.clone());
+                async move { ledger.post_new(tx, &[earn], &[]).await }.boxed()
+            });
+            posting.await
+        };
+        post_new().await.expect("it is new");
+        let again = post_new().await;
+        assert!(matches!(again, Err(Error::Kernel(heyuan_kernel::Error::Stale(_)))), "{again:?}");
+        let same = join_all((0..4).map(|_| post(&ledger, vec![transfer("once", "line/mall/issued", "member/1/points", 7, lot(300))]))).await;
+        assert!(same.iter().all(Result::is_ok), "{same:?}");
+        assert_eq!((holds(&ledger, "member/1/points").await, ledger.open_lots("member/1/points", 9).await.expect("listed").len()), (57, 2));
+        sealed_and_sound(&ledger).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lots_go_first_expiring_first_and_come_back_with_their_own_expiry() {
     for_both_databases(|database| async move {
         let ledger = ledger(&database).await;

@@ -177,7 +177,8 @@ impl Counted {
     /// `limited`, with the time when it may be tried again; the unit then counts nothing.
     pub(super) async fn count(&self, tx: &Tx) -> Result<(), Error> {
         for Subject { name, most, pause_ms, .. } in &self.subjects {
-            let free_before = self.now.ms() - pause_ms;
+            // Without a pause nothing is awaited: not even the clock of who counted a moment later.
+            let free_before = if *pause_ms > 0 { self.now.ms() - pause_ms } else { i64::MAX };
             if *pause_ms > 0 && self.last_of_earlier_days(tx, name).await? > free_before {
                 return Err(self.limited(tx, name, i64::from(*most)).await?.into());
             }
