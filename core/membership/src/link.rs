@@ -142,8 +142,9 @@ impl Membership {
     /// `forbidden`; `unknown_member`.
     pub async fn links(&self, actor: &Actor, id: &MemberId) -> Result<Vec<LinkView>, Error> {
         actor.require_for_member(Scope::App, id)?;
+        let visible = self.visible_member(actor, id).await.map(drop);
         let mut views = Vec::new();
-        for row in self.link_rows(actor, id).await? {
+        for row in self.link_rows(actor, id, visible).await? {
             // Unlinked since the list was read.
             let Some(account) = self.kernel().vault.masked(&row.reference).await? else { continue };
             views.push(row.view(account));
@@ -151,22 +152,24 @@ impl Membership {
         Ok(views)
     }
 
-    /// The same with whole numbers, for an actor with the scope `reveal` that says why; each number is audited before it is answered.
+    /// The same with whole numbers, for a key with the scope `reveal` that says why; each number is audited before it is answered.
     ///
     /// # Errors
     /// `forbidden`; `invalid_request` without a reason; `unknown_member`; `erased` for one that was unlinked meanwhile.
     pub async fn reveal_links(&self, actor: &Actor, id: &MemberId, reason: &str) -> Result<Vec<LinkView>, Error> {
         Vault::check_reveal(actor, reason)?;
+        let member = member::find(self.kernel().db.near(), id).await?.filter(|member| actor.reach().covers(&member.unit));
+        let visible = member.map(drop).ok_or_else(|| member::unknown(id));
         let mut views = Vec::new();
-        for row in self.link_rows(actor, id).await? {
+        for row in self.link_rows(actor, id, visible).await? {
             let account = self.kernel().vault.reveal(actor, &row.reference, reason).await?;
             views.push(row.view(account));
         }
         Ok(views)
     }
 
-    async fn link_rows(&self, actor: &Actor, id: &MemberId) -> Result<Vec<LinkRow>, Error> {
-        let visible = self.visible_member(actor, id).await.map(drop);
+    /// All accounts of a member that the actor sees, else those of units within its reach, if there are any.
+    async fn link_rows(&self, actor: &Actor, id: &MemberId, visible: Result<(), Error>) -> Result<Vec<LinkRow>, Error> {
         let text = "SELECT * FROM membership_account WHERE member = $1 ORDER BY line";
         let rows = sql::all(self.kernel().db.near(), text, [id.as_str().into()]).await?;
         let rows = rows.iter().map(read).collect::<Result<Vec<LinkRow>, Error>>()?;

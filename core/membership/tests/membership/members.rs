@@ -361,7 +361,9 @@ async fn a_lines_account_belongs_to_one_member() {
         let shown = world.membership.links(&world.app, &member).await.expect("they are listed");
         assert_eq!(shown.iter().map(|link| (link.line, link.account.as_str())).collect::<Vec<_>>(), [(Line::Hotel, "HC-****01")]);
         assert_eq!(world.membership.reveal_links(&world.app, &member, "a call").await.map_err(code).err(), Some("forbidden"));
-        let revealing = Actor::key("key:r".into(), vec![Scope::App, Scope::Reveal], None, Reach::Everything);
+        let revealing = Actor::key("key:r".into(), vec![Scope::Reveal], None, Reach::Everything);
+        let nobody = MemberId::new("mbr_x").expect("an id");
+        assert_eq!(world.membership.reveal_links(&revealing, &nobody, "a call").await.map_err(code).err(), Some("unknown_member"));
         for reason in ["", " \t", &"x".repeat(501)] {
             let refused = world.membership.reveal_links(&revealing, &member, reason).await;
             assert_eq!(refused.map_err(code).err(), Some("invalid_request"), "{reason:?}");
