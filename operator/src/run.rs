@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::crd::{Tenant, TenantClass};
 use crate::kubernetes::{self, Kubernetes};
+use crate::leader::Reign;
 use crate::live::{self, Live};
 use crate::metrics::Metrics;
 use crate::name;
@@ -56,7 +57,7 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "HEYUAN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = telemetry::LogFormat::Text)]
     log_format: telemetry::LogFormat,
     /// What is logged, in the syntax of RUST_LOG
-    #[arg(long, env = "HEYUAN_OPERATOR_LOG_FILTER", default_value = "info,kube=warn,kube_lease_manager=warn,sqlx=warn,actix_server=warn")]
+    #[arg(long, env = "HEYUAN_OPERATOR_LOG_FILTER", default_value = "info,kube=warn,sqlx=warn,actix_server=warn")]
     log_filter: String,
     /// Where traces go (OTLP over HTTP); nowhere when left out
     #[arg(long, env = "HEYUAN_OPERATOR_OTLP_ENDPOINT")]
@@ -86,12 +87,19 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
     let live = Arc::new(Live::default());
     let doors = doors::open(&options.listen, metrics.clone(), live.clone())?;
     tokio::spawn(doors);
-    let mut lease = leader::lead(&client, &options.namespace, options.lease_seconds).await?;
+    let mut lease = leader::lead(&client, &options.namespace, options.lease_seconds).await;
     metrics.leading.set(1);
     tracing::info!("this process leads");
+    let (reign, of_work) = (lease.reign(), metrics.clone());
+    // In a task of its own: however much there is to do, the lease is renewed beside it.
+    let working = tokio::spawn(reign.clone().bound(async move { work(&options, client, of_work, live, &reign).await }));
     let result = tokio::select! {
-        lost = lease.lost() => Err(lost),
-        () = work(&options, client, metrics, live) => Ok(()),
+        biased;
+        lost = lease.lost() => {
+            metrics.leading.set(0);
+            Err(lost)
+        }
+        ended = working => Ok(ended?),
         () = told_to_stop() => {
             tracing::info!("stopping");
             lease.release().await;
@@ -103,7 +111,7 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
 }
 
 /// Everything that only the leader does.
-async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live: Arc<Live>) {
+async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live: Arc<Live>, reign: &Reign) {
     let kubernetes = Kubernetes { client: client.clone(), live: live.clone(), metrics };
     let Ok(tenant_api) = TenantApi::new() else { return tracing::error!("TLS can't be set up") };
     let reporter = Reporter { controller: name::FIELD_MANAGER.to_owned(), instance: None };
@@ -117,8 +125,8 @@ async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live:
     let failures = Arc::new(Failures::default());
     let settings = kube::runtime::controller::Config::default().concurrency(options.concurrency);
     tokio::spawn(count(context.clone(), tenants.clone()));
-    tokio::spawn(leftovers::run(context.clone()));
-    tokio::spawn(plugins::run(context.clone(), tenants.clone()));
+    tokio::spawn(reign.clone().bound(leftovers::run(context.clone())));
+    tokio::spawn(reign.clone().bound(plugins::run(context.clone(), tenants.clone())));
     let policy_failures = failures.clone();
     controller
         .with_config(settings)
