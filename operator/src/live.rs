@@ -147,20 +147,25 @@ fn tenant_of(object: &Value) -> Option<String> {
 }
 
 /// Follows every kind for ever; the stream names the tenants of which something has changed.
-pub(crate) fn follow(client: &Client, live: &Arc<Live>, operator_namespace: &str) -> impl Stream<Item = String> + use<> {
+pub(crate) fn follow(
+    client: &Client,
+    live: &Arc<Live>,
+    operator_namespace: &str,
+    watched: &watcher::Config,
+) -> impl Stream<Item = String> + use<> {
     let (changes, changed) = mpsc::channel(CHANGES_MAX);
     for kind in Kind::ALL {
         let api: Api<DynamicObject> = match kind {
             Kind::ConfigMap => Api::namespaced_with(client.clone(), operator_namespace, &kind.resource()),
             _ => Api::all_with(client.clone(), &kind.resource()),
         };
-        tokio::spawn(follow_kind(*kind, api, live.clone(), changes.clone()));
+        tokio::spawn(follow_kind(*kind, api, watched.clone(), live.clone(), changes.clone()));
     }
     futures::stream::unfold(changed, |mut changed| async move { changed.recv().await.map(|tenant| (tenant, changed)) })
 }
 
-async fn follow_kind(kind: Kind, api: Api<DynamicObject>, live: Arc<Live>, changes: mpsc::Sender<String>) {
-    let config = watcher::Config::default().labels(name::TENANT);
+async fn follow_kind(kind: Kind, api: Api<DynamicObject>, watched: watcher::Config, live: Arc<Live>, changes: mpsc::Sender<String>) {
+    let config = watched.labels(name::TENANT);
     let mut events = std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(watcher(api, config)));
     let mut round = 1;
     while let Some(event) = events.next().await {

@@ -47,9 +47,9 @@ impl Outcome {
 }
 
 /// Hands plugins over for ever.
-pub(crate) async fn run(context: Arc<Context>, tenants: Store<Tenant>) {
+pub(crate) async fn run(context: Arc<Context>, tenants: Store<Tenant>, watched: watcher::Config) {
     let client = context.kubernetes.client.clone();
-    let controller = Controller::new(Api::<Plugin>::all(client), watcher::Config::default());
+    let controller = Controller::new(Api::<Plugin>::all(client), watched);
     // Both in one future: whoever stops polling it has stopped both.
     let taking_back = take_back(context.clone(), tenants.clone(), controller.store());
     let handing_over = controller
