@@ -87,13 +87,13 @@ impl Kubernetes {
         how.field_validation = Some(ValidationDirective::Strict);
         let answer = self.call("apply", kind.as_str(), api.patch(object_name, &how, &Patch::Apply(object))).await?;
         let answer = kind.value_of(&answer);
-        self.live.keep(kind, &answer);
+        self.live.keep_written(kind, &answer);
         if crate::agree::agrees(object, &answer) {
             return Ok(());
         }
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let answer = self.call("patch", kind.as_str(), api.patch(object_name, &how, &Patch::Merge(object))).await?;
-        self.live.keep(kind, &kind.value_of(&answer));
+        self.live.keep_written(kind, &kind.value_of(&answer));
         Ok(())
     }
 
@@ -121,7 +121,7 @@ impl Kubernetes {
         let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object: DynamicObject = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
         let answer = self.call("create", kind.as_str(), api.create(&how, &object)).await?;
-        self.live.keep(kind, &kind.value_of(&answer));
+        self.live.keep_written(kind, &kind.value_of(&answer));
         Ok(())
     }
 
