@@ -42,6 +42,11 @@ pub(crate) enum Done {
 pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) -> Result<Done, Failure> {
     let kubernetes = &context.kubernetes;
     let tenant = world.tenant.clone();
+    if matches!(step, Step::RemoveMaster | Step::RemoveDatabase | Step::Remove(Kind::Namespace, _))
+        && let Some(done) = see_anew(context, &tenant).await?
+    {
+        return Ok(done);
+    }
     match step {
         Step::AddFinalizer => finalizers(context, &tenant, true).await.map(|()| Done::LookAgain),
         Step::RemoveFinalizer => {
@@ -96,6 +101,22 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
         Step::RecordRetained => record_retained(context, world).await,
         Step::RecordLeftover(words) => record_leftover(context, world, &words).await,
     }
+}
+
+/// What is to be done first where a tenant is not as it was seen: watches tell late, and what takes data away must not be done for a wish
+/// that is no longer one.
+async fn see_anew(context: &Context, tenant: &Tenant) -> Result<Option<Done>, Failure> {
+    let api: Api<Tenant> = Api::all(context.kubernetes.client.clone());
+    let answer = context.kubernetes.other("get", "Tenant", api.get_opt(&tenant.name_any())).await;
+    let now = answer.map_err(|error| failure("read the tenant before its data is removed", &error))?;
+    Ok(match now {
+        Some(now) if now.uid() == tenant.uid() && now.resource_version() == tenant.resource_version() => None,
+        Some(now) if now.uid() == tenant.uid() => {
+            context.remember(now);
+            Some(Done::LookAgain)
+        }
+        _ => Some(Done::Gone),
+    })
 }
 
 async fn finalizers(context: &Context, tenant: &Tenant, present: bool) -> Result<(), Failure> {
