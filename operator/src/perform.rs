@@ -172,7 +172,12 @@ async fn take_over(context: &Context, world: &World) -> Result<Done, Failure> {
     record.password_at = Timestamp::now();
     master.passwords.insert(active, random_text(""));
     write_master(context, master).await?;
-    remove(context, Kind::ConfigMap, Some(&context.config.namespace), &retained_name(&data_id)).await
+    forget_retained(context, &data_id).await
+}
+
+/// Data that has a holder is no longer listed as retained.
+async fn forget_retained(context: &Context, data_id: &str) -> Result<Done, Failure> {
+    remove(context, Kind::ConfigMap, Some(&context.config.namespace), &retained_name(data_id)).await
 }
 
 async fn remove_master(context: &Context, world: &World) -> Result<Done, Failure> {
@@ -478,6 +483,10 @@ async fn deliver_units(context: &Context, world: &World) -> Result<Done, Failure
 async fn deliver_admin_key(context: &Context, world: &World) -> Result<Done, Failure> {
     let Some(master) = world.master() else { return Ok(Done::LookAgain) };
     let address = a_process(context, world).await?;
+    if world.tenant.spec.adopt.is_some() {
+        // Taking over may have broken off before this was done; it is done by the time when a key is delivered, which is remembered.
+        forget_retained(context, &master.record.data_id).await?;
+    }
     let body = json!({ "key": master.admin_key.reveal(), "name": "operator-delivered" });
     let mut delivered = master.clone();
     match context.tenant_api.put(address, &master.operator_key, "/v1/operator/admin-key", &body).await {
