@@ -167,7 +167,7 @@ async fn take_over(context: &Context, world: &World) -> Result<Done, Failure> {
     let record = &mut master.record;
     (record.tenant, record.holder) = (world.name(), Some(world.uid()));
     (record.database_made, record.turning) = (false, None);
-    (record.admin_delivered, record.units_delivered) = (false, None);
+    (record.admin_delivered, record.units_delivered, record.leftover) = (false, None, false);
     let (active, data_id) = (record.active, record.data_id.clone());
     record.password_at = Timestamp::now();
     master.passwords.insert(active, random_text(""));
