@@ -5,7 +5,9 @@
 //! Others count a lease from when they saw it renewed, so the clocks of two machines are never compared. Every write of the lease is on the
 //! version that was read.
 
-use anyhow::anyhow;
+use crate::kubernetes::is_status;
+use crate::name::FIELD_MANAGER;
+use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease as Object, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -17,9 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-
-use crate::kubernetes::is_status;
-use crate::name::FIELD_MANAGER;
+use tokio::sync::oneshot;
 
 /// The lease's name.
 const LEASE: &str = "heyuan-operator";
@@ -65,8 +65,16 @@ impl Reign {
     }
 }
 
-/// The lease, held.
+/// The lease, held; it is renewed on a thread of its own, however much there is to do on the others.
 pub(crate) struct Lease {
+    reign: Reign,
+    lost: oneshot::Receiver<anyhow::Error>,
+    /// Asks for the lease to be given up, and says where to tell of it.
+    give_up: Option<oneshot::Sender<oneshot::Sender<()>>>,
+}
+
+/// Who takes the lease and renews it.
+struct Keeper {
     api: Api<Object>,
     identity: String,
     seconds: u64,
@@ -82,12 +90,72 @@ enum Renewal {
     Taken(String),
 }
 
-/// Waits until this process leads. Where the lease can't be read or taken, that is tried again.
-pub(crate) async fn lead(client: &Client, namespace: &str, seconds: u64) -> Lease {
+/// Waits until this process leads.
+///
+/// # Errors
+/// There is no way to the API server, or no thread to be had.
+pub(crate) async fn lead(namespace: &str, seconds: u64) -> anyhow::Result<Lease> {
+    let (namespace, (leads, led)) = (namespace.to_owned(), oneshot::channel());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the lease")?;
+    let keep = move || runtime.block_on(keep(namespace, seconds, leads));
+    std::thread::Builder::new().name("lease".to_owned()).spawn(keep).context("no thread for the lease")?;
+    led.await.context("the thread of the lease has ended")?
+}
+
+/// Takes the lease, says so, and renews it until it is lost or given up.
+async fn keep(namespace: String, seconds: u64, leads: oneshot::Sender<anyhow::Result<Lease>>) {
+    let silence = u32::try_from(seconds).unwrap_or(u32::MAX);
+    // A way of its own: calls of a client are made where it was set up.
+    let client = match crate::kubernetes::connect(silence).await {
+        Ok(client) => client,
+        Err(error) => return drop(leads.send(Err(error))),
+    };
+    let mut keeper = take(client, &namespace, seconds).await;
+    let (give_up, given_up) = oneshot::channel::<oneshot::Sender<()>>();
+    let (loses, lost) = oneshot::channel();
+    // Whoever does not listen any more is ending already.
+    let _ = leads.send(Ok(Lease { reign: keeper.reign.clone(), lost, give_up: Some(give_up) }));
+    tokio::select! {
+        error = keeper.lost() => {
+            let _ = loses.send(error);
+        }
+        Ok(tell) = given_up => {
+            keeper.release().await;
+            let _ = tell.send(());
+        }
+    }
+}
+
+impl Lease {
+    pub(crate) fn reign(&self) -> Reign {
+        self.reign.clone()
+    }
+
+    /// Ends when the lease is lost.
+    pub(crate) async fn lost(&mut self) -> anyhow::Error {
+        let lost = (&mut self.lost).await;
+        self.reign.end();
+        lost.unwrap_or_else(|_| anyhow!("the thread of the lease has ended"))
+    }
+
+    /// Gives the lease up, so that the next one need not wait for it to run out. What is bound to it stands still from here on.
+    pub(crate) async fn release(&mut self) {
+        self.reign.end();
+        let (tell, told) = oneshot::channel();
+        if let Some(give_up) = self.give_up.take()
+            && give_up.send(tell).is_ok()
+        {
+            let _ = told.await;
+        }
+    }
+}
+
+/// Waits until the lease is this process's. Where it can't be read or taken, that is tried again.
+async fn take(client: Client, namespace: &str, seconds: u64) -> Keeper {
     let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
     let object = Object { metadata, ..Object::default() };
-    let api = Api::namespaced(client.clone(), namespace);
-    let mut lease = Lease { api, identity: identity(), seconds, reign: Reign::new(), object };
+    let api = Api::namespaced(client, namespace);
+    let mut lease = Keeper { api, identity: identity(), seconds, reign: Reign::new(), object };
     let mut seen: Option<(String, Instant)> = None;
     tracing::info!("waiting for the lease {namespace}/{LEASE}");
     loop {
@@ -113,7 +181,7 @@ fn how() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
-impl Lease {
+impl Keeper {
     fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
@@ -125,10 +193,6 @@ impl Lease {
     /// Until when a renewal lasts that was sent at this moment: a third of the lease is for what is on its way when it ends.
     fn lasts(&self, sent: Instant) -> Instant {
         sent + self.duration() * 2 / 3
-    }
-
-    pub(crate) fn reign(&self) -> Reign {
-        self.reign.clone()
     }
 
     async fn in_time<T>(&self, limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -195,7 +259,7 @@ impl Lease {
     }
 
     /// Renews the lease, and ends when it is lost.
-    pub(crate) async fn lost(&mut self) -> anyhow::Error {
+    async fn lost(&mut self) -> anyhow::Error {
         loop {
             tokio::time::sleep(self.pause()).await;
             let left = self.reign.left();
@@ -223,9 +287,7 @@ impl Lease {
         }
     }
 
-    /// Gives the lease up, so that the next one need not wait for it to run out. What is bound to it stands still from here on.
-    pub(crate) async fn release(&self) {
-        self.reign.end();
+    async fn release(&self) {
         let mut free = self.object.clone();
         free.spec = Some(LeaseSpec { lease_duration_seconds: Some(1), ..free.spec.unwrap_or_default() });
         if let Some(spec) = &mut free.spec {

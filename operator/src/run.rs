@@ -93,11 +93,10 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
     let live = Arc::new(Live::default());
     let doors = doors::open(&options.listen, metrics.clone(), live.clone())?;
     tokio::spawn(doors);
-    let mut lease = leader::lead(&client, &options.namespace, options.lease_seconds).await;
+    let mut lease = leader::lead(&options.namespace, options.lease_seconds).await?;
     metrics.leading.set(1);
     tracing::info!("this process leads");
     let (reign, of_work) = (lease.reign(), metrics.clone());
-    // In a task of its own: however much there is to do, the lease is renewed beside it.
     let working = tokio::spawn(reign.clone().bound(async move { work(&options, client, of_work, live, &reign).await }));
     let result = tokio::select! {
         biased;
