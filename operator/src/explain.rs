@@ -10,6 +10,9 @@ use kube::{Api, ResourceExt};
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// How long the API server may be silent, in seconds, until somebody who waits is told so.
+const SILENCE_SECONDS: u32 = 10;
+
 /// Whom to explain.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ExplainOptions {
@@ -22,7 +25,7 @@ pub(crate) struct ExplainOptions {
 /// # Errors
 /// No such tenant, or no way to the API server.
 pub(crate) async fn explain(options: ExplainOptions) -> anyhow::Result<()> {
-    let client = kubernetes::connect().await?;
+    let client = kubernetes::connect(SILENCE_SECONDS).await?;
     let tenant = Api::<Tenant>::all(client.clone())
         .get(&options.tenant)
         .await

@@ -10,14 +10,15 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions, ValidationDirective};
 use kube::discovery::ApiResource;
-use kube::{Client, Error};
+use kube::runtime::watcher;
+use kube::{Client, Config, Error};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long an answer may take.
-const CALL: Duration = Duration::from_secs(15);
+/// How much longer than a watch a connection may be silent: for what is on its way.
+const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Holds a Deployment's replicas between us and an autoscaler.
 const HANDOVER_MANAGER: &str = "heyuan-operator-handover";
@@ -27,15 +28,25 @@ fn secrets() -> ApiResource {
     ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Secret".into(), plural: "secrets".into() }
 }
 
-/// The way to the API server: from within a pod, or by a kubeconfig.
+/// The way to the API server: from within a pod, or by a kubeconfig. A connection on which an answer is awaited and nothing comes for longer
+/// than a watch lasts is given up, or a list without an answer would be waited for to the end of days.
 ///
 /// # Errors
 /// There is neither.
-pub(crate) async fn connect() -> anyhow::Result<Client> {
+pub(crate) async fn connect(watch_seconds: u32) -> anyhow::Result<Client> {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("a provider of cryptography is installed already");
     }
-    Client::try_default().await.context("no way to the API server was found: neither in a pod nor by a kubeconfig")
+    let mut config = Config::infer().await.context("no way to the API server was found: neither in a pod nor by a kubeconfig")?;
+    config.read_timeout = Some(Duration::from_secs(u64::from(watch_seconds)) + SILENCE_MARGIN);
+    // The time in which nothing was asked is nobody's silence.
+    config.reset_reader_on_write = true;
+    Client::try_from(config).context("the way to the API server can't be used")
+}
+
+/// How everything is watched.
+pub(crate) fn watched(seconds: u32) -> watcher::Config {
+    watcher::Config::default().timeout(seconds)
 }
 
 /// The API server.
@@ -44,15 +55,17 @@ pub(crate) struct Kubernetes {
     pub(crate) client: Client,
     pub(crate) live: Arc<Live>,
     pub(crate) metrics: Arc<Metrics>,
+    /// How long an answer may take.
+    pub(crate) call_max: Duration,
 }
 
 impl Kubernetes {
     /// Makes a call within its time.
     async fn call<T>(&self, verb: &'static str, kind: &'static str, what: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         self.metrics.called(verb, kind);
-        match tokio::time::timeout(CALL, what).await {
+        match tokio::time::timeout(self.call_max, what).await {
             Ok(answer) => answer,
-            Err(_) => Err(Error::Service(format!("no answer to {verb} {kind} within {} s", CALL.as_secs()).into())),
+            Err(_) => Err(Error::Service(format!("no answer to {verb} {kind} within {} s", self.call_max.as_secs()).into())),
         }
     }
 
@@ -74,13 +87,13 @@ impl Kubernetes {
         how.field_validation = Some(ValidationDirective::Strict);
         let answer = self.call("apply", kind.as_str(), api.patch(object_name, &how, &Patch::Apply(object))).await?;
         let answer = kind.value_of(&answer);
-        self.live.keep(kind, &answer);
+        self.live.keep_written(kind, &answer);
         if crate::agree::agrees(object, &answer) {
             return Ok(());
         }
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let answer = self.call("patch", kind.as_str(), api.patch(object_name, &how, &Patch::Merge(object))).await?;
-        self.live.keep(kind, &kind.value_of(&answer));
+        self.live.keep_written(kind, &kind.value_of(&answer));
         Ok(())
     }
 
@@ -108,7 +121,7 @@ impl Kubernetes {
         let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object: DynamicObject = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
         let answer = self.call("create", kind.as_str(), api.create(&how, &object)).await?;
-        self.live.keep(kind, &kind.value_of(&answer));
+        self.live.keep_written(kind, &kind.value_of(&answer));
         Ok(())
     }
 

@@ -36,6 +36,8 @@ type Shelves = HashMap<String, BTreeMap<(Kind, String), Held>>;
 pub(crate) struct Live {
     shelves: Mutex<Shelves>,
     ready: Mutex<HashSet<Kind>>,
+    /// The newest version that the watch of a kind has told.
+    told: Mutex<HashMap<Kind, u64>>,
 }
 
 impl Live {
@@ -63,16 +65,32 @@ impl Live {
         objects.filter_map(|(_, held)| serde_json::from_str(&held.json).ok()).collect()
     }
 
-    /// Keeps an object that the API server has answered, so that what was just written is not written again. Says whether anything but its
-    /// version is new.
+    /// Keeps an object that the API server has answered. Says whether anything but its version is new.
     pub(crate) fn keep(&self, kind: Kind, object: &Value) -> bool {
         self.keep_in_round(kind, object, None)
+    }
+
+    /// Keeps what was just written, so that it is not written again. Where the answer came later than the news of the object's end, it is
+    /// not brought back.
+    pub(crate) fn keep_written(&self, kind: Kind, object: &Value) {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&kind).copied().unwrap_or_default();
+        let object_name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let is_held = shelf(kind, object).is_some_and(|shelf| self.get(&shelf, kind, object_name).is_some());
+        if is_held || version_of(object) > told {
+            self.keep(kind, object);
+        }
+    }
+
+    fn tell(&self, kind: Kind, object: &Value) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = told.entry(kind).or_default();
+        *newest = version_of(object).max(*newest);
     }
 
     fn keep_in_round(&self, kind: Kind, object: &Value, round: Option<u64>) -> bool {
         let Some(shelf) = shelf(kind, object) else { return false };
         let Some(object_name) = object["metadata"]["name"].as_str() else { return false };
-        let version = object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default();
+        let version = version_of(object);
         let json = trimmed(kind, object).to_string().into_boxed_str();
         let mut shelves = self.lock();
         let place = shelves.entry(shelf).or_default().entry((kind, object_name.to_owned()));
@@ -141,26 +159,35 @@ fn trimmed(kind: Kind, object: &Value) -> Value {
     object
 }
 
+fn version_of(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
 /// The tenant whose object it is.
 fn tenant_of(object: &Value) -> Option<String> {
     object["metadata"]["labels"][name::TENANT].as_str().map(str::to_owned)
 }
 
 /// Follows every kind for ever; the stream names the tenants of which something has changed.
-pub(crate) fn follow(client: &Client, live: &Arc<Live>, operator_namespace: &str) -> impl Stream<Item = String> + use<> {
+pub(crate) fn follow(
+    client: &Client,
+    live: &Arc<Live>,
+    operator_namespace: &str,
+    watched: &watcher::Config,
+) -> impl Stream<Item = String> + use<> {
     let (changes, changed) = mpsc::channel(CHANGES_MAX);
     for kind in Kind::ALL {
         let api: Api<DynamicObject> = match kind {
             Kind::ConfigMap => Api::namespaced_with(client.clone(), operator_namespace, &kind.resource()),
             _ => Api::all_with(client.clone(), &kind.resource()),
         };
-        tokio::spawn(follow_kind(*kind, api, live.clone(), changes.clone()));
+        tokio::spawn(follow_kind(*kind, api, watched.clone(), live.clone(), changes.clone()));
     }
     futures::stream::unfold(changed, |mut changed| async move { changed.recv().await.map(|tenant| (tenant, changed)) })
 }
 
-async fn follow_kind(kind: Kind, api: Api<DynamicObject>, live: Arc<Live>, changes: mpsc::Sender<String>) {
-    let config = watcher::Config::default().labels(name::TENANT);
+async fn follow_kind(kind: Kind, api: Api<DynamicObject>, watched: watcher::Config, live: Arc<Live>, changes: mpsc::Sender<String>) {
+    let config = watched.labels(name::TENANT);
     let mut events = std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(watcher(api, config)));
     let mut round = 1;
     while let Some(event) = events.next().await {
@@ -187,11 +214,15 @@ fn take_in(kind: Kind, event: Event<DynamicObject>, live: &Live, round: &mut u64
             Vec::new()
         }
         Event::InitApply(object) | Event::Apply(object) => {
-            let new = live.keep_in_round(kind, &kind.value_of(&object), Some(*round));
+            let value = kind.value_of(&object);
+            let new = live.keep_in_round(kind, &value, Some(*round));
+            live.tell(kind, &value);
             if new { tenant(&object).into_iter().collect() } else { Vec::new() }
         }
         Event::Delete(object) => {
-            live.forget(kind, &kind.value_of(&object));
+            let value = kind.value_of(&object);
+            live.tell(kind, &value);
+            live.forget(kind, &value);
             tenant(&object).into_iter().collect()
         }
         Event::InitDone => {

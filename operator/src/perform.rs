@@ -42,6 +42,11 @@ pub(crate) enum Done {
 pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) -> Result<Done, Failure> {
     let kubernetes = &context.kubernetes;
     let tenant = world.tenant.clone();
+    if matches!(step, Step::RemoveMaster | Step::RemoveDatabase | Step::Remove(Kind::Namespace, _))
+        && let Some(done) = see_anew(context, &tenant).await?
+    {
+        return Ok(done);
+    }
     match step {
         Step::AddFinalizer => finalizers(context, &tenant, true).await.map(|()| Done::LookAgain),
         Step::RemoveFinalizer => {
@@ -102,6 +107,22 @@ pub(crate) async fn perform(context: &Context, world: &mut World, step: Step) ->
     }
 }
 
+/// What is to be done first where a tenant is not as it was seen: watches tell late, and what takes data away must not be done for a wish
+/// that is no longer one.
+async fn see_anew(context: &Context, tenant: &Tenant) -> Result<Option<Done>, Failure> {
+    let api: Api<Tenant> = Api::all(context.kubernetes.client.clone());
+    let answer = context.kubernetes.other("get", "Tenant", api.get_opt(&tenant.name_any())).await;
+    let now = answer.map_err(|error| failure("read the tenant before its data is removed", &error))?;
+    Ok(match now {
+        Some(now) if now.uid() == tenant.uid() && now.resource_version() == tenant.resource_version() => None,
+        Some(now) if now.uid() == tenant.uid() => {
+            context.remember(now);
+            Some(Done::LookAgain)
+        }
+        _ => Some(Done::Gone),
+    })
+}
+
 async fn finalizers(context: &Context, tenant: &Tenant, present: bool) -> Result<(), Failure> {
     let mut list: Vec<String> = tenant.finalizers().to_vec();
     list.retain(|one| one != name::FINALIZER);
@@ -150,12 +171,17 @@ async fn take_over(context: &Context, world: &World) -> Result<Done, Failure> {
     let record = &mut master.record;
     (record.tenant, record.holder) = (world.name(), Some(world.uid()));
     (record.database_made, record.turning) = (false, None);
-    (record.admin_delivered, record.units_delivered) = (false, None);
+    (record.admin_delivered, record.units_delivered, record.leftover) = (false, None, false);
     let (active, data_id) = (record.active, record.data_id.clone());
     record.password_at = Timestamp::now();
     master.passwords.insert(active, random_text(""));
     write_master(context, master).await?;
-    remove(context, Kind::ConfigMap, Some(&context.config.namespace), &retained_name(&data_id)).await
+    forget_retained(context, &data_id).await
+}
+
+/// Data that has a holder is no longer listed as retained.
+async fn forget_retained(context: &Context, data_id: &str) -> Result<Done, Failure> {
+    remove(context, Kind::ConfigMap, Some(&context.config.namespace), &retained_name(data_id)).await
 }
 
 async fn remove_master(context: &Context, world: &World) -> Result<Done, Failure> {
@@ -480,6 +506,10 @@ async fn deliver_units(context: &Context, world: &World) -> Result<Done, Failure
 async fn deliver_admin_key(context: &Context, world: &World) -> Result<Done, Failure> {
     let Some(master) = world.master() else { return Ok(Done::LookAgain) };
     let address = a_process(context, world).await?;
+    if world.tenant.spec.adopt.is_some() {
+        // Taking over may have broken off before this was done; it is done by the time when a key is delivered, which is remembered.
+        forget_retained(context, &master.record.data_id).await?;
+    }
     let body = json!({ "key": master.admin_key.reveal(), "name": "operator-delivered" });
     let mut delivered = master.clone();
     match context.tenant_api.put(address, &master.operator_key, "/v1/operator/admin-key", &body).await {

@@ -47,11 +47,12 @@ impl Outcome {
 }
 
 /// Hands plugins over for ever.
-pub(crate) async fn run(context: Arc<Context>, tenants: Store<Tenant>) {
+pub(crate) async fn run(context: Arc<Context>, tenants: Store<Tenant>, watched: watcher::Config) {
     let client = context.kubernetes.client.clone();
-    let controller = Controller::new(Api::<Plugin>::all(client), watcher::Config::default());
-    tokio::spawn(take_back(context.clone(), tenants.clone(), controller.store()));
-    controller
+    let controller = Controller::new(Api::<Plugin>::all(client), watched);
+    // Both in one future: whoever stops polling it has stopped both.
+    let taking_back = take_back(context.clone(), tenants.clone(), controller.store());
+    let handing_over = controller
         .with_config(Config::default().concurrency(CONCURRENCY))
         .run(
             move |plugin, context| {
@@ -64,8 +65,8 @@ pub(crate) async fn run(context: Arc<Context>, tenants: Store<Tenant>) {
             },
             context,
         )
-        .for_each(|_| async {})
-        .await;
+        .for_each(|_| async {});
+    futures::join!(handing_over, taking_back);
 }
 
 async fn reconcile(plugin: Arc<Plugin>, context: &Context, tenants: &Store<Tenant>) -> Result<Action, kube::Error> {

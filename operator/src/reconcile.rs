@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::crd::{Tenant, TenantStatus};
-use crate::decide::{Decision, decide, reason_named};
+use crate::decide::{Decision, Step, decide, reason_named};
 use crate::observe::observe;
 use crate::perform::{Done, perform};
 use crate::reason::{Part, Tone};
@@ -64,9 +64,13 @@ async fn walk(tenant: &Arc<Tenant>, context: &Context) -> Result<Action, Error> 
     }
     let mut tenant = context.newest(tenant.clone());
     let mut world = observe(context, &tenant).await?;
-    let mut wrote = false;
+    let (mut wrote, mut gave_up) = (false, false);
     for _ in 0..ROUNDS_MAX {
-        let decision = decide(&world, &context.config);
+        let mut decision = decide(&world, &context.config);
+        // What failed waits for the next reconciliation, and with it all that belongs to its part; but what is to be done because it failed
+        // is done now, once.
+        decision.steps.retain(|(part, step)| !world.failures.contains_key(part) || (gives_up(step) && !gave_up));
+        gave_up |= decision.steps.iter().any(|(_, step)| gives_up(step));
         // What is decided is written before it is acted on where a restart must not forget it, as a release that was stopped.
         if must_be_known(&tenant, &decision.status) || (decision.steps.is_empty() && differs(&tenant, &decision.status)) {
             tenant = write_status(context, &tenant, &decision.status).await?;
@@ -100,13 +104,19 @@ async fn walk(tenant: &Arc<Tenant>, context: &Context) -> Result<Action, Error> 
 async fn do_steps(context: &Context, world: &mut crate::world::World, decision: Decision) -> Done {
     let mut done = Done::Seen;
     for (part, step) in decision.steps {
-        if world.failures.contains_key(&part) {
+        let gives_up = gives_up(&step);
+        if world.failures.contains_key(&part) && !gives_up {
             continue;
         }
         tracing::debug!(part = %part, "step: {}", step.words());
         match perform(context, world, step).await {
             Ok(Done::Gone) => return Done::Gone,
-            Ok(Done::LookAgain) => done = Done::LookAgain,
+            Ok(Done::LookAgain) => {
+                if gives_up {
+                    world.failures.remove(&part);
+                }
+                done = Done::LookAgain;
+            }
             Ok(Done::Seen) => {}
             Err(failure) => {
                 tracing::warn!(part = %part, reason = %failure.reason, "{}", failure.message);
@@ -115,6 +125,11 @@ async fn do_steps(context: &Context, world: &mut crate::world::World, decision: 
         }
     }
     done
+}
+
+/// Whether a step answers a failure of its own part, instead of waiting for it to pass.
+fn gives_up(step: &Step) -> bool {
+    matches!(step, Step::RecordLeftover(_))
 }
 
 fn settle(failures: &std::collections::BTreeMap<Part, crate::world::Failure>, decision: &Decision) -> Result<Action, Error> {

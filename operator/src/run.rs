@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::crd::{Tenant, TenantClass};
 use crate::kubernetes::{self, Kubernetes};
+use crate::leader::Reign;
 use crate::live::{self, Live};
 use crate::metrics::Metrics;
 use crate::name;
@@ -46,6 +47,12 @@ pub(crate) struct RunOptions {
     /// How often something that is underway is looked at, in milliseconds
     #[arg(long, env = "HEYUAN_OPERATOR_POLL_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     poll_ms: u64,
+    /// How long the API server may take to answer a call, in seconds
+    #[arg(long, env = "HEYUAN_OPERATOR_CALL_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
+    call_seconds: u64,
+    /// How long a watch lasts until it is begun anew, in seconds: where nothing comes any more and nobody says so, it is noticed then
+    #[arg(long, env = "HEYUAN_OPERATOR_WATCH_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=290))]
+    watch_seconds: u32,
     /// How long processes may take to go over to a new password until a person is called, in seconds
     #[arg(long, env = "HEYUAN_OPERATOR_ROTATION_SECONDS_MAX", default_value_t = 600)]
     rotation_seconds_max: u32,
@@ -56,7 +63,7 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "HEYUAN_OPERATOR_LOG_FORMAT", value_enum, default_value_t = telemetry::LogFormat::Text)]
     log_format: telemetry::LogFormat,
     /// What is logged, in the syntax of RUST_LOG
-    #[arg(long, env = "HEYUAN_OPERATOR_LOG_FILTER", default_value = "info,kube=warn,kube_lease_manager=warn,sqlx=warn,actix_server=warn")]
+    #[arg(long, env = "HEYUAN_OPERATOR_LOG_FILTER", default_value = "info,kube=warn,sqlx=warn,actix_server=warn")]
     log_filter: String,
     /// Where traces go (OTLP over HTTP); nowhere when left out
     #[arg(long, env = "HEYUAN_OPERATOR_OTLP_ENDPOINT")]
@@ -81,17 +88,23 @@ impl RunOptions {
 /// What keeps it from starting, or the lost lease.
 pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
     let traces = telemetry::start(&options.log_filter, options.log_format, options.otlp_endpoint.as_deref())?;
-    let client = kubernetes::connect().await?;
+    let client = kubernetes::connect(options.watch_seconds).await?;
     let metrics = Arc::new(Metrics::new());
     let live = Arc::new(Live::default());
     let doors = doors::open(&options.listen, metrics.clone(), live.clone())?;
     tokio::spawn(doors);
-    let mut lease = leader::lead(&client, &options.namespace, options.lease_seconds).await?;
+    let mut lease = leader::lead(&options.namespace, options.lease_seconds).await?;
     metrics.leading.set(1);
     tracing::info!("this process leads");
+    let (reign, of_work) = (lease.reign(), metrics.clone());
+    let working = tokio::spawn(reign.clone().bound(async move { work(&options, client, of_work, live, &reign).await }));
     let result = tokio::select! {
-        lost = lease.lost() => Err(lost),
-        () = work(&options, client, metrics, live) => Ok(()),
+        biased;
+        lost = lease.lost() => {
+            metrics.leading.set(0);
+            Err(lost)
+        }
+        ended = working => Ok(ended?),
         () = told_to_stop() => {
             tracing::info!("stopping");
             lease.release().await;
@@ -103,22 +116,24 @@ pub(crate) async fn run(options: RunOptions) -> anyhow::Result<()> {
 }
 
 /// Everything that only the leader does.
-async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live: Arc<Live>) {
-    let kubernetes = Kubernetes { client: client.clone(), live: live.clone(), metrics };
+async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live: Arc<Live>, reign: &Reign) {
+    let call_max = Duration::from_secs(options.call_seconds);
+    let kubernetes = Kubernetes { client: client.clone(), live: live.clone(), metrics, call_max };
     let Ok(tenant_api) = TenantApi::new() else { return tracing::error!("TLS can't be set up") };
     let reporter = Reporter { controller: name::FIELD_MANAGER.to_owned(), instance: None };
     let (classes, class_writer) = reflector::store();
     let context =
         Arc::new(Context::new(kubernetes, tenant_api, options.config(), classes.clone(), Recorder::new(client.clone(), reporter)));
-    let changed = live::follow(&client, &live, &options.namespace).map(|tenant| ObjectRef::<Tenant>::new(&tenant));
-    let controller = Controller::new(Api::<Tenant>::all(client.clone()), watcher::Config::default());
+    let watched = kubernetes::watched(options.watch_seconds);
+    let changed = live::follow(&client, &live, &options.namespace, &watched).map(|tenant| ObjectRef::<Tenant>::new(&tenant));
+    let controller = Controller::new(Api::<Tenant>::all(client.clone()), watched.clone());
     let tenants = controller.store();
-    let of_classes = follow_classes(&client, class_writer, tenants.clone());
+    let of_classes = follow_classes(&client, &watched, class_writer, tenants.clone());
     let failures = Arc::new(Failures::default());
     let settings = kube::runtime::controller::Config::default().concurrency(options.concurrency);
     tokio::spawn(count(context.clone(), tenants.clone()));
-    tokio::spawn(leftovers::run(context.clone()));
-    tokio::spawn(plugins::run(context.clone(), tenants.clone()));
+    tokio::spawn(reign.clone().bound(leftovers::run(context.clone())));
+    tokio::spawn(reign.clone().bound(plugins::run(context.clone(), tenants.clone(), watched)));
     let policy_failures = failures.clone();
     controller
         .with_config(settings)
@@ -154,10 +169,11 @@ async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live:
 /// Tenants of a class are looked at when the class has changed; the class is known by then.
 fn follow_classes(
     client: &Client,
+    watched: &watcher::Config,
     writer: reflector::store::Writer<TenantClass>,
     tenants: Store<Tenant>,
 ) -> impl Stream<Item = ObjectRef<Tenant>> + Send + 'static + use<> {
-    let events = watcher(Api::<TenantClass>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let events = watcher(Api::<TenantClass>::all(client.clone()), watched.clone()).default_backoff();
     reflector::reflector(writer, events).touched_objects().flat_map(move |class| {
         let touched: Vec<ObjectRef<Tenant>> = match class {
             Ok(class) => {

@@ -15,7 +15,10 @@ mod watched;
 pub use access::Access;
 pub use call::Call;
 pub use control_plane::ControlPlane;
-pub use operator::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, install_operator};
+pub use operator::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, install_operator, uninstall_operator};
 pub use pods::{Behaviour, Orders, Pods};
 pub use proxy::ApiProxy;
 pub use trouble::Trouble;
+
+pub(crate) use proxy::kill;
+pub(crate) use trouble::Plan;

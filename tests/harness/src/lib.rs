@@ -14,6 +14,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod sdk;
+mod statements;
 mod stored;
 mod tenant;
 mod truth;
@@ -24,13 +25,14 @@ pub use database::{TestDatabase, for_both_databases};
 pub use gateway::Gateway;
 pub use kubernetes::{
     Access, ApiProxy, Behaviour, Call, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Orders, Pods, Trouble,
-    install_operator,
+    install_operator, uninstall_operator,
 };
 pub use load::concurrently;
 pub use postgres::{Postgres, drop_root, free_port};
 pub use process::{Beside, cache_dir, heyuan_binary, workspace_root};
 pub use proxy::{Fault, Proxy};
 pub use sdk::{node, python, python_tool};
+pub use statements::StatementProxy;
 pub use stored::{Held, StoredValue};
 pub use tenant::{Tenant, TenantOptions};
 pub use truth::{Agreement, TrueIdentifier, Truth};

@@ -108,6 +108,11 @@ impl Access {
         self.kubectl_with_input(&["apply", "--server-side", "--dry-run=server", "--field-manager", "tests", "--filename", "-"], yaml).await
     }
 
+    /// Deletes the objects of YAML (one or several documents) that are there, and waits until they are gone.
+    pub async fn delete(&self, yaml: &str) -> Result<String, String> {
+        self.kubectl_with_input(&["delete", "--ignore-not-found", "--filename", "-"], yaml).await
+    }
+
     async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut child = Command::new(kubernetes_binary())
             .arg("kubectl")

@@ -3,12 +3,13 @@
 use serde_json::Value;
 use url::form_urlencoded::parse;
 
-/// One call, as `kubectl auth can-i` would name it.
+/// One call, as `kubectl auth can-i` would name it; a call of PostgreSQL has the verb `sql`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for other paths the method in small letters.
     pub verb: &'static str,
-    /// `deployments.apps`, `tenants.heyuan.dev/status`, `secrets`; for other paths the path, such as `/readyz`.
+    /// `deployments.apps`, `tenants.heyuan.dev/status`, `secrets`; for other paths the path, such as `/readyz`;
+    /// for `sql` the beginning of the statement.
     pub resource: String,
     /// `None` for what belongs to the cluster, and for all namespaces.
     pub namespace: Option<String>,

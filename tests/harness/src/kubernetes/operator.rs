@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::kubernetes::Access;
 use crate::postgres::free_port;
-use crate::process::{operator_binary, spawn_bound, workspace_root};
+use crate::process::{operator_binary, signal, spawn_bound, workspace_root};
 
 /// Where the operator lives, and under which account.
 pub const OPERATOR_NAMESPACE: &str = "heyuan-system";
@@ -23,14 +23,24 @@ pub async fn install_operator(admin: &Access) {
     admin.apply(&String::from_utf8_lossy(&printed.stdout)).await.expect("the API server takes the definitions");
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": OPERATOR_NAMESPACE } });
     admin.apply(&namespace.to_string()).await.expect("the namespace is taken");
+    admin.apply(&of_chart()).await.expect("the API server takes what the chart installs");
+    for definition in ["tenants", "tenantclasses", "plugins"] {
+        admin.kubectl(&["wait", "--for=condition=Established", &format!("crd/{definition}.heyuan.dev"), "--timeout=60s"]).await;
+    }
+}
+
+/// What `helm uninstall` does: takes everything of the chart away but the definitions. The namespace was not made by the chart.
+pub async fn uninstall_operator(admin: &Access) {
+    admin.delete(&of_chart()).await.expect("the API server takes it away");
+}
+
+/// The chart's objects, but for the definitions and the operator's process.
+fn of_chart() -> String {
     let file = workspace_root().join("deploy/kustomize/operator.yaml");
     let installed = fs::read_to_string(&file).expect("it is made from the chart");
     let runs = |object: &str| ["\nkind: Deployment\n", "\nkind: PodDisruptionBudget\n"].iter().any(|kind| object.contains(kind));
     let objects: Vec<&str> = installed.split("\n---").filter(|object| !runs(object)).collect();
-    admin.apply(&objects.join("\n---")).await.expect("the API server takes what the chart installs");
-    for definition in ["tenants", "tenantclasses", "plugins"] {
-        admin.kubectl(&["wait", "--for=condition=Established", &format!("crd/{definition}.heyuan.dev"), "--timeout=60s"]).await;
-    }
+    objects.join("\n---")
 }
 
 /// A running operator; dropped, it is killed.
@@ -52,7 +62,7 @@ impl Operator {
         let process = spawn_bound(&operator_binary(), |command| {
             command
                 .args(["run", "--namespace", OPERATOR_NAMESPACE, "--service-account", OPERATOR_ACCOUNT, "--listen", &listen])
-                .args(["--lease-seconds", "3", "--poll-ms", "100"])
+                .args(["--lease-seconds", "6", "--poll-ms", "100"])
                 .args(arguments)
                 .env_clear()
                 .env("KUBECONFIG", access.kubeconfig())
@@ -73,6 +83,16 @@ impl Operator {
     /// Whether the process has ended by itself or was killed.
     pub fn has_ended(&self) -> bool {
         self.process.lock().expect("nothing panics while it is held").try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Stops it where it is, as a machine does that is out of breath; it can be woken.
+    pub fn pause(&self) {
+        signal(self.id, "STOP");
+    }
+
+    /// Lets it go on.
+    pub fn wake(&self) {
+        signal(self.id, "CONT");
     }
 
     /// Kills it as `kill -9` does.

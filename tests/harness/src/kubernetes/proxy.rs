@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Incoming};
@@ -29,7 +28,7 @@ use crate::kubernetes::trouble::Plan;
 use crate::kubernetes::watched::{Watches, watched};
 use crate::kubernetes::{Call, ControlPlane, Trouble};
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type AnyError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = UnsyncBoxBody<Bytes, AnyError>;
 type Answered = Response<Answer>;
 type Upstream = Mutex<SendRequest<Full<Bytes>>>;
@@ -84,12 +83,17 @@ impl ApiProxy {
 
     /// Breaks the `nth` call, from 1, among those for which `when` holds from now on; once.
     pub fn at(&self, nth: u64, when: impl Fn(&Call) -> bool + Send + 'static, trouble: Trouble) {
-        self.shared.plan.add(Some(nth), Box::new(when), trouble);
+        self.shared.plan.add(Some(nth), when, trouble);
     }
 
     /// Breaks every call for which `when` holds, until [`ApiProxy::clear`].
     pub fn always(&self, when: impl Fn(&Call) -> bool + Send + 'static, trouble: Trouble) {
-        self.shared.plan.add(None, Box::new(when), trouble);
+        self.shared.plan.add(None, when, trouble);
+    }
+
+    /// Asks `judge` of every call what goes wrong with it, until [`ApiProxy::clear`].
+    pub fn judge(&self, judge: impl FnMut(&Call) -> Option<Trouble> + Send + 'static) {
+        self.shared.plan.judge(judge);
     }
 
     /// Forgets all troubles that still wait.
@@ -110,6 +114,16 @@ impl ApiProxy {
     /// Ends all open watches with "410 Expired", so that clients list anew.
     pub fn expire_watches(&self) {
         self.watches.send_modify(|watches| watches.expired += 1);
+    }
+
+    /// Breaks the connections of all open watches.
+    pub fn cut_watches(&self) {
+        self.watches.send_modify(|watches| watches.cut += 1);
+    }
+
+    /// Lets all watches that are open now say nothing any more, for ever: the other end has gone and nobody says so.
+    pub fn silence_watches(&self) {
+        self.watches.send_modify(|watches| watches.silenced += 1);
     }
 
     /// Lets the events of watches wait (`true`), or pass again with all that waited: what clients believe grows old meanwhile.
@@ -145,30 +159,34 @@ async fn answer(request: Request<Incoming>, server: &Upstream, shared: &Shared) 
         Some(Trouble::DropBefore) => return Err("the connection breaks here".into()),
         Some(Trouble::Answer(status)) => return Ok(refusal(status)),
         Some(Trouble::Delay(delay)) => sleep_until(Instant::now() + delay).await,
-        Some(Trouble::KillAfter(_) | Trouble::DropAfter) | None => {}
+        Some(Trouble::KillAfter(_) | Trouble::DropAfter | Trouble::DelayAfter(_)) | None => {}
     }
     let answer = server.lock().await.send_request(Request::from_parts(head, Full::new(body))).await?;
     let (head, body) = answer.into_parts();
     if call.verb == "watch" && head.status.is_success() {
-        spoil(trouble)?;
-        let events = watched(body, shared.watches.clone()).map_err(AnyError::from);
+        spoil(trouble).await?;
+        let events = watched(body, shared.watches.clone());
         return Ok(Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(events))));
     }
     let body = body.collect().await?.to_bytes();
-    spoil(trouble)?;
+    spoil(trouble).await?;
     Ok(Response::from_parts(head, whole(body)))
 }
 
 /// The troubles that come once the API server has answered.
-fn spoil(trouble: Option<Trouble>) -> Result<(), AnyError> {
+async fn spoil(trouble: Option<Trouble>) -> Result<(), AnyError> {
     match trouble {
         Some(Trouble::KillAfter(process)) => Err(kill(process)),
         Some(Trouble::DropAfter) => Err("the connection breaks here".into()),
+        Some(Trouble::DelayAfter(delay)) => {
+            sleep_until(Instant::now() + delay).await;
+            Ok(())
+        }
         _ => Ok(()),
     }
 }
 
-fn kill(process: u32) -> AnyError {
+pub(crate) fn kill(process: u32) -> AnyError {
     let process = i32::try_from(process).ok().and_then(Pid::from_raw).expect("the number of a process");
     match kill_process(process, Signal::KILL) {
         Ok(()) => "the caller was killed".into(),

@@ -22,13 +22,16 @@ pub enum Trouble {
     Answer(u16),
     /// The call waits this long, then passes.
     Delay(Duration),
+    /// The API server has done what was asked at once; its answer waits this long.
+    DelayAfter(Duration),
 }
 
-type When = Box<dyn Fn(&Call) -> bool + Send>;
+/// Says what is to go wrong with a call, if it has its turn.
+type Judge = Box<dyn FnMut(&Call) -> Option<Trouble> + Send>;
 
 /// Troubles that wait for their call, and every call so far.
 #[derive(Default)]
-pub(super) struct Plan(Mutex<Inner>);
+pub(crate) struct Plan(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -37,19 +40,24 @@ struct Inner {
 }
 
 struct Rule {
-    when: When,
-    trouble: Trouble,
+    judge: Judge,
     /// `Some(n)`: only the n-th matching call from now on; `None`: every one.
     remaining: Option<u64>,
 }
 
 impl Plan {
-    pub(super) fn add(&self, nth: Option<u64>, when: When, trouble: Trouble) {
+    pub(crate) fn add(&self, nth: Option<u64>, when: impl Fn(&Call) -> bool + Send + 'static, trouble: Trouble) {
         assert_ne!(nth, Some(0), "the first call has number 1");
-        self.inner().rules.push_back(Rule { when, trouble, remaining: nth });
+        let judge = Box::new(move |call: &Call| when(call).then_some(trouble));
+        self.inner().rules.push_back(Rule { judge, remaining: nth });
     }
 
-    pub(super) fn clear(&self) {
+    /// A rule that says of each call what goes wrong with it.
+    pub(crate) fn judge(&self, judge: impl FnMut(&Call) -> Option<Trouble> + Send + 'static) {
+        self.inner().rules.push_back(Rule { judge: Box::new(judge), remaining: None });
+    }
+
+    pub(crate) fn clear(&self) {
         self.inner().rules.clear();
     }
 
@@ -58,25 +66,23 @@ impl Plan {
         self.inner().rules.iter().filter(|rule| rule.remaining.is_some()).count()
     }
 
-    pub(super) fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.inner().calls.clone()
     }
 
     /// Writes the call down and says what goes wrong with it: the earliest rule that has its turn. All rules count all calls.
-    pub(super) fn meet(&self, call: &Call) -> Option<Trouble> {
+    pub(crate) fn meet(&self, call: &Call) -> Option<Trouble> {
         let mut inner = self.inner();
         inner.calls.push(call.clone());
         let mut met = None;
         inner.rules.retain_mut(|rule| {
-            if !(rule.when)(call) {
-                return true;
-            }
+            let Some(trouble) = (rule.judge)(call) else { return true };
             let remaining = rule.remaining.as_mut().map(|remaining| {
                 *remaining -= 1;
                 *remaining
             });
             if remaining.is_none_or(|remaining| remaining == 0) {
-                met = met.or(Some(rule.trouble));
+                met = met.or(Some(trouble));
             }
             remaining != Some(0)
         });
@@ -108,8 +114,8 @@ mod tests {
     #[test]
     fn a_rule_meets_its_call_once_and_a_lasting_one_every() {
         let plan = Plan::default();
-        plan.add(Some(2), Box::new(Call::writes), Trouble::DropAfter);
-        plan.add(None, Box::new(|call| call.verb == "get"), Trouble::Answer(429));
+        plan.add(Some(2), Call::writes, Trouble::DropAfter);
+        plan.add(None, |call| call.verb == "get", Trouble::Answer(429));
         let met: Vec<_> = ["update", "get", "update", "update", "get"].iter().map(|verb| plan.meet(&call(verb))).collect();
         assert_eq!(met, [None, Some(Trouble::Answer(429)), Some(Trouble::DropAfter), None, Some(Trouble::Answer(429))]);
         assert_eq!(plan.waiting(), 0);
