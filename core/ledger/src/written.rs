@@ -198,7 +198,12 @@ fn open_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
     ];
     let (from, values) = bulk::source_behind(conn, before, &names, &columns);
     let list = names.join(", ");
-    Some((format!("INSERT INTO ledger_lot ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place ON CONFLICT (source) DO NOTHING RETURNING no, source"), values))
+    Some((
+        format!(
+            "INSERT INTO ledger_lot ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place ON CONFLICT (source) DO NOTHING RETURNING no, source"
+        ),
+        values,
+    ))
 }
 
 fn draw_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {

@@ -71,7 +71,8 @@ async fn a_key_that_can_not_be_in_the_book_and_is_opens_no_second_lot() {
         post_new().await.expect("it is new");
         let again = post_new().await;
         assert!(matches!(again, Err(Error::Kernel(heyuan_kernel::Error::Stale(_)))), "{again:?}");
-        let same = join_all((0..4).map(|_| post(&ledger, vec![transfer("once", "line/mall/issued", "member/1/points", 7, lot(300))]))).await;
+        let same =
+            join_all((0..4).map(|_| post(&ledger, vec![transfer("once", "line/mall/issued", "member/1/points", 7, lot(300))]))).await;
         assert!(same.iter().all(Result::is_ok), "{same:?}");
         assert_eq!((holds(&ledger, "member/1/points").await, ledger.open_lots("member/1/points", 9).await.expect("listed").len()), (57, 2));
         sealed_and_sound(&ledger).await;
