@@ -66,7 +66,7 @@ impl Reader {
         Reader { folder, blocks: blocks("sh"), typed: BTreeSet::new(), kubeconfig }
     }
 
-    fn write(&self, file: &str, content: &str) {
+    fn write(&self, file: &str, content: impl AsRef<[u8]>) {
         fs::write(self.folder.path().join(file), content).expect("a file can be written");
     }
 
@@ -138,7 +138,8 @@ async fn the_manuals_commands_do_what_it_says() {
 
     // A plugin.
     ground.change("acme", serde_json::json!({ "plugins": { "features": ["profile.*"] } })).await;
-    reader.write("high-intent.wasm", "a component");
+    // Not text, as no component is: kubectl would keep text as such.
+    reader.write("high-intent.wasm", b"\0asm\xff");
     ground.admin.apply(&example("Plugin", "high-intent")).await.expect("the plugin is taken");
     reader.types("create configmap plugins").await;
 
