@@ -154,7 +154,7 @@ mod tests {
             (".hidden", false),
             ("a/b", false),
             ("a b", false),
-            (&"a".repeat(64), false),
+            ("a".repeat(64).as_str(), false),
         ] {
             assert_eq!(text.parse::<ForRelease>().is_ok(), fits, "{text}");
         }

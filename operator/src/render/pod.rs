@@ -150,6 +150,10 @@ pub(super) fn migration_template(shape: &Shape, running: &Running) -> Value {
         None => {
             volumes.push(json!({ "name": "data", "persistentVolumeClaim": { "claimName": APP } }));
             without_mount(&mut container, "database");
+            // Indexes of the copy are sorted on the volume: the image has no folder for temporary files.
+            if let Some(env) = container["env"].as_array_mut() {
+                env.push(json!({ "name": "SQLITE_TMPDIR", "value": "/data" }));
+            }
         }
     }
     let mut spec = pod_spec(vec![container], volumes);

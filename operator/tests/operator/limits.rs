@@ -621,7 +621,6 @@ fn cases(path: &str, schema: &Value, row: &Row, required: bool) -> Vec<Case> {
 }
 
 /// Values that are taken, and values that are refused.
-#[expect(clippy::type_complexity, reason = "it is taken apart where it is called")]
 fn values(path: &str, schema: &Value, row: &Row, leaf: &str) -> (With, Vec<Value>, Vec<(Value, String)>) {
     let named = |value: Value| (value, leaf.to_owned());
     let bound = |name: &str| schema[name].as_u64().and_then(|number| usize::try_from(number).ok());
