@@ -59,6 +59,7 @@ impl Task for Retention {
     }
 
     fn waits(&self) -> Waits {
+        // At rest about once an hour, which is as often as it looks anyway.
         Waits::time(Duration::from_secs(60))
     }
 

@@ -191,14 +191,23 @@ impl Cdp {
         anchor.ok_or_else(|| Problem::new(heyuan_kernel::error::codes::ERASED, "the person was erased just now"))
     }
 
-    /// The anchors of those of these identifiers that are known, strongest first. Nothing is recorded: the look-up of other wings.
+    /// The anchors of those of these identifiers that are known, strongest first. Values that mean nobody count only where nothing else is
+    /// named. Nothing is recorded: the look-up of other wings.
     ///
     /// # Errors
     /// As [`Cdp::observe`].
     pub async fn find_anchors(&self, identifiers: &[(&str, &str)]) -> Result<Vec<AnchorId>, Problem> {
         let kernel = &self.inner.kernel;
         let at = kernel.clock.now().ms();
-        let sighting = Sighting { identifiers: read(identifiers)?, at, unit: None, source: String::new() };
+        let mut identifiers = read(identifiers)?;
+        let means_nobody = |identifier: &Identifier| match identifier {
+            Identifier::Value { kind, value, .. } => self.inner.rules.is_blocked(*kind, value),
+            Identifier::Anchor(_) => false,
+        };
+        if !identifiers.iter().all(means_nobody) {
+            identifiers.retain(|identifier| !means_nobody(identifier));
+        }
+        let sighting = Sighting { identifiers, at, unit: None, source: String::new() };
         let plan = Plan::look_up(kernel.db.near(), kernel, std::slice::from_ref(&sighting)).await?;
         Ok(plan.seen.into_iter().next().unwrap_or_default())
     }

@@ -247,6 +247,16 @@ impl Task for Flush {
         Waits::time(Duration::from_secs(1))
     }
 
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move {
+            // What the lake holds already was removed by the step before.
+            let row = sql::one(self.kernel.db.reader(), "SELECT MIN(written_at) AS oldest FROM cdp_known_block", []).await?;
+            let oldest: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "oldest"))?;
+            Ok(oldest.map(|oldest| Timestamp::clamped(oldest.saturating_add(self.settings.flush_age_ms))))
+        }
+        .boxed()
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         async move {
             if self.sweep(fence).await? {

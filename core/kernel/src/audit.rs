@@ -75,6 +75,31 @@ impl Entry {
     }
 }
 
+/// An act as it stands in the record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Its number in the record.
+    pub id: i64,
+    /// What it was done to.
+    pub object: String,
+    /// Its facts.
+    pub detail: Map<String, Value>,
+}
+
+/// A page of the acts of one kind after a number, in the order of the record.
+///
+/// # Errors
+/// [`Error::Corrupt`]; [`Error::Database`].
+pub async fn of_action<C: sql::Connection>(conn: &C, action: &str, after: i64, limit: u64) -> Result<Vec<Recorded>, Error> {
+    let text = "SELECT id, object, detail FROM kernel_audit WHERE action = $1 AND id > $2 ORDER BY id LIMIT $3";
+    let read = |row: &sql::Row| {
+        let detail: String = sql::get(row, "detail")?;
+        let detail = serde_json::from_str(&detail).map_err(|e| Error::Corrupt { what: "audit record", why: e.to_string() })?;
+        Ok(Recorded { id: sql::get(row, "id")?, object: sql::get(row, "object")?, detail })
+    };
+    sql::all(conn, text, [action.into(), after.into(), limit.into()]).await?.iter().map(read).collect()
+}
+
 /// Writes the act with the facts that it goes with, and queues it for the sealer.
 ///
 /// # Errors

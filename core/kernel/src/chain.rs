@@ -74,7 +74,8 @@ pub struct Head {
 /// Something that can't be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What was checked: `chain`, `head`, `unsealed`; for the book also `sum`, `balance`, `version`, `lot`, `stripe`, `hold`.
+    /// What was checked: `chain`, `head`, `unsealed`; for the book also `sum`, `balance`, `version`, `lot`, `stripe`, `hold`;
+    /// `unfinished` where a check broke off.
     pub check: &'static str,
     /// The record, link, account, lot or unit.
     pub place: String,
@@ -98,6 +99,12 @@ pub struct Walk {
 impl Walk {
     fn find(&mut self, check: &'static str, place: impl Into<String>, why: impl Into<String>) {
         self.findings.push(Finding { check, place: place.into(), why: why.into() });
+    }
+
+    fn finish(&mut self, checked: &str, outcome: Result<(), Error>) {
+        if let Err(error) = outcome {
+            self.find("unfinished", checked, format!("the check broke off: {error}"));
+        }
     }
 }
 
@@ -177,8 +184,8 @@ impl Chain {
         let (name, format) = if formats.len() > 1 { (", format", format!(", {}", formats.len())) } else { ("", String::new()) };
         let text = format!("INSERT INTO {links} (number, {record}, hash{name}) SELECT number, {record}, hash{format} FROM {from}");
         sql::execute(tx.conn(), &text, values).await?;
-        let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, sealed);
-        sql::execute(tx.conn(), &format!("DELETE FROM {queue} WHERE {record} {one_of}"), [value]).await?;
+        let (one_of, values) = bulk::one_of_numbers(tx.conn(), 1, sealed);
+        sql::execute(tx.conn(), &format!("DELETE FROM {queue} WHERE {record} {one_of}"), values).await?;
         let signature = self.sign(number, &hash);
         let text = format!("INSERT INTO {heads} (number, hash, signature, at) VALUES ($1, $2, $3, $4)");
         let now = self.clock.now();
@@ -202,8 +209,11 @@ impl Chain {
         for head in exported.iter().filter(|head| !self.is_signed(head)) {
             walk.find("head", head.number.to_string(), "the exported head is not signed with this tenant's key");
         }
-        self.check_links(&mut walk, exported).await?;
-        self.check_unsealed(&mut walk).await?;
+        // What one walk found is told also where it, or the other one, can't go on.
+        let done = self.check_links(&mut walk, exported).await;
+        walk.finish("links", done);
+        let done = self.check_unsealed(&mut walk).await;
+        walk.finish("unsealed records", done);
         Ok(walk)
     }
 
@@ -240,6 +250,15 @@ impl Chain {
         if newest > number {
             walk.find("head", newest.to_string(), format!("the chain ends at {number}, before a signed head"));
         }
+        self.check_end(walk, number).await
+    }
+
+    /// Links and their head are written together, so that the last link that was walked is signed, or one after it that was sealed meanwhile.
+    async fn check_end(&self, walk: &mut Walk, number: i64) -> Result<(), Error> {
+        let signed = self.head().await?.map_or(0, |head| head.number);
+        if signed < number {
+            walk.find("head", number.to_string(), "the end of the chain is not signed");
+        }
         Ok(())
     }
 
@@ -255,13 +274,12 @@ impl Chain {
             return finding(format!("{record} {sealed}, link {at}"), format!("the {record} is gone"));
         }
         let (stored, format): (String, i64) = (sql::get(row, "hash")?, sql::get(row, "link_format")?);
-        let link = self.link(hash, row, usize::try_from(format).unwrap_or(0))?;
-        if link.as_ref() == Some(&stored) {
-            return Ok(None);
-        }
+        let link = self.link(hash, row, usize::try_from(format).unwrap_or(0));
         let why = match link {
-            Some(_) => format!("the {record} or its link was changed after it was sealed"),
-            None => format!("this release does not know format {format} of a link"),
+            Ok(Some(link)) if link == stored => return Ok(None),
+            Ok(Some(_)) => format!("the {record} or its link was changed after it was sealed"),
+            Ok(None) => format!("this release does not know format {format} of a link"),
+            Err(error) => format!("the {record} can't be read: {error}"),
         };
         finding(format!("{record} {sealed} {}, link {at}", (self.records.label)(row)?), why)
     }

@@ -2,17 +2,20 @@
 
 use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
+use crate::notices::{self, Notices, Question};
 use crate::outbox;
-use crate::postgres::{Connections, Logins, Source};
+use crate::postgres::{Connections, Logins, Pace, Source};
+use crate::rest::Rest;
 use crate::sql::{self, NearConnection, UnitConnection};
 use crate::sqlite::{BUSY_TIMEOUT, Direct, Pragmas};
+use crate::statistics::Statistics;
 use crate::units::Units;
-use crate::wake::{Named, Topic, Wakes};
+use crate::wake::{Notice, Telling, Told, Topic, Wakes};
 use crate::write_queue::WriteQueue;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use heyuan_contract::{DomainEvent, Timestamp};
-use sea_orm::{ConnectOptions, DatabaseConnection, DbBackend, TransactionTrait};
+use sea_orm::{ConnectOptions, DatabaseConnection, DatabaseTransaction, DbBackend, TransactionTrait};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +33,10 @@ const SQLITE_READERS_MAX: u32 = 4;
 const SQLITE_WRITER_CACHE_KIB: u32 = 32_768;
 /// Pages that each reader keeps.
 const SQLITE_READER_CACHE_KIB: u32 = 2_048;
+/// How often a task looks at rest in any case. Nothing is expected to be found: others are heard, and what is due has its own time.
+const LOOK_AT_REST: Duration = Duration::from_secs(3600);
+/// The same on SQLite, where a command that writes beside the server is not heard, and a look costs microseconds.
+const SQLITE_LOOK_AT_REST: Duration = Duration::from_secs(60);
 /// Rows that a reader's thread reads ahead.
 const SQLITE_ROWS_AHEAD: usize = 1_024;
 /// Pages in the write-ahead log from which on a commit copies them into the file itself.
@@ -69,27 +76,30 @@ struct Inner {
     turn: AtomicUsize,
     writer: Writer,
     wakes: Wakes,
+    rest: Rest,
     units: Units,
     /// Which login connections use; none on SQLite.
     logins: Option<Arc<Logins>>,
+    /// What hears the other processes; nobody is there on SQLite.
+    notices: Notices,
 }
 
 enum Writer {
     /// All writes pass one queue.
     Queue(WriteQueue),
     /// Each unit has its own transaction.
-    Pool,
+    Pool(Statistics),
 }
 
 /// An open write transaction, as a unit of work sees it.
 pub struct Tx {
     connection: UnitConnection,
-    named: Named,
+    telling: Telling,
 }
 
 impl Tx {
     pub(crate) fn new(connection: UnitConnection) -> Tx {
-        Tx { connection, named: Named::default() }
+        Tx { connection, telling: Telling::default() }
     }
 
     /// The connection to run statements on.
@@ -107,12 +117,17 @@ impl Tx {
 
     /// Says that the unit wrote what tasks wait for under this topic: they look again once it has committed.
     pub fn wake(&self, topic: Topic) {
-        self.named.add(topic);
+        self.telling.add(topic);
     }
 
-    /// What the unit named; the connection is whoever's made it.
-    pub(crate) fn into_parts(self) -> (UnitConnection, Vec<Topic>) {
-        (self.connection, self.named.take())
+    /// Says how other processes hear of the unit.
+    pub(crate) fn notice(&self, notice: Notice) {
+        self.telling.notice(notice);
+    }
+
+    /// What the unit said of itself; the connection is whoever's made it.
+    pub(crate) fn into_parts(self) -> (UnitConnection, Told) {
+        (self.connection, self.telling.take())
     }
 }
 
@@ -122,19 +137,34 @@ impl Database {
     /// # Errors
     /// [`Error::Database`] when it can't be reached.
     pub async fn open(location: &Location) -> Result<Database, Error> {
+        Database::open_at(location, Pace::Served).await
+    }
+
+    /// The same for a command that walks whole books: on PostgreSQL its statements run as long as they need.
+    ///
+    /// # Errors
+    /// [`Error::Database`] when it can't be reached.
+    pub async fn open_unhurried(location: &Location) -> Result<Database, Error> {
+        Database::open_at(location, Pace::Unhurried).await
+    }
+
+    async fn open_at(location: &Location, pace: Pace) -> Result<Database, Error> {
         let (wakes, units) = (Wakes::default(), Units::new());
+        let notices = Notices::default();
         let inner = match location {
             Location::Sqlite(path) => {
                 // These first: they wait for whoever else turns a fresh file to WAL, which the pool's connections do not.
                 let near = || Direct::open(path, &pragmas(SQLITE_READER_CACHE_KIB)).map(|direct| NearConnection::Direct(Arc::new(direct)));
                 let near = (0..SQLITE_READERS_MAX).map(|_| near()).collect::<Result<_, _>>()?;
                 let reader = sea_orm::Database::connect(sqlite_options(path)).await?;
-                let queue =
-                    WriteQueue::start(path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB), reader.clone(), wakes.clone(), units.clone())?;
-                Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Queue(queue), wakes, units, logins: None }
+                let rest = Rest::new(SQLITE_LOOK_AT_REST);
+                let (path, pragmas) = (path.clone(), pragmas(SQLITE_WRITER_CACHE_KIB));
+                let queue = WriteQueue::start(path, pragmas, reader.clone(), wakes.clone(), rest.clone(), units.clone())?;
+                let writer = Writer::Queue(queue);
+                Inner { reader, near, turn: AtomicUsize::new(0), writer, wakes, rest, units, logins: None, notices }
             }
-            Location::Postgres(url) => on_postgres(Source::Url(url), wakes, units).await?,
-            Location::PostgresFile(file) => on_postgres(Source::File(file), wakes, units).await?,
+            Location::Postgres(url) => on_postgres(Source::Url(url), pace, wakes, units, notices).await?,
+            Location::PostgresFile(file) => on_postgres(Source::File(file), pace, wakes, units, notices).await?,
         };
         Ok(Database { inner: Arc::new(inner) })
     }
@@ -180,6 +210,35 @@ impl Database {
         }
     }
 
+    /// Hears what the other processes commit, and lets this one rest while nobody commits anything, until it is told to stop. A process
+    /// that does not call this never rests.
+    pub async fn follow_others(&self, mut stopped: watch::Receiver<bool>) {
+        let rest = &self.inner.rest;
+        let following = async {
+            match &self.inner.logins {
+                _ if rest.is_never() => std::future::pending().await,
+                Some(logins) => self.inner.notices.follow(logins, self.inner.reader.get_postgres_connection_pool(), rest).await,
+                None => rest.keep().await,
+            }
+        };
+        tokio::select! {
+            never = following => match never {},
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+        rest.stir();
+    }
+
+    /// Whether this process rests.
+    pub fn rest(&self) -> &Rest {
+        &self.inner.rest
+    }
+
+    /// Asks PostgreSQL by one statement without a transaction around it: at rest on the connection that is there anyway.
+    pub(crate) async fn ask(&self, question: Question) -> Result<Option<i64>, Error> {
+        let pool = self.inner.reader.get_postgres_connection_pool();
+        self.inner.notices.ask(question, pool, &self.inner.rest).await
+    }
+
     /// What units of this process have committed, by topic.
     pub fn wakes(&self) -> &Wakes {
         &self.inner.wakes
@@ -201,7 +260,11 @@ impl Database {
         guard::outside_unit("a second unit of work");
         match &self.inner.writer {
             Writer::Queue(queue) => queue.run(name, unit).await,
-            Writer::Pool => self.write_pooled(name, &unit).await,
+            Writer::Pool(statistics) => {
+                let result = self.write_pooled(name, &unit).await;
+                statistics.committed(&self.inner.reader);
+                result
+            }
         }
     }
 
@@ -230,11 +293,10 @@ impl Database {
         let begun = Instant::now();
         let tx = Tx::new(UnitConnection::Pooled(self.inner.reader.begin().await.map_err(Error::from)?));
         let result = AssertUnwindSafe(guard::inside_unit(name, unit(&tx))).catch_unwind().await;
-        let (UnitConnection::Pooled(transaction), named) = tx.into_parts() else { return Err(Error::Broken(name).into()) };
+        let (UnitConnection::Pooled(transaction), told) = tx.into_parts() else { return Err(Error::Broken(name).into()) };
         let result = match result {
             Ok(Ok(value)) => {
-                transaction.commit().await.map_err(|error| Error::from(CommitFailure::of_commit(error)))?;
-                self.inner.wakes.raise(&named);
+                self.commit(transaction, &told).await?;
                 Ok(value)
             }
             failed => {
@@ -244,6 +306,34 @@ impl Database {
         };
         self.inner.units.took(name, begun.elapsed());
         result
+    }
+
+    /// Commits, and wakes who waits for it: the tasks of this process, and the other processes by a notice in the transaction itself.
+    async fn commit(&self, transaction: DatabaseTransaction, told: &Told) -> Result<(), Error> {
+        let Inner { rest, logins, wakes, .. } = &*self.inner;
+        let tells = match told.notice {
+            Notice::Still => false,
+            Notice::Usual => rest.must_tell(),
+            Notice::AtOnce => true,
+        };
+        if let Some(logins) = logins.as_ref().filter(|_| tells) {
+            sql::execute(&transaction, notices::TELL, [notices::CHANNEL.into(), logins.process().into()]).await?;
+        }
+        let stirs = told.notice != Notice::Still;
+        if stirs {
+            // Also where nobody stays to hear how the commit went: it may have gone well.
+            rest.stir();
+        }
+        let begun = Instant::now();
+        transaction.commit().await.map_err(|error| Error::from(CommitFailure::of_commit(error)))?;
+        if tells {
+            rest.told(begun);
+        }
+        if stirs {
+            rest.stir();
+        }
+        wakes.raise(&told.topics);
+        Ok(())
     }
 
     /// Runs a use case from its reading on, and starts it again while what it decided on changes under it.
@@ -304,10 +394,11 @@ fn sqlite_options(path: &Path) -> ConnectOptions {
     options
 }
 
-async fn on_postgres(source: Source<'_>, wakes: Wakes, units: Units) -> Result<Inner, Error> {
-    let (reader, logins) = Logins::connect(source).await?;
+async fn on_postgres(source: Source<'_>, pace: Pace, wakes: Wakes, units: Units, notices: Notices) -> Result<Inner, Error> {
+    let (reader, logins) = Logins::connect(source, pace).await?;
     let near = vec![NearConnection::Pooled(reader.clone())];
-    Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool, wakes, units, logins: Some(logins) })
+    let (rest, logins) = (Rest::new(LOOK_AT_REST), Some(logins));
+    Ok(Inner { reader, near, turn: AtomicUsize::new(0), writer: Writer::Pool(Statistics::default()), wakes, rest, units, logins, notices })
 }
 
 /// The expression of the database's own clock in milliseconds: the one that leases are measured by, since the clocks of two processes

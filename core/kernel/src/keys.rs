@@ -1,9 +1,11 @@
 //! API keys and tokens: how a request becomes an actor, and how keys are made, listed and revoked. Sessions are in `sessions`, what is
-//! staff's of them in `staff`.
+//! staff's of them in `staff`, and who made a key in `makers`.
 
+mod makers;
 mod sessions;
 mod staff;
 
+pub use makers::same_hand;
 pub use sessions::{
     ACCESS_TIME_MS, REFRESH_REFUSED, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, Session, Tokens, end_sessions, run_out_sessions,
 };
@@ -49,8 +51,6 @@ const DELIVERED_NAME_BYTES_MAX: usize = 64;
 const DELIVERED_SCOPES: [Scope; 5] = [Scope::Admin, Scope::App, Scope::Import, Scope::Ingest, Scope::Reveal];
 /// The start of every member token.
 const TOKEN_PREFIX: &str = "hym_";
-/// How long a member token without a session lasts.
-pub const TOKEN_TIME_MS: i64 = 24 * 3_600_000;
 
 /// The tenant would be left without a key that can make keys.
 pub const LAST_ADMIN_KEY: Code =
@@ -74,10 +74,12 @@ pub struct KeyRecord {
     pub revoked_at: Option<Timestamp>,
     /// When it was last used, to the hour; `None` before its first use.
     pub last_used_at: Option<Timestamp>,
+    /// The name of the key or person that made it; `None` for one that was made beside the data, or delivered.
+    pub maker: Option<String>,
 }
 
 impl KeyRecord {
-    const COLUMNS: &str = "id, hash, scopes, unit, created_at, revoked_at, last_used_at";
+    const COLUMNS: &str = "id, hash, scopes, unit, created_at, revoked_at, last_used_at, maker";
 
     fn read(row: &sql::Row) -> Result<KeyRecord, Error> {
         let scopes: String = sql::get(row, "scopes")?;
@@ -90,6 +92,7 @@ impl KeyRecord {
             created_at: at(sql::get(row, "created_at")?),
             revoked_at: sql::get::<Option<i64>>(row, "revoked_at")?.map(at),
             last_used_at: sql::get::<Option<i64>>(row, "last_used_at")?.map(at),
+            maker: sql::get(row, "maker")?,
         })
     }
 
@@ -98,7 +101,7 @@ impl KeyRecord {
         scopes.sort_unstable_by_key(|scope| scope.as_str());
         scopes.dedup();
         let id = format!("key_{}", &hash[..12]);
-        KeyRecord { id, scopes, unit: unit.cloned(), created_at: now, revoked_at: None, last_used_at: None }
+        KeyRecord { id, scopes, unit: unit.cloned(), created_at: now, revoked_at: None, last_used_at: None, maker: None }
     }
 
     fn is_seen_by(&self, actor: &Actor) -> bool {
@@ -288,20 +291,12 @@ impl Credentials {
         Ok(record)
     }
 
-    /// A token without a session, as releases before there were sessions gave to members: it ends by time alone and can't be called back.
-    pub fn member_token(&self, member: &MemberId) -> (String, Timestamp) {
-        let expires = self.clock.now().plus_ms(TOKEN_TIME_MS);
-        (self.signed(TOKEN_PREFIX, b"member", &format!("{}.{}", member.as_str(), expires.ms())), expires)
-    }
-
-    /// The member that a token speaks for, while the token and its session last.
+    /// The member that a token speaks for, while the token and its session last. Every token has a session: one that ends by time alone
+    /// could not be called back.
     async fn member_of(&self, token: &str) -> Result<Option<MemberId>, Error> {
-        if let Some(body) = self.opened(TOKEN_PREFIX, b"session", token) {
-            let holder = self.holder_of_session(&body).await?;
-            return Ok(holder.and_then(|holder| if let Holder::Member(member) = holder { Some(member) } else { None }));
-        }
-        let Some(body) = self.opened(TOKEN_PREFIX, b"member", token) else { return Ok(None) };
-        Ok(body.rsplit_once('.').filter(|(_, expires)| self.is_ahead(expires)).and_then(|(member, _)| MemberId::new(member).ok()))
+        let Some(body) = self.opened(TOKEN_PREFIX, b"session", token) else { return Ok(None) };
+        let holder = self.holder_of_session(&body).await?;
+        Ok(holder.and_then(|holder| if let Holder::Member(member) = holder { Some(member) } else { None }))
     }
 
     /// Whether milliseconds, as a token spells them, lie in the future.
@@ -398,7 +393,8 @@ async fn create_by(
     let random: [u8; 24] = rand::random();
     let secret = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
     let hash = sha256_hex(secret.as_bytes());
-    let record = KeyRecord::fresh(&hash, scopes, unit, clock.now());
+    let maker = (!actor.is_system()).then(|| actor.name().to_owned());
+    let record = KeyRecord { maker, ..KeyRecord::fresh(&hash, scopes, unit, clock.now()) };
     let (actor, written) = (actor.clone(), record.clone());
     db.write("create key", move |tx| {
         let (actor, record, hash) = (actor.clone(), written.clone(), hash.clone());
@@ -420,8 +416,8 @@ async fn create_in(tx: &Tx, record: &KeyRecord, hash: String) -> Result<bool, Er
     let unit = record.unit.as_ref().map(|unit| unit.as_str().to_owned());
     let made = sql::execute(
         tx.conn(),
-        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-        [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into()],
+        "INSERT INTO kernel_key (id, hash, scopes, unit, created_at, maker) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        [record.id.as_str().into(), hash.into(), scopes.into(), unit.into(), record.created_at.ms().into(), record.maker.clone().into()],
     )
     .await?;
     Ok(made == 1)

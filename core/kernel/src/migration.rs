@@ -14,6 +14,10 @@ mod m20261129_000004_sessions;
 mod m20261129_000005_staff_sessions;
 #[path = "migration/m20261129_000006_plugin_wishes.rs"]
 mod m20261129_000006_plugin_wishes;
+#[path = "migration/m20261129_000007_session_origins.rs"]
+mod m20261129_000007_session_origins;
+#[path = "migration/m20261130_000007_key_makers.rs"]
+mod m20261130_000007_key_makers;
 
 /// A migration as SQL. `{bytes}` stands for the binary type, `{serial}` for a key that counts up.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +70,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_sessions::MIGRATION),
             Box::new(m20261129_000005_staff_sessions::MIGRATION),
             Box::new(m20261129_000006_plugin_wishes::MIGRATION),
+            Box::new(m20261129_000007_session_origins::MIGRATION),
+            Box::new(m20261130_000007_key_makers::MIGRATION),
         ]
     }
 

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Connections of one process: readers, a few writers, the processor.
-const CONNECTIONS_MAX: u32 = 12;
+/// Connections of one process: readers, a few writers, the processor. The one that hears notices is beside them.
+const CONNECTIONS_MAX: u32 = 11;
 /// How long opening a connection may take, and waiting for one of the pool.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that rested this long is asked whether it still lives before it is used.
 const RESTED: Duration = Duration::from_secs(5);
 /// A connection that nobody needed this long is closed.
@@ -25,6 +25,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const IDLE_IN_TRANSACTION_MS: &str = "10000";
 /// No statement of a request or of the processor runs longer.
 const STATEMENT_MS: &str = "60000";
+/// That of a command that walks whole books: it holds nobody up, and ends when its caller does.
+const UNHURRIED_MS: &str = "0";
+/// Statements that a connection keeps prepared: more than the product has hot ones.
+const PREPARED_MAX: usize = 256;
 /// How often the file with the URL is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause before a URL that was refused is tried again: the server may learn of a password after its file does.
@@ -47,6 +51,24 @@ const CONNECTIONS: &str = "SELECT count(*) FILTER (WHERE application_name = $1) 
 const END: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
    WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()";
 
+/// How long statements may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As long as somebody may wait for an answer.
+    Served,
+    /// As long as they need.
+    Unhurried,
+}
+
+impl Pace {
+    const fn statement_ms(self) -> &'static str {
+        match self {
+            Pace::Served => STATEMENT_MS,
+            Pace::Unhurried => UNHURRIED_MS,
+        }
+    }
+}
+
 /// A way in: the URL's options and the name that its connections carry.
 #[derive(Clone)]
 struct Login {
@@ -55,11 +77,11 @@ struct Login {
 }
 
 impl Login {
-    fn new(url: &str, generation: String, process: &str) -> Result<Login, sqlx::Error> {
-        let options = url.parse::<PgConnectOptions>()?.disable_statement_logging();
+    fn new(url: &str, generation: String, process: &str, pace: Pace) -> Result<Login, sqlx::Error> {
+        let options = url.parse::<PgConnectOptions>()?.disable_statement_logging().statement_cache_capacity(PREPARED_MAX);
         let options = options
             .application_name(&application_name(process, &generation))
-            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", STATEMENT_MS)]);
+            .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_MS), ("statement_timeout", pace.statement_ms())]);
         Ok(Login { options, generation })
     }
 
@@ -86,9 +108,11 @@ struct InForce {
 /// The pool's connections and their logins.
 pub(crate) struct Logins {
     process: String,
+    pace: Pace,
     /// Where the URL is read from, where it may change.
     file: Option<PathBuf>,
     in_force: RwLock<InForce>,
+    switches: watch::Sender<()>,
     problem: Mutex<Option<String>>,
 }
 
@@ -120,7 +144,7 @@ impl Logins {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Database`] for a URL that can't be read or does not open.
-    pub(crate) async fn connect(source: Source<'_>) -> Result<(DatabaseConnection, Arc<Logins>), Error> {
+    pub(crate) async fn connect(source: Source<'_>, pace: Pace) -> Result<(DatabaseConnection, Arc<Logins>), Error> {
         let (url, generation, file) = match source {
             Source::Url(url) => (url.to_owned(), generation_of(url.as_bytes()), None),
             Source::File(path) => {
@@ -129,11 +153,26 @@ impl Logins {
             }
         };
         let process = format!("{:08x}", rand::random::<u32>());
-        let login = Login::new(&url, generation, &process).map_err(connection_error)?;
+        let login = Login::new(&url, generation, &process, pace).map_err(connection_error)?;
         let in_force = RwLock::new(InForce { login: login.clone(), since: None });
-        let logins = Arc::new(Logins { process, file, in_force, problem: Mutex::new(None) });
+        let logins = Arc::new(Logins { process, pace, file, in_force, switches: watch::Sender::new(()), problem: Mutex::new(None) });
         let pool = sea_orm::Database::connect(options(&url, login.options, &logins)).await?;
         Ok((pool, logins))
+    }
+
+    /// The name of this process among those of the tenant.
+    pub(crate) fn process(&self) -> &str {
+        &self.process
+    }
+
+    /// What a new connection is opened with.
+    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+        self.login().options
+    }
+
+    /// Changes when another login is in force.
+    pub(crate) fn switches(&self) -> watch::Receiver<()> {
+        self.switches.subscribe()
     }
 
     fn login(&self) -> Login {
@@ -208,6 +247,7 @@ impl Logins {
                     self.note(None);
                     pool.get_postgres_connection_pool().set_connect_options(self.login().options);
                     close_idle(pool.get_postgres_connection_pool());
+                    self.switches.send_replace(());
                     tokio::spawn(self.clone().end_after(drain, before, pool.clone()));
                 }
                 Err(why) => self.note(Some(why)),
@@ -240,7 +280,7 @@ impl Logins {
     /// A login that opens, and leads where the tenant is.
     async fn checked(&self, bytes: &[u8], generation: &str, known: &Identity) -> Result<Login, String> {
         let opened = |error: sqlx::Error| format!("the new URL does not open the database: {error}");
-        let login = Login::new(url_in(bytes), generation.to_owned(), &self.process).map_err(opened)?;
+        let login = Login::new(url_in(bytes), generation.to_owned(), &self.process, self.pace).map_err(opened)?;
         let mut connection = login.open().await.map_err(opened)?;
         let found = timeout(CONNECT_LIMIT, Identity::read(&mut connection)).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         let _ = connection.close().await;
@@ -354,13 +394,13 @@ fn unreadable(path: &Path, source: std::io::Error) -> Error {
     Error::File { doing: "read the database's URL from", path: path.display().to_string(), source }
 }
 
-fn connection_error(error: sqlx::Error) -> Error {
+pub(crate) fn connection_error(error: sqlx::Error) -> Error {
     sea_orm::DbErr::Conn(sea_orm::RuntimeErr::SqlxError(Arc::new(error))).into()
 }
 
 fn options(url: &str, login: PgConnectOptions, logins: &Arc<Logins>) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
-    options.max_connections(CONNECTIONS_MAX).min_connections(1).sqlx_logging(false).record_stmt_in_spans(false);
+    options.max_connections(CONNECTIONS_MAX).min_connections(0).sqlx_logging(false).record_stmt_in_spans(false);
     options.connect_timeout(CONNECT_LIMIT).acquire_timeout(CONNECT_LIMIT).idle_timeout(IDLE_LIMIT);
     options.test_before_acquire_if_idle_for(RESTED);
     options.map_sqlx_postgres_opts(move |_| login.clone());

@@ -1,4 +1,5 @@
-//! How problems stand in the OpenAPI document: each route names the kinds that it answers, and their shape is said once.
+//! How problems stand in the OpenAPI document: each route names the kinds that it answers, and their shape is said once. A route that has
+//! more to say of one than its kind does lists that one itself.
 
 use crate::error::ProblemBody;
 use utoipa::IntoResponses;
@@ -7,6 +8,16 @@ use utoipa::IntoResponses;
 #[derive(IntoResponses)]
 #[response(status = 400, content_type = "application/problem+json")]
 pub struct Invalid(pub ProblemBody);
+
+/// No key or token, or none that is known.
+#[derive(IntoResponses)]
+#[response(status = 401, content_type = "application/problem+json")]
+pub struct Stranger(pub ProblemBody);
+
+/// Not with this key or token.
+#[derive(IntoResponses)]
+#[response(status = 403, content_type = "application/problem+json")]
+pub struct Forbidden(pub ProblemBody);
 
 /// There is no key or token, or none that is known; or it may not do this.
 #[derive(IntoResponses)]
@@ -28,6 +39,16 @@ pub struct Missing(pub ProblemBody);
 #[derive(IntoResponses)]
 #[response(status = 409, content_type = "application/problem+json")]
 pub struct Conflicting(pub ProblemBody);
+
+/// The person was erased.
+#[derive(IntoResponses)]
+#[response(status = 410, content_type = "application/problem+json")]
+pub struct Erased(pub ProblemBody);
+
+/// The body is longer than the route takes.
+#[derive(IntoResponses)]
+#[response(status = 413, content_type = "application/problem+json")]
+pub struct TooLarge(pub ProblemBody);
 
 /// Too much at once.
 #[derive(IntoResponses)]

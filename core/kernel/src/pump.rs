@@ -38,6 +38,12 @@ pub trait Reaction: Send + Sync {
     fn wants(&self, name: &str) -> bool;
     /// Reads and decides. Plugins and other waits belong here, not into the answer.
     fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>>;
+    /// Runs before the applies of several events that are written together: takes what they lock, in one order for everybody, so that no
+    /// apply waits for what another unit of work holds that waits for an earlier one of the group.
+    fn prepare<'a>(&'a self, tx: &'a Tx, group: &'a [Envelope]) -> BoxFuture<'a, Result<(), Error>> {
+        let _ = (tx, group);
+        async { Ok(()) }.boxed()
+    }
     /// The same for many events, written by one apply, where what is decided about one depends on no other. `None`: it does, or may.
     fn react_together(&self, envelopes: &[Envelope]) -> Option<Apply> {
         let _ = envelopes;
@@ -79,7 +85,7 @@ impl Pump {
         if batch.events.is_empty() {
             let since = passed.map_or_else(Instant::now, |passed| passed.since);
             if last - written >= PASSED_EVENTS_MAX || (last > written && since.elapsed() >= PASSED_FOR_MAX) {
-                self.apply(fence, Arc::new(Vec::new()), last).await?;
+                self.advance(fence, last).await?;
             } else {
                 self.pass(Some(Passed { position: last, since }));
             }
@@ -139,7 +145,7 @@ impl Pump {
             return Ok(false);
         }
         let Some(apply) = self.reaction.react_together(batch) else { return Ok(false) };
-        match self.apply(fence, Arc::new(vec![apply]), last).await {
+        match self.apply(fence, Arc::default(), Arc::new(vec![apply]), last).await {
             Ok(()) => Ok(true),
             Err(Error::LeaseLost(name)) => Err(Error::LeaseLost(name).into()),
             Err(error) => {
@@ -168,7 +174,8 @@ impl Pump {
         position: i64,
     ) -> Result<(), Problem> {
         let (group, applies): (Vec<Envelope>, Vec<Apply>) = std::mem::take(together).into_iter().unzip();
-        match self.apply(fence, Arc::new(applies), position).await {
+        let group = Arc::new(group);
+        match self.apply(fence, group.clone(), Arc::new(applies), position).await {
             Ok(()) => Ok(()),
             Err(Error::LeaseLost(name)) => Err(Error::LeaseLost(name).into()),
             Err(error) if group.is_empty() => Err(error.into()),
@@ -182,7 +189,7 @@ impl Pump {
                 .db
                 .settle(|| async {
                     let apply = self.decide(envelope).await.map_err(Error::Problem)?;
-                    self.apply(fence, Arc::new(vec![apply]), envelope.position).await
+                    self.apply(fence, Arc::default(), Arc::new(vec![apply]), envelope.position).await
                 })
                 .await;
             match outcome {
@@ -191,21 +198,28 @@ impl Pump {
                 Err(error) => self.settle_failure(fence, envelope, parked, error.into()).await?,
             }
         }
-        self.apply(fence, Arc::new(Vec::new()), position).await.map_err(Problem::from)
+        self.advance(fence, position).await.map_err(Problem::from)
     }
 
-    async fn apply(&self, fence: &Fence, group: Arc<Vec<Apply>>, position: i64) -> Result<(), Error> {
-        let consumer = self.reaction.consumer();
-        let fence = fence.clone();
+    async fn advance(&self, fence: &Fence, position: i64) -> Result<(), Error> {
+        self.apply(fence, Arc::default(), Arc::default(), position).await
+    }
+
+    /// Writes what was decided, and the new position; `group` are the events of which several are written together.
+    async fn apply(&self, fence: &Fence, group: Arc<Vec<Envelope>>, applies: Arc<Vec<Apply>>, position: i64) -> Result<(), Error> {
+        let (reaction, fence) = (self.reaction.clone(), fence.clone());
         self.db
             .write("apply reactions", move |tx| {
-                let (fence, group) = (fence.clone(), group.clone());
+                let (reaction, fence, group, applies) = (reaction.clone(), fence.clone(), group.clone(), applies.clone());
                 async move {
                     fence.check(tx).await?;
-                    for apply in group.iter() {
+                    if group.len() > 1 {
+                        reaction.prepare(tx, &group).await?;
+                    }
+                    for apply in applies.iter() {
                         apply(tx).await?;
                     }
-                    outbox::advance(tx, consumer, position).await
+                    outbox::advance(tx, reaction.consumer(), position).await
                 }
                 .boxed()
             })

@@ -3,6 +3,7 @@
 use crate::database::Database;
 use crate::error::Error;
 use crate::migration::Steps;
+use crate::notices;
 use crate::sql;
 use crate::time::now_ms;
 use sea_orm::{DatabaseTransaction, DbBackend, DbErr, TransactionTrait};
@@ -347,6 +348,10 @@ impl Blueprint {
         let from = max(serves_from(&tx).await?.unwrap_or(FIRST), room.contracting.get(step.name.as_str()).copied().unwrap_or(FIRST));
         let text = "INSERT INTO kernel_setting (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
         sql::execute(&tx, text, [SERVES_FROM.into(), from.to_string().into()]).await?;
+        if db.backend() == DbBackend::Postgres {
+            // A process at rest holds what it read of the schema for good.
+            sql::execute(&tx, notices::TELL, [notices::CHANNEL.into(), "schema".into()]).await?;
+        }
         tx.commit().await?;
         Ok(true)
     }

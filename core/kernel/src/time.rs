@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// This process's wall clock, in milliseconds since 1970.
@@ -37,6 +38,11 @@ impl Clock {
         if let Some(set) = &self.set {
             set.store(at.ms(), Ordering::SeqCst);
         }
+    }
+
+    /// How long it is until an instant; nothing where it has passed.
+    pub fn until(&self, at: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(at.ms().saturating_sub(self.now().ms())).unwrap_or(0))
     }
 
     /// Now.

@@ -10,6 +10,9 @@ use futures::FutureExt;
 use heyuan_contract::PersonalRef;
 use std::fmt;
 
+/// Longest reason for a look at a value, in bytes: it stands in the audit record for ever.
+const REASON_BYTES_MAX: usize = 500;
+
 /// What a personal value is: decides how it is normalised and masked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Personal {
@@ -201,12 +204,24 @@ impl Vault {
         Ok(self.open(reference).await?.map(|(class, value)| class.mask(&value)))
     }
 
-    /// The value itself, for an actor with the `reveal` scope; the look is audited before it is answered.
+    /// Whether an actor may look at personal values for this reason; who looks has to say one.
     ///
     /// # Errors
-    /// `forbidden`; `erased`; the database's.
-    pub async fn reveal(&self, actor: &Actor, reference: &PersonalRef, reason: &str) -> Result<String, Problem> {
+    /// `forbidden` without the scope `reveal`; `invalid_request` without a reason.
+    pub fn check_reveal(actor: &Actor, reason: &str) -> Result<(), Problem> {
         actor.require(Scope::Reveal)?;
+        if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+            return Err(Problem::invalid("reason", format!("say in 1 to {REASON_BYTES_MAX} bytes why the value is needed")));
+        }
+        Ok(())
+    }
+
+    /// The value itself, for an actor and a reason that pass [`Vault::check_reveal`]; the look is audited before it is answered.
+    ///
+    /// # Errors
+    /// `forbidden`; `invalid_request`; `erased`; the database's.
+    pub async fn reveal(&self, actor: &Actor, reference: &PersonalRef, reason: &str) -> Result<String, Problem> {
+        Vault::check_reveal(actor, reason)?;
         let (class, value) = self.open(reference).await?.ok_or_else(|| Problem::new(codes::ERASED, "the value was erased"))?;
         let entry = audit::Entry::new(actor, "reveal", reference.as_str()).detail("class", class.as_str()).detail("reason", reason);
         self.db

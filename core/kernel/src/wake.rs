@@ -39,19 +39,44 @@ impl Wakes {
     }
 }
 
-/// The topics that one unit has named so far.
-#[derive(Default)]
-pub(crate) struct Named(Mutex<Vec<Topic>>);
+/// How the other processes of the tenant hear of a unit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// As of any other: all stay awake for a while.
+    #[default]
+    Usual,
+    /// Not at all: it changes nothing that anybody waits for.
+    Still,
+    /// At once, whenever they were told last.
+    AtOnce,
+}
 
-impl Named {
+/// What one unit has said of itself so far.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// What it wrote, as tasks wait for it.
+    pub(crate) topics: Vec<Topic>,
+    /// Who is to hear of it.
+    pub(crate) notice: Notice,
+}
+
+/// The same while the unit runs.
+#[derive(Default)]
+pub(crate) struct Telling(Mutex<Told>);
+
+impl Telling {
     pub(crate) fn add(&self, topic: Topic) {
-        let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !named.contains(&topic) {
-            named.push(topic);
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.topics.contains(&topic) {
+            told.topics.push(topic);
         }
     }
 
-    pub(crate) fn take(&self) -> Vec<Topic> {
+    pub(crate) fn notice(&self, notice: Notice) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).notice = notice;
+    }
+
+    pub(crate) fn take(&self) -> Told {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

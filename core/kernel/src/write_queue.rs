@@ -6,10 +6,11 @@
 use crate::database::Tx;
 use crate::error::{CommitFailure, Error, Failure};
 use crate::guard;
+use crate::rest::Rest;
 use crate::sql::UnitConnection;
 use crate::sqlite::{Direct, Pragmas};
 use crate::units::Units;
-use crate::wake::{Topic, Wakes};
+use crate::wake::{Notice, Told, Wakes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr};
@@ -101,6 +102,7 @@ struct Writer {
     pragmas: Pragmas,
     receiver: mpsc::Receiver<Order>,
     wakes: Wakes,
+    rest: Rest,
     units: Units,
     committed: watch::Sender<()>,
 }
@@ -112,12 +114,13 @@ impl WriteQueue {
         pragmas: Pragmas,
         reader: DatabaseConnection,
         wakes: Wakes,
+        rest: Rest,
         units: Units,
     ) -> Result<WriteQueue, DbErr> {
         let direct = Direct::open(&path, &pragmas)?;
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
         let (committed, commits) = watch::channel(());
-        let writer = Writer { path, pragmas, receiver, wakes, units, committed };
+        let writer = Writer { path, pragmas, receiver, wakes, rest, units, committed };
         let runtime = tokio::runtime::Handle::current();
         let serving = move || {
             let _entered = runtime.enter();
@@ -153,11 +156,11 @@ impl Writer {
                 continue;
             };
             let mut group = Vec::new();
-            let mut named = Vec::new();
-            let result = run_group(&direct, first, &mut self.receiver, &self.units, &mut group, &mut named).await;
+            let mut told = Vec::new();
+            let result = run_group(&direct, first, &mut self.receiver, &self.units, &mut group, &mut told).await;
             let failed = result.is_err();
             if !failed {
-                self.wakes.raise(&named);
+                self.tell(&told);
                 self.committed.send_replace(());
             }
             for unit in group {
@@ -168,6 +171,14 @@ impl Writer {
                 direct = Arc::new(self.reopen());
             }
         }
+    }
+
+    /// Wakes who waits for what was committed.
+    fn tell(&self, told: &[Told]) {
+        if told.iter().any(|told| told.notice != Notice::Still) {
+            self.rest.stir();
+        }
+        told.iter().for_each(|told| self.wakes.raise(&told.topics));
     }
 
     /// A commit that failed (a full disk) can leave its transaction open, and the next "commit" would then only release a savepoint
@@ -217,7 +228,7 @@ async fn run_group(
     receiver: &mut mpsc::Receiver<Order>,
     units: &Units,
     group: &mut Vec<Box<dyn Unit>>,
-    named: &mut Vec<Topic>,
+    told: &mut Vec<Told>,
 ) -> Result<(), CommitFailure> {
     let started = Instant::now();
     group.push(first);
@@ -229,7 +240,7 @@ async fn run_group(
         order("SAVEPOINT unit")?;
         let tx = Tx::new(UnitConnection::Direct(direct.clone()));
         if group[next].run(&tx).await {
-            named.extend(tx.into_parts().1);
+            told.push(tx.into_parts().1);
         } else {
             order("ROLLBACK TO unit")?;
         }

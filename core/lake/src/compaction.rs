@@ -92,6 +92,7 @@ impl Task for Compaction {
     }
 
     fn waits(&self) -> Waits {
+        // At rest nothing turns by time: files come by commits.
         Waits::time(Duration::from_secs(1))
     }
 

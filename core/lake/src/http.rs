@@ -5,6 +5,7 @@ use actix_web::{post, web};
 use heyuan_kernel::Problem;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body};
+use heyuan_kernel::problems::{Stranger, TooLarge};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -59,11 +60,10 @@ struct QueryColumn {
     responses(
         (status = 200, description = "The rows", body = QueryAnswer),
         (status = 400, description = "The request or the SQL is not valid (`invalid_query`, in the planner's words)", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "Too many queries at once, or this one needs too much time or memory", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "Database or files are away", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, TooLarge,
     ),
     security(("key" = []))
 )]

@@ -101,6 +101,7 @@ impl Task for Sweep {
     }
 
     fn waits(&self) -> Waits {
+        // At rest about once an hour: all that is late is free disk.
         Waits::time(Duration::from_secs(1))
     }
 

@@ -6,6 +6,7 @@ use crate::gate;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
 use std::collections::HashMap;
+use std::iter;
 
 /// How an account keeps its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,11 +143,11 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
         return Ok(Vec::new());
     }
     let conn = tx.conn();
-    let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
+    let (one_of, values) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
     if conn.backend() != sea_orm::DbBackend::Postgres {
         // The one writer locks everything.
         let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of}");
-        return sql::all(conn, &text, [value]).await?.iter().map(read).collect();
+        return sql::all(conn, &text, values).await?.iter().map(read).collect();
     }
     // The condition without a column is judged once, before the first row.
     let text = format!(
@@ -154,10 +155,10 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
          WHERE (SELECT COUNT(shared) FROM gate) = 1 AND id {one_of} AND shape <> 'striped' ORDER BY no FOR UPDATE",
         shared = gate::SHARED
     );
-    let mut found = sql::all(conn, &text, [value.clone()]).await?.iter().map(read).collect::<Result<Vec<Row>, Error>>()?;
+    let mut found = sql::all(conn, &text, values.clone()).await?.iter().map(read).collect::<Result<Vec<Row>, Error>>()?;
     if found.len() < ids.len() {
         let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
-        for row in sql::all(conn, &text, [value]).await? {
+        for row in sql::all(conn, &text, values).await? {
             found.push(read(&row)?);
         }
     }
@@ -166,22 +167,22 @@ pub(crate) async fn lock(tx: &Tx, ids: &[String]) -> Result<Vec<Row>, Error> {
 
 /// Striped accounts as a posting sees them: such a row never changes, since its balance stands elsewhere.
 pub(crate) async fn striped<C: sql::Connection>(conn: &C, ids: &[String]) -> Result<Vec<Row>, Error> {
-    let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
+    let (one_of, values) = bulk::one_of_texts(conn, 1, ids.iter().cloned());
     let text = format!("SELECT {COLUMNS} FROM ledger_account WHERE id {one_of} AND shape = 'striped'");
-    sql::all(conn, &text, [value]).await?.iter().map(read).collect()
+    sql::all(conn, &text, values).await?.iter().map(read).collect()
 }
 
 /// What accounts that keep their balance in one row hold, and what of it can be spent at an instant, in the order of the ids.
 pub(crate) async fn standing<C: sql::Connection>(conn: &C, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
-    let (one_of, value) = bulk::one_of_texts(conn, 1, ids.iter().map(|id| (*id).to_owned()));
+    let (one_of, list) = bulk::one_of_texts(conn, 2, ids.iter().map(|id| (*id).to_owned()));
     let text = format!(
         "SELECT a.id, a.balance, a.reserved, a.version, CASE WHEN a.shape = 'lots' THEN
            (SELECT CAST(COALESCE(SUM(l.remaining), 0) AS BIGINT) FROM ledger_lot l
-            WHERE l.account = a.no AND l.remaining > 0 AND l.expires_at > $2) ELSE a.balance END AS spendable
+            WHERE l.account = a.no AND l.remaining > 0 AND l.expires_at > $1) ELSE a.balance END AS spendable
          FROM ledger_account a WHERE a.id {one_of} AND a.shape <> 'striped'"
     );
     let mut found = HashMap::with_capacity(ids.len());
-    for row in sql::all(conn, &text, [value, at.ms().into()]).await? {
+    for row in sql::all(conn, &text, iter::once(at.ms().into()).chain(list)).await? {
         let balance =
             Balance { balance: sql::get(&row, "balance")?, reserved: sql::get(&row, "reserved")?, version: sql::get(&row, "version")? };
         found.insert(sql::get::<String>(&row, "id")?, (balance, sql::get::<i64>(&row, "spendable")?));

@@ -86,13 +86,15 @@ impl Ledger {
         let mut ids: Vec<String> = transfers.iter().flat_map(|t| [t.debit.clone(), t.credit.clone()]).collect();
         ids.sort_unstable();
         ids.dedup();
+        // Before any account is held: a key that comes in meanwhile is met when the transfers are written.
+        let known = known_keys(tx, transfers.iter()).await?;
         let accounts = self.lock(tx, &ids).await?;
-        let known = known_keys(tx, transfers).await?;
         let (lots, spent) = lot::load(tx, &accounts, transfers).await?;
         let mut draft = Draft::new(accounts, lots, spent);
         let mut fresh: Vec<(usize, Drafted)> = Vec::new();
         let mut answers: Vec<Option<Result<Posted, Error>>> = Vec::with_capacity(transfers.len());
         let mut first_of: HashMap<&str, usize> = HashMap::new();
+        let mut refused: Vec<usize> = Vec::new();
         for (index, transfer) in transfers.iter().enumerate() {
             if let Some(stored) = known.get(&transfer.key) {
                 answers.push(Some(stored.answer(transfer)));
@@ -106,7 +108,19 @@ impl Ledger {
                         fresh.push((index, drafted));
                         answers.push(None);
                     }
-                    Err(error) => answers.push(Some(Err(error))),
+                    Err(error) => {
+                        refused.push(index);
+                        answers.push(Some(Err(error)));
+                    }
+                }
+            }
+        }
+        // One of the same key may have been posted between the look and the lock, and be the reason of the refusal.
+        if !refused.is_empty() {
+            let known = known_keys(tx, refused.iter().map(|index| &transfers[*index])).await?;
+            for index in refused {
+                if let Some(stored) = known.get(&transfers[index].key) {
+                    answers[index] = Some(stored.answer(&transfers[index]));
                 }
             }
         }
@@ -284,16 +298,16 @@ impl Stored {
     }
 }
 
-async fn known_keys(tx: &Tx, transfers: &[Transfer]) -> Result<HashMap<String, Stored>, Error> {
+async fn known_keys(tx: &Tx, transfers: impl Iterator<Item = &Transfer>) -> Result<HashMap<String, Stored>, Error> {
     let conn = tx.conn();
-    let keys: HashSet<&str> = transfers.iter().map(|transfer| transfer.key.as_str()).collect();
-    let (one_of, value) = bulk::one_of_texts(conn, 1, keys.into_iter().map(str::to_owned));
+    let keys: HashSet<&str> = transfers.map(|transfer| transfer.key.as_str()).collect();
+    let (one_of, values) = bulk::one_of_texts(conn, 1, keys.into_iter().map(str::to_owned));
     let text = format!(
         "SELECT t.no, t.key, t.unit, t.amount, t.period, t.kind, t.reference, t.debit_balance, t.credit_balance, d.id AS debit, c.id AS credit
          FROM ledger_transfer t JOIN ledger_account d ON d.no = t.debit JOIN ledger_account c ON c.no = t.credit WHERE t.key {one_of}"
     );
     let mut known = HashMap::new();
-    for row in sql::all(conn, &text, [value]).await? {
+    for row in sql::all(conn, &text, values).await? {
         let period: i64 = sql::get(&row, "period")?;
         let key: String = sql::get(&row, "key")?;
         let number: i64 = sql::get(&row, "no")?;

@@ -118,7 +118,7 @@ async fn carried(tx: &Tx, carry: &str) -> Result<Vec<Carried>, Error> {
     if first.is_none() {
         return Ok(Vec::new());
     }
-    let (one_of, value) = bulk::one_of_texts(conn, 1, (1..=LOTS_MAX).map(|place| key(carry, place)));
+    let (one_of, values) = bulk::one_of_texts(conn, 1, (1..=LOTS_MAX).map(|place| key(carry, place)));
     let text = format!(
         "SELECT t.key, t.unit, t.kind, t.reference, d.id AS debit, c.id AS credit, t.amount AS carried,
            l.source, l.issuer, l.cost_numerator, l.cost_denominator, l.expires_at
@@ -126,7 +126,7 @@ async fn carried(tx: &Tx, carry: &str) -> Result<Vec<Carried>, Error> {
          JOIN ledger_lot_move m ON m.transfer = t.no JOIN ledger_lot l ON l.no = m.lot WHERE t.key {one_of}"
     );
     let mut found = HashMap::new();
-    for row in sql::all(conn, &text, [value]).await? {
+    for row in sql::all(conn, &text, values).await? {
         let part = LotUse {
             source: sql::get(&row, "source")?,
             issuer: sql::get(&row, "issuer")?,

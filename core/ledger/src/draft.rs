@@ -9,7 +9,7 @@ use crate::transfer::{LotPart, LotUse, Lots, NewLot, Transfer};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Largest amount of one transfer: a hundred billion yuan in fen, far from what overflows a balance.
-pub(crate) const AMOUNT_MAX: i64 = 10_000_000_000_000;
+pub const AMOUNT_MAX: i64 = 10_000_000_000_000;
 
 /// What one transfer will be in the book.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ use crate::transfer::{LotUse, Lots, Transfer};
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::{Tx, sql};
 use sea_orm::DbBackend;
+use std::iter;
 
 /// A lot as a posting sees it.
 #[derive(Debug, Clone)]
@@ -121,25 +122,25 @@ pub(crate) async fn load(tx: &Tx, accounts: &[Row], transfers: &[Transfer]) -> R
     let conn = tx.conn();
     let mut lots = Vec::new();
     if !whole.is_empty() {
-        let (one_of, value) = bulk::one_of_numbers(conn, 1, whole);
+        let (one_of, values) = bulk::one_of_numbers(conn, 1, whole);
         let text = format!("SELECT {COLUMNS} FROM ledger_lot l WHERE l.account {one_of} AND l.remaining > 0");
-        lots.extend(sql::all(conn, &text, [value]).await?.iter().map(read).collect::<Result<Vec<_>, _>>()?);
+        lots.extend(sql::all(conn, &text, values).await?.iter().map(read).collect::<Result<Vec<_>, _>>()?);
     }
     if !sources.is_empty() {
-        let (one_of, value) = bulk::one_of_texts(conn, 1, sources);
+        let (one_of, values) = bulk::one_of_texts(conn, 1, sources);
         let text = format!("SELECT {COLUMNS} FROM ledger_lot l WHERE l.source {one_of}");
-        lots.extend(sql::all(conn, &text, [value]).await?.iter().map(read).collect::<Result<Vec<_>, _>>()?);
+        lots.extend(sql::all(conn, &text, values).await?.iter().map(read).collect::<Result<Vec<_>, _>>()?);
     }
     let mut spent = Vec::new();
     if !restored.is_empty() {
-        let (one_of, value) = bulk::one_of_texts(conn, 1, restored);
+        let (one_of, values) = bulk::one_of_texts(conn, 1, restored);
         let text = format!(
             "SELECT {COLUMNS}, m.no AS move_no, t.key AS key,
                -m.amount - COALESCE((SELECT CAST(SUM(r.amount) AS BIGINT) FROM ledger_lot_move r WHERE r.restores = m.no), 0) AS left_over
              FROM ledger_transfer t JOIN ledger_lot_move m ON m.transfer = t.no JOIN ledger_lot l ON l.no = m.lot
              WHERE t.key {one_of} AND m.amount < 0 ORDER BY l.expires_at DESC, m.no DESC"
         );
-        for row in sql::all(conn, &text, [value]).await? {
+        for row in sql::all(conn, &text, values).await? {
             let lot = read(&row)?;
             spent.push(SpentRow {
                 key: sql::get(&row, "key")?,
@@ -228,22 +229,23 @@ pub(crate) async fn lock_expired(tx: &Tx, sources: &[String], at: Timestamp) -> 
         return Ok(Vec::new());
     }
     let conn = tx.conn();
-    let (one_of, list) = bulk::one_of_texts(conn, 1, sources.iter().cloned());
+    let (one_of, list) = bulk::one_of_texts(conn, 2, sources.iter().cloned());
+    let in_time: Vec<sea_orm::Value> = iter::once(at.ms().into()).chain(list).collect();
     if conn.backend() == DbBackend::Postgres {
         let text = format!(
             "SELECT DISTINCT a.id FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
-             WHERE l.source {one_of} AND l.remaining > 0 AND l.expires_at <= $2"
+             WHERE l.source {one_of} AND l.remaining > 0 AND l.expires_at <= $1"
         );
-        let rows = sql::all(conn, &text, [list.clone(), at.ms().into()]).await?;
+        let rows = sql::all(conn, &text, in_time.clone()).await?;
         let accounts = rows.iter().map(|row| sql::get(row, "id")).collect::<Result<Vec<String>, _>>()?;
         account::lock(tx, &accounts).await?;
     }
     let text = format!(
         "SELECT {} FROM ledger_lot l JOIN ledger_account a ON a.no = l.account
-         WHERE l.source {one_of} AND l.remaining > 0 AND l.expires_at <= $2 ORDER BY l.expires_at, l.no",
+         WHERE l.source {one_of} AND l.remaining > 0 AND l.expires_at <= $1 ORDER BY l.expires_at, l.no",
         expired_columns()
     );
-    sql::all(conn, &text, [list, at.ms().into()]).await?.iter().map(expired_lot).collect()
+    sql::all(conn, &text, in_time).await?.iter().map(expired_lot).collect()
 }
 
 /// How many lots a period opened, and how often it moved something out of lots or back. Neither is ever taken away, so that the same number

@@ -8,6 +8,8 @@ mod m20261122_000001_ledger;
 mod m20261126_000002_books;
 #[path = "migration/m20261127_000003_sealed_lots.rs"]
 mod m20261127_000003_sealed_lots;
+#[path = "migration/m20261129_000004_kept.rs"]
+mod m20261129_000004_kept;
 
 /// The ledger's migrations.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000001_ledger::MIGRATION),
             Box::new(m20261126_000002_books::MIGRATION),
             Box::new(m20261127_000003_sealed_lots::MIGRATION),
+            Box::new(m20261129_000004_kept::MIGRATION),
         ]
     }
 

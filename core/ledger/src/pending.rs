@@ -9,6 +9,7 @@ use crate::period::Period;
 use crate::transfer::{LotPart, Lots, Posted, Transfer};
 use heyuan_contract::Timestamp;
 use heyuan_kernel::{Tx, sql};
+use std::iter;
 
 /// An amount to set aside for a transfer to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +153,8 @@ impl Ledger {
         }
     }
 
-    /// Sets one hold free if it has run out by now; answers whether it did so, and nobody had ended it before.
+    /// Sets one hold free if it has run out by now; answers whether it did so, and nobody had ended it before. There is no clock here: what
+    /// a hold was for, and what is paid by what it frees, knows whoever made it, who ends it in the same unit of work.
     ///
     /// # Errors
     /// [`Error::UnknownHold`]; the database's.
@@ -163,41 +165,6 @@ impl Ledger {
         }
         self.lock(tx, std::slice::from_ref(&stored.hold.debit)).await?;
         Ok(self.end(tx, &stored.hold, Outcome::Expired).await?.is_some())
-    }
-
-    /// Sets free what has run out by an instant, up to `limit` holds; answers their keys.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn expire_holds(&self, tx: &Tx, at: Timestamp, limit: u64) -> Result<Vec<String>, Error> {
-        let rows = sql::all(
-            tx.conn(),
-            "SELECT key FROM ledger_hold WHERE outcome = 'open' AND expires_at < $1 ORDER BY expires_at, key LIMIT $2",
-            [at.ms().into(), limit.into()],
-        )
-        .await?;
-        let mut due = Vec::with_capacity(rows.len());
-        for row in &rows {
-            due.extend(find(tx.conn(), &sql::get::<String>(row, "key")?).await?);
-        }
-        // All of them at once and in one order, before the holds: as everybody else does.
-        let mut debits: Vec<String> = due.iter().map(|stored| stored.hold.debit.clone()).collect();
-        debits.sort_unstable();
-        debits.dedup();
-        self.lock(tx, &debits).await?;
-        let mut expired = Vec::with_capacity(due.len());
-        for stored in due {
-            if self.end(tx, &stored.hold, Outcome::Expired).await?.is_some() {
-                expired.push(stored.hold.key);
-            }
-        }
-        Ok(expired)
-    }
-
-    /// Whether a hold has run out by an instant and nobody ended it yet.
-    pub(crate) async fn has_due_holds(&self, at: Timestamp) -> Result<bool, Error> {
-        let text = "SELECT key FROM ledger_hold WHERE outcome = 'open' AND expires_at < $1 LIMIT 1";
-        Ok(sql::one(self.kernel.db.reader(), text, [at.ms().into()]).await?.is_some())
     }
 
     /// As [`Ledger::end`]; [`heyuan_kernel::Error::Stale`] when somebody else was first, so that the outcome is read again.
@@ -235,9 +202,10 @@ impl Ledger {
         sql::execute(tx.conn(), text, [hold.key.clone().into()]).await?;
         sql::execute(tx.conn(), "DELETE FROM ledger_hold_lot WHERE hold = $1", [hold.key.clone().into()]).await?;
         if !freed.is_empty() {
-            let (one_of, value) = bulk::one_of_numbers(tx.conn(), 2, freed);
+            let (one_of, lots) = bulk::one_of_numbers(tx.conn(), 2, freed);
             let text = format!("UPDATE ledger_lot SET freed_at = $1 WHERE no {one_of}");
-            sql::execute(tx.conn(), &text, [self.kernel.clock.now().ms().into(), value]).await?;
+            let values = iter::once(self.kernel.clock.now().ms().into()).chain(lots);
+            sql::execute(tx.conn(), &text, values).await?;
         }
         Ok(Some(parts))
     }

@@ -5,6 +5,9 @@ use heyuan_contract::Timestamp;
 use heyuan_kernel::Zone;
 use std::fmt;
 
+/// The last year of which anybody may name a month: the calendar ends with the one after it.
+const YEAR_MAX: i64 = 9998;
+
 /// A month, as the number `YYYYMM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(i64);
@@ -16,14 +19,15 @@ impl Period {
         Period(i64::from(day.year()) * 100 + i64::from(day.month()))
     }
 
-    /// Reads `2026-11`; `None` for anything else.
+    /// Reads `2026-11`, up to the year 9998, so that the month after it has a day, too; `None` for anything else.
     pub fn parse(text: &str) -> Option<Period> {
         let (year, month) = text.split_once('-')?;
         let digits = |part: &str, length: usize| part.len() == length && part.bytes().all(|b| b.is_ascii_digit());
         if !digits(year, 4) || !digits(month, 2) {
             return None;
         }
-        Period::from_number(year.parse::<i64>().ok()? * 100 + month.parse::<i64>().ok()?)
+        let year = year.parse::<i64>().ok().filter(|year| *year <= YEAR_MAX)?;
+        Period::from_number(year * 100 + month.parse::<i64>().ok()?)
     }
 
     /// Reads the number `YYYYMM`; `None` for anything else.
@@ -94,6 +98,9 @@ mod tests {
             ("2026-1", None),
             ("+026-11", None),
             ("0000-01", None),
+            ("9998-12", Some(999_812)),
+            ("9999-01", None),
+            ("9999-12", None),
         ] {
             assert_eq!(Period::parse(text).map(Period::number), expected, "{text}");
         }

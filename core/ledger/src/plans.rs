@@ -1,7 +1,7 @@
 //! The plans of statements whose cost must not grow with the book: SQLite walks indexes, sorts nothing and scans no table.
 
 use crate::trail::{self, Trail};
-use crate::{Migrator, agreement, expiring, reports, statement, verify};
+use crate::{Migrator, agreement, expiring, gate, reports, statement, verify};
 use heyuan_kernel::sql;
 use sea_orm::{ConnectOptions, DbBackend};
 use sea_orm_migration::MigratorTrait;
@@ -39,6 +39,27 @@ async fn stripes_are_compared_along_the_indexes_of_transfers() {
     for index in ["ledger_transfer_debit", "ledger_transfer_credit"] {
         assert!(plan.iter().any(|line| line.contains("SEARCH") && line.contains(index)), "{plan:#?}");
     }
+}
+
+#[tokio::test]
+async fn accounts_and_moves_of_lots_are_checked_along_their_indexes() {
+    for (text, values) in [(verify::accounts().as_str(), 2), (verify::MOVES, 2)] {
+        let plan = plan(text, values).await;
+        // Open holds are few, and have an index of their own.
+        let is_bad = |line: &String| line.contains("TEMP B-TREE") || (line.starts_with("SCAN") && !line.starts_with("SCAN h"));
+        assert!(!plan.iter().any(is_bad), "{text}: {plan:#?}");
+    }
+    let plan = plan(&verify::accounts(), 2).await;
+    for index in ["ledger_transfer_debit", "ledger_transfer_credit", "ledger_lot_account"] {
+        assert!(plan.iter().any(|line| line.starts_with("SEARCH") && line.contains(index)), "{plan:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_period_of_a_unit_is_found_without_reading_its_transfers() {
+    let plan = plan(gate::EARLIEST, 1).await;
+    assert!(plan.iter().any(|line| line.contains("ledger_transfer_kept")), "{plan:#?}");
+    assert!(!plan.iter().any(|line| line.starts_with("SCAN t") && !line.contains("ledger_transfer_kept")), "{plan:#?}");
 }
 
 #[tokio::test]

@@ -13,16 +13,28 @@ const ACCOUNTS_PAGE: i64 = 200;
 /// Findings kept: the first of each kind says where to look.
 const FINDINGS_MAX: usize = 100;
 
+/// Units whose sums are told.
+const UNITS_MAX: i64 = 10_000;
+
+/// A page of the moves of lots, each with whether it fits its transfer: 1 it does, 0 there is none, 2 it is one of another account or month.
+pub(crate) const MOVES: &str = "
+  SELECT m.no, m.transfer, l.source,
+    CAST(CASE WHEN t.no IS NULL OR l.no IS NULL THEN 0
+              WHEN m.period = t.period AND l.account = CASE WHEN m.amount < 0 THEN t.debit ELSE t.credit END THEN 1 ELSE 2 END AS BIGINT) AS fits
+  FROM ledger_lot_move m LEFT JOIN ledger_transfer t ON t.no = m.transfer LEFT JOIN ledger_lot l ON l.no = m.lot
+  WHERE m.no > $1 ORDER BY m.no LIMIT $2";
+
 /// A page of the entries of accounts that keep versions, in their order: both arms walk along their index and are merged. A select around
 /// them would make SQLite sort all that is left for every page; PostgreSQL does so unless each arm may stop after a page.
 pub(crate) fn entries(backend: DbBackend) -> String {
-    let arm = |side: &str, amount: &str| {
+    let arm = |side: &str, sign: &str| {
         format!(
-            "SELECT {side} AS account, {side}_version AS version, {amount} AS amount, {side}_balance AS balance_after, no AS transfer
+            "SELECT {side} AS account, {side}_version AS version, amount, CAST({sign} AS BIGINT) AS sign, {side}_balance AS balance_after,
+               no AS transfer, (SELECT a.floor FROM ledger_account a WHERE a.no = {side}) AS floor
              FROM ledger_transfer WHERE {side}_version IS NOT NULL AND ({side}, {side}_version) > ($1, $2)"
         )
     };
-    let (debit, credit) = (arm("debit", "-amount"), arm("credit", "amount"));
+    let (debit, credit) = (arm("debit", "-1"), arm("credit", "1"));
     match backend {
         DbBackend::Postgres => {
             let page = "ORDER BY 1, 2 LIMIT $3";
@@ -30,6 +42,48 @@ pub(crate) fn entries(backend: DbBackend) -> String {
         }
         _ => format!("{debit} UNION ALL {credit} ORDER BY 1, 2 LIMIT $3"),
     }
+}
+
+/// Sums that no planted value overflows: of `amount`, over the rows of `from`, its upper and its lower 32 bits apart. [`wide`] reads them.
+pub(crate) fn wide_sum(name: &str, amount: &str, from: &str) -> String {
+    format!(
+        "CAST(COALESCE((SELECT SUM({amount} >> 32) FROM {from}), 0) AS BIGINT) AS {name}_high,
+         CAST(COALESCE((SELECT SUM({amount} & 4294967295) FROM {from}), 0) AS BIGINT) AS {name}_low"
+    )
+}
+
+/// A sum that was read in two halves.
+pub(crate) fn wide(row: &sql::Row, name: &str) -> Result<i128, Error> {
+    let half = |half: &str| sql::get::<i64>(row, &format!("{name}_{half}")).map(i128::from);
+    Ok((half("high")? << 32) + half("low")?)
+}
+
+/// A page of accounts, each beside what its last version says and what lots and holds say of it.
+pub(crate) fn accounts() -> String {
+    let ends = |side: &str| {
+        format!(
+            "(SELECT COUNT(*) FROM ledger_transfer t WHERE t.{side} = a.no AND t.{side}_version = a.version AND t.{side}_balance = a.balance)"
+        )
+    };
+    let exists = |side: &str, condition: &str| {
+        format!(
+            "(CASE WHEN EXISTS (SELECT 1 FROM ledger_transfer t WHERE t.{side} = a.no AND t.{side}_version {condition}) THEN 1 ELSE 0 END)"
+        )
+    };
+    format!(
+        "SELECT a.no, a.id, a.shape, a.floor, a.balance, a.reserved, a.version,
+           CAST({} + {} AS BIGINT) AS ends, CAST({} + {} AS BIGINT) AS later, CAST({} + {} AS BIGINT) AS unversioned, {}, {}, {}
+         FROM ledger_account a WHERE a.no > $1 ORDER BY a.no LIMIT $2",
+        ends("debit"),
+        ends("credit"),
+        exists("debit", "> a.version"),
+        exists("credit", "> a.version"),
+        exists("debit", "IS NULL"),
+        exists("credit", "IS NULL"),
+        wide_sum("left", "l.remaining", "ledger_lot l WHERE l.account = a.no"),
+        wide_sum("held", "l.held", "ledger_lot l WHERE l.account = a.no"),
+        wide_sum("holds", "h.amount", "ledger_hold h WHERE h.outcome = 'open' AND h.debit = a.no"),
+    )
 }
 
 /// What a check of the whole book found.
@@ -62,6 +116,14 @@ impl Report {
             self.findings.push(Finding { check, place: place.into(), why: why.into() });
         }
     }
+
+    /// Takes note of a check that broke off: what it and the others found is told all the same.
+    fn finish(&mut self, checked: &str, outcome: Result<(), Error>) {
+        if let Err(error) = outcome {
+            let why = format!("the check broke off: {error}");
+            self.findings.push(Finding { check: "unfinished", place: checked.to_owned(), why });
+        }
+    }
 }
 
 impl Ledger {
@@ -80,24 +142,38 @@ impl Ledger {
     pub async fn verify_against(&self, exported: &[Head]) -> Result<Report, Error> {
         let walk = self.chain().verify(exported).await?;
         let mut report = Report { sealed: walk.sealed, tail: walk.tail, head: walk.head, findings: walk.findings, ..Report::default() };
-        self.check_sums(&mut report).await?;
-        self.check_versions(&mut report).await?;
-        self.check_balances(&mut report).await?;
-        self.check_lots(&mut report).await?;
-        self.check_stripes(&mut report).await?;
-        self.check_holds(&mut report).await?;
+        // One after the other, each by itself: a value that one of them can't read hides nothing that another one finds.
+        let done = self.check_sums(&mut report).await;
+        report.finish("sums", done);
+        let done = self.check_versions(&mut report).await;
+        report.finish("versions", done);
+        let done = self.check_balances(&mut report).await;
+        report.finish("balances", done);
+        let done = self.check_lots(&mut report).await;
+        report.finish("lots", done);
+        let done = self.check_moves(&mut report).await;
+        report.finish("moves of lots", done);
+        let done = self.check_stripes(&mut report).await;
+        report.finish("stripes", done);
+        let done = self.check_holds(&mut report).await;
+        report.finish("holds", done);
+        let done = self.check_held_lots(&mut report).await;
+        report.finish("lots of holds", done);
         Ok(report)
     }
 
     async fn check_sums(&self, report: &mut Report) -> Result<(), Error> {
-        let text = "SELECT x.unit, CAST(SUM(x.total) AS BIGINT) AS total FROM (
-              SELECT unit, SUM(balance) AS total FROM ledger_account GROUP BY unit
+        let text = "SELECT x.unit, CAST(SUM(x.high) AS BIGINT) AS total_high, CAST(SUM(x.low) AS BIGINT) AS total_low FROM (
+              SELECT unit, SUM(balance >> 32) AS high, SUM(balance & 4294967295) AS low FROM ledger_account GROUP BY unit
               UNION ALL
-              SELECT a.unit, SUM(s.credits - s.debits) FROM ledger_stripe s JOIN ledger_account a ON a.no = s.account GROUP BY a.unit
-            ) AS x GROUP BY x.unit HAVING SUM(x.total) <> 0 ORDER BY x.unit LIMIT 10";
-        for row in sql::all(self.kernel.db.reader(), text, []).await? {
-            let (unit, total): (String, i64) = (sql::get(&row, "unit")?, sql::get(&row, "total")?);
-            report.find("sum", unit, format!("its accounts sum to {total} instead of zero"));
+              SELECT a.unit, SUM(s.credits >> 32) - SUM(s.debits >> 32), SUM(s.credits & 4294967295) - SUM(s.debits & 4294967295)
+              FROM ledger_stripe s JOIN ledger_account a ON a.no = s.account GROUP BY a.unit
+            ) AS x GROUP BY x.unit ORDER BY x.unit LIMIT $1";
+        for row in sql::all(self.kernel.db.reader(), text, [UNITS_MAX.into()]).await? {
+            let (unit, total): (String, i128) = (sql::get(&row, "unit")?, wide(&row, "total")?);
+            if total != 0 {
+                report.find("sum", unit, format!("its accounts sum to {total} instead of zero"));
+            }
         }
         Ok(())
     }
@@ -105,7 +181,7 @@ impl Ledger {
     /// Walks the entries of every account that keeps versions in their order.
     async fn check_versions(&self, report: &mut Report) -> Result<(), Error> {
         let text = entries(self.kernel.db.backend());
-        let (mut account, mut version, mut balance) = (0i64, 0i64, 0i64);
+        let (mut account, mut version, mut balance) = (0i64, 0i64, 0i128);
         loop {
             let rows = sql::all(self.kernel.db.reader(), &text, [account.into(), version.into(), PAGE.into()]).await?;
             for row in &rows {
@@ -113,37 +189,34 @@ impl Ledger {
                 if at.0 != account {
                     (account, version, balance) = (at.0, 0, 0);
                 }
-                let (amount, after): (i64, i64) = (sql::get(row, "amount")?, sql::get(row, "balance_after")?);
-                if at.1 != version + 1 || balance + amount != after {
-                    let place = format!("transfer {}", sql::get::<i64>(row, "transfer")?);
+                let number = |column: &str| sql::get::<i64>(row, column).map(i128::from);
+                let (amount, after) = (number("amount")? * number("sign")?, number("balance_after")?);
+                let place = || Ok::<String, Error>(format!("transfer {}", sql::get::<i64>(row, "transfer")?));
+                if i128::from(at.1) != i128::from(version) + 1 || balance + amount != after {
                     let why = format!(
                         "on account {account} version {} with balance {after} follows version {version} with balance {balance} by {amount}",
                         at.1
                     );
-                    report.find("version", place, why);
+                    report.find("version", place()?, why);
+                }
+                let floor: Option<i64> = sql::get(row, "floor")?;
+                if floor.is_some_and(|floor| after < floor.into()) {
+                    report.find("version", place()?, format!("it leaves {after} on account {account}, below its floor"));
                 }
                 (version, balance) = (at.1, after);
                 report.entries += 1;
             }
-            if rows.is_empty() || report.findings.len() == FINDINGS_MAX {
+            if rows.is_empty() || report.findings.len() >= FINDINGS_MAX {
                 return Ok(());
             }
         }
     }
 
     async fn check_balances(&self, report: &mut Report) -> Result<(), Error> {
-        let text = "
-          SELECT a.no, a.id, a.shape, a.floor, a.balance, a.reserved, a.version,
-            CAST(COALESCE((SELECT SUM(t.amount) FROM ledger_transfer t WHERE t.credit = a.no), 0)
-               - COALESCE((SELECT SUM(t.amount) FROM ledger_transfer t WHERE t.debit = a.no), 0) AS BIGINT) AS entries,
-            (SELECT COUNT(*) FROM ledger_transfer t WHERE t.credit = a.no) + (SELECT COUNT(*) FROM ledger_transfer t WHERE t.debit = a.no) AS entry_count,
-            CAST(COALESCE((SELECT SUM(s.credits - s.debits) FROM ledger_stripe s WHERE s.account = a.no), 0) AS BIGINT) AS stripes,
-            CAST(COALESCE((SELECT SUM(l.remaining + l.held) FROM ledger_lot l WHERE l.account = a.no), 0) AS BIGINT) AS lots,
-            CAST(COALESCE((SELECT SUM(h.amount) FROM ledger_hold h WHERE h.outcome = 'open' AND h.debit = a.no), 0) AS BIGINT) AS holds
-          FROM ledger_account a WHERE a.no > $1 ORDER BY a.no LIMIT $2";
+        let text = accounts();
         let mut account = 0i64;
         loop {
-            let rows = sql::all(self.kernel.db.reader(), text, [account.into(), ACCOUNTS_PAGE.into()]).await?;
+            let rows = sql::all(self.kernel.db.reader(), &text, [account.into(), ACCOUNTS_PAGE.into()]).await?;
             for row in &rows {
                 account = sql::get(row, "no")?;
                 report.accounts += 1;
@@ -159,29 +232,56 @@ impl Ledger {
     }
 
     async fn check_lots(&self, report: &mut Report) -> Result<(), Error> {
-        let text = "
-          SELECT l.no, l.source, l.amount, l.remaining, l.held, COALESCE(t.amount, 0) AS opened, COALESCE(t.credit, 0) AS credited, l.account,
-            CAST(COALESCE((SELECT SUM(m.amount) FROM ledger_lot_move m WHERE m.lot = l.no), 0) AS BIGINT) AS moved,
-            CAST(COALESCE((SELECT SUM(h.amount) FROM ledger_hold_lot h WHERE h.lot = l.no), 0) AS BIGINT) AS held_by
-          FROM ledger_lot l LEFT JOIN ledger_transfer t ON t.key = l.source WHERE l.no > $1 ORDER BY l.no LIMIT $2";
+        let text = format!(
+            "SELECT l.no, l.source, l.amount, l.remaining, l.held, COALESCE(t.amount, 0) AS opened, COALESCE(t.credit, 0) AS credited,
+               l.account, {}, {}
+             FROM ledger_lot l LEFT JOIN ledger_transfer t ON t.key = l.source WHERE l.no > $1 ORDER BY l.no LIMIT $2",
+            wide_sum("moved", "m.amount", "ledger_lot_move m WHERE m.lot = l.no"),
+            wide_sum("held_by", "h.amount", "ledger_hold_lot h WHERE h.lot = l.no"),
+        );
         let mut lot = 0i64;
         loop {
-            let rows = sql::all(self.kernel.db.reader(), text, [lot.into(), PAGE.into()]).await?;
+            let rows = sql::all(self.kernel.db.reader(), &text, [lot.into(), PAGE.into()]).await?;
             for row in &rows {
                 lot = sql::get(row, "no")?;
                 report.lots += 1;
-                let number = |name: &str| sql::get::<i64>(row, name);
+                let number = |name: &str| sql::get::<i64>(row, name).map(i128::from);
                 let (amount, remaining, held) = (number("amount")?, number("remaining")?, number("held")?);
                 let place = || Ok::<String, Error>(format!("lot {}", sql::get::<String>(row, "source")?));
                 if amount != number("opened")? || number("account")? != number("credited")? {
                     report.find("lot", place()?, "it differs from the transfer that opened it");
                 }
-                if remaining + held != amount + number("moved")? {
+                if remaining + held != amount + wide(row, "moved")? {
                     report.find("lot", place()?, format!("{remaining} left and {held} held differ from what its moves leave"));
                 }
-                if remaining < 0 || held != number("held_by")? {
+                if remaining < 0 || held != wide(row, "held_by")? {
                     report.find("lot", place()?, format!("{remaining} left, {held} held"));
                 }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Walks the moves of lots: each belongs to a transfer of its lot's account, and its hash sees it.
+    async fn check_moves(&self, report: &mut Report) -> Result<(), Error> {
+        let mut last = i64::MIN;
+        loop {
+            let rows = sql::all(self.kernel.db.reader(), MOVES, [last.into(), PAGE.into()]).await?;
+            for row in &rows {
+                last = sql::get(row, "no")?;
+                let why = match sql::get::<i64>(row, "fits")? {
+                    1 => continue,
+                    0 => "belongs to no transfer that is in the book",
+                    _ => "says another account or month than its transfer",
+                };
+                let lot = sql::get::<Option<String>>(row, "source")?.unwrap_or_else(|| "that is gone".to_owned());
+                report.find(
+                    "lot",
+                    format!("lot {lot}"),
+                    format!("its move {last}, of transfer {}, {why}", sql::get::<i64>(row, "transfer")?),
+                );
             }
             if rows.is_empty() {
                 return Ok(());
@@ -191,25 +291,29 @@ impl Ledger {
 }
 
 fn account_findings(row: &sql::Row) -> Result<Vec<String>, Error> {
-    let number = |name: &str| sql::get::<i64>(row, name);
+    let number = |name: &str| sql::get::<i64>(row, name).map(i128::from);
     let shape: String = sql::get(row, "shape")?;
     let floor: Option<i64> = sql::get(row, "floor")?;
-    let (balance, reserved, entries) = (number("balance")?, number("reserved")?, number("entries")?);
+    let (balance, reserved, version) = (number("balance")?, number("reserved")?, number("version")?);
     let mut findings = Vec::new();
-    let kept = if shape == "striped" { number("stripes")? } else { balance };
-    if kept != entries {
-        findings.push(format!("its balance is {kept}, its entries sum to {entries}"));
+    if shape == "striped" {
+        // Its balance stands in its stripes, which are compared with its transfers month by month.
+        if balance != 0 || version != 0 || number("later")? != 0 {
+            findings.push(format!("it is striped, and keeps a balance of {balance} and version {version} of its own"));
+        }
+    } else {
+        let begun = version != 0 || balance != 0;
+        if number("ends")? != i128::from(begun) || number("later")? != 0 || number("unversioned")? != 0 {
+            findings.push(format!("its balance is {balance} at version {version}, its entries end otherwise"));
+        }
     }
-    if shape != "striped" && number("version")? != number("entry_count")? {
-        findings.push(format!("it is at version {} with {} entries", number("version")?, number("entry_count")?));
+    if shape == "lots" && wide(row, "left")? + wide(row, "held")? != balance {
+        findings.push(format!("its balance is {balance}, its lots hold {}", wide(row, "left")? + wide(row, "held")?));
     }
-    if shape == "lots" && number("lots")? != balance {
-        findings.push(format!("its balance is {balance}, its lots hold {}", number("lots")?));
+    if reserved != wide(row, "holds")? {
+        findings.push(format!("{reserved} are reserved, its open holds sum to {}", wide(row, "holds")?));
     }
-    if reserved != number("holds")? {
-        findings.push(format!("{reserved} are reserved, its open holds sum to {}", number("holds")?));
-    }
-    if floor.is_some_and(|floor| balance - reserved < floor) {
+    if floor.is_some_and(|floor| balance - reserved < floor.into()) {
         findings.push(format!("{balance} less {reserved} reserved is below its floor"));
     }
     Ok(findings)

@@ -7,15 +7,16 @@ use crate::gate;
 use crate::lot::LotRow;
 use crate::transfer::Transfer;
 use heyuan_contract::Timestamp;
+use heyuan_kernel::sql::UnitConnection;
 use heyuan_kernel::{Tx, sql};
-use sea_orm::DbBackend;
+use sea_orm::{DbBackend, Value};
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Rows of a striped account and period: as many writers can move it at once.
-const STRIPES: u64 = 16;
+/// Rows of a striped account and period at most: as many writers can move it at once.
+const STRIPES: u64 = 64;
 
-/// Writes the batch and answers the numbers of its transfers by key.
+/// Writes the batch and answers the numbers of its transfers by key. When some of them were refused, what the others did is written all
+/// the same: the caller gives the unit of work up.
 pub(crate) async fn write(
     tx: &Tx,
     draft: &Draft,
@@ -26,24 +27,90 @@ pub(crate) async fn write(
     if fresh.is_empty() {
         return Ok(HashMap::new());
     }
-    let numbers = insert_transfers(tx, transfers, fresh, now).await?;
-    if numbers.len() < fresh.len() {
-        return Err(gate::refusal(tx, transfers, fresh, &numbers).await?);
+    let written = if tx.conn().backend() == DbBackend::Postgres {
+        write_at_once(tx, draft, transfers, fresh, now).await?
+    } else {
+        write_in_turn(tx, draft, transfers, fresh, now).await?
+    };
+    if written.transfers.len() < fresh.len() {
+        return Err(gate::refusal(tx, transfers, fresh, &written.transfers).await?);
     }
-    update_accounts(tx, draft).await?;
-    let opened = insert_lots(tx, &draft.opened).await?;
-    update_lots(tx, draft).await?;
-    insert_moves(tx, transfers, fresh, &numbers, &opened).await?;
-    move_stripes(tx, draft, &transfers[fresh[0].0].key).await?;
-    Ok(numbers)
+    insert_moves(tx, transfers, fresh, &written).await?;
+    Ok(written.transfers)
 }
 
-async fn insert_transfers(
+/// Numbers by key.
+#[derive(Default)]
+struct Written {
+    transfers: HashMap<String, i64>,
+    /// The lots that transfers opened, by the key of the transfer.
+    lots: HashMap<String, i64>,
+}
+
+/// A statement and its values; none where there is nothing to write.
+type Piece = Option<(String, Vec<Value>)>;
+
+/// In one statement: every way to the server and back is time in which others wait for the accounts.
+async fn write_at_once(
     tx: &Tx,
+    draft: &Draft,
     transfers: &[Transfer],
     fresh: &[(usize, Drafted)],
     now: Timestamp,
-) -> Result<HashMap<String, i64>, Error> {
+) -> Result<Written, Error> {
+    let conn = tx.conn();
+    let (insert, mut values) = insert_transfers(conn, transfers, fresh, now);
+    let mut text = format!("WITH t AS ({insert}), queued AS (INSERT INTO ledger_unsealed (transfer) SELECT no FROM t)");
+    let mut add = |name: &str, piece: fn(&UnitConnection, &Draft, usize) -> Piece| {
+        let piece = piece(conn, draft, values.len());
+        let present = piece.is_some();
+        if let Some((statement, more)) = piece {
+            text.push_str(&format!(", {name} AS ({statement})"));
+            values.extend(more);
+        }
+        present
+    };
+    add("moved", move_accounts);
+    add("drawn", draw_lots);
+    add("striped", move_stripes);
+    let opened = if add("opened", open_lots) { " UNION ALL SELECT no, source, 1::bigint FROM opened" } else { "" };
+    text.push_str(&format!(" SELECT no, key, 0::bigint AS lot FROM t{opened}"));
+    let mut written = Written::default();
+    for row in sql::all(conn, &text, values).await? {
+        let numbers = if sql::get::<i64>(&row, "lot")? == 0 { &mut written.transfers } else { &mut written.lots };
+        numbers.insert(sql::get(&row, "key")?, sql::get(&row, "no")?);
+    }
+    Ok(written)
+}
+
+/// One statement after the other, in the process of the database itself.
+async fn write_in_turn(
+    tx: &Tx,
+    draft: &Draft,
+    transfers: &[Transfer],
+    fresh: &[(usize, Drafted)],
+    now: Timestamp,
+) -> Result<Written, Error> {
+    let conn = tx.conn();
+    let (insert, values) = insert_transfers(conn, transfers, fresh, now);
+    let transfers = numbers(&sql::all(conn, &insert, values).await?, "key")?;
+    let (from, values) = bulk::source(conn, &["transfer"], &[Column::numbers(transfers.values().copied())]);
+    sql::execute(conn, &format!("INSERT INTO ledger_unsealed (transfer) SELECT transfer FROM {from}"), values).await?;
+    for (statement, values) in [move_accounts, draw_lots, move_stripes].iter().filter_map(|piece| piece(conn, draft, 0)) {
+        sql::execute(conn, &statement, values).await?;
+    }
+    let lots = match open_lots(conn, draft, 0) {
+        Some((statement, values)) => numbers(&sql::all(conn, &statement, values).await?, "source")?,
+        None => HashMap::new(),
+    };
+    Ok(Written { transfers, lots })
+}
+
+fn numbers(rows: &[sql::Row], key: &str) -> Result<HashMap<String, i64>, Error> {
+    rows.iter().map(|row| Ok((sql::get(row, key)?, sql::get(row, "no")?))).collect()
+}
+
+fn insert_transfers(conn: &UnitConnection, transfers: &[Transfer], fresh: &[(usize, Drafted)], now: Timestamp) -> (String, Vec<Value>) {
     let texts = |field: fn(&Transfer) -> &str| Column::texts(fresh.iter().map(|(index, _)| field(&transfers[*index]).to_owned()));
     let own = |field: fn(&Transfer) -> i64| Column::numbers(fresh.iter().map(|(index, _)| field(&transfers[*index])));
     let side = |field: fn(&Drafted) -> Option<i64>| Column::Numbers(fresh.iter().map(|(_, drafted)| field(drafted)).collect());
@@ -79,47 +146,36 @@ async fn insert_transfers(
         texts(|t| &t.reference),
         Column::numbers(fresh.iter().map(|_| now.ms())),
     ];
-    let conn = tx.conn();
     let (from, values) = bulk::source(conn, &names, &columns);
     let list = names.join(", ");
-    let insert = format!(
+    let text = format!(
         "INSERT INTO ledger_transfer ({list}) SELECT {list} FROM {from} WHERE {open} ORDER BY place ON CONFLICT (key) DO NOTHING RETURNING no, key",
         open = gate::OPEN
     );
-    let rows = if conn.backend() == DbBackend::Postgres {
-        let text =
-            format!("WITH t AS ({insert}), queued AS (INSERT INTO ledger_unsealed (transfer) SELECT no FROM t) SELECT no, key FROM t");
-        sql::all(conn, &text, values).await?
-    } else {
-        let rows = sql::all(conn, &insert, values).await?;
-        let numbers = rows.iter().map(|row| sql::get::<i64>(row, "no")).collect::<Result<Vec<_>, _>>()?;
-        let (from, values) = bulk::source(conn, &["transfer"], &[Column::numbers(numbers)]);
-        sql::execute(conn, &format!("INSERT INTO ledger_unsealed (transfer) SELECT transfer FROM {from}"), values).await?;
-        rows
-    };
-    rows.iter().map(|row| Ok((sql::get::<String>(row, "key")?, sql::get::<i64>(row, "no")?))).collect()
+    (text, values)
 }
 
-async fn update_accounts(tx: &Tx, draft: &Draft) -> Result<(), Error> {
+/// The statement that moves the rows of accounts, in one that has so many values before; the other pieces likewise.
+fn move_accounts(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
     let rows: Vec<_> = draft.moved.iter().filter_map(|id| draft.account(id)).collect();
     if rows.is_empty() {
-        return Ok(());
+        return None;
     }
     let columns = [
         Column::numbers(rows.iter().map(|row| row.no)),
         Column::numbers(rows.iter().map(|row| row.balance)),
         Column::numbers(rows.iter().map(|row| row.version)),
     ];
-    let (from, values) = bulk::source(tx.conn(), &["account", "balance", "version"], &columns);
+    let (from, values) = bulk::source_behind(conn, before, &["account", "balance", "version"], &columns);
     let text =
         format!("UPDATE ledger_account SET balance = v.balance, version = v.version FROM {from} WHERE ledger_account.no = v.account");
-    sql::execute(tx.conn(), &text, values).await?;
-    Ok(())
+    Some((text, values))
 }
 
-async fn insert_lots(tx: &Tx, lots: &[LotRow]) -> Result<HashMap<String, i64>, Error> {
+fn open_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
+    let lots = &draft.opened;
     if lots.is_empty() {
-        return Ok(HashMap::new());
+        return None;
     }
     let numbers = |field: fn(&LotRow) -> i64| Column::numbers(lots.iter().map(field));
     let names =
@@ -136,44 +192,59 @@ async fn insert_lots(tx: &Tx, lots: &[LotRow]) -> Result<HashMap<String, i64>, E
         numbers(|lot| lot.expires_at.ms()),
         numbers(|lot| lot.period),
     ];
-    let (from, values) = bulk::source(tx.conn(), &names, &columns);
+    let (from, values) = bulk::source_behind(conn, before, &names, &columns);
     let list = names.join(", ");
-    let text = format!("INSERT INTO ledger_lot ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place RETURNING no, source");
-    let rows = sql::all(tx.conn(), &text, values).await?;
-    rows.iter().map(|row| Ok((sql::get::<String>(row, "source")?, sql::get::<i64>(row, "no")?))).collect()
+    Some((format!("INSERT INTO ledger_lot ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place RETURNING no, source"), values))
 }
 
-async fn update_lots(tx: &Tx, draft: &Draft) -> Result<(), Error> {
+fn draw_lots(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
     let lots: Vec<&LotRow> = draft.drawn.iter().filter_map(|number| draft.lot(*number)).collect();
     if lots.is_empty() {
-        return Ok(());
+        return None;
     }
     let columns = [Column::numbers(lots.iter().map(|lot| lot.no)), Column::numbers(lots.iter().map(|lot| lot.remaining))];
-    let (from, values) = bulk::source(tx.conn(), &["lot", "remaining"], &columns);
-    let text = format!("UPDATE ledger_lot SET remaining = v.remaining FROM {from} WHERE ledger_lot.no = v.lot");
-    sql::execute(tx.conn(), &text, values).await?;
-    Ok(())
+    let (from, values) = bulk::source_behind(conn, before, &["lot", "remaining"], &columns);
+    Some((format!("UPDATE ledger_lot SET remaining = v.remaining FROM {from} WHERE ledger_lot.no = v.lot"), values))
 }
 
-async fn insert_moves(
-    tx: &Tx,
-    transfers: &[Transfer],
-    fresh: &[(usize, Drafted)],
-    numbers: &HashMap<String, i64>,
-    opened: &HashMap<String, i64>,
-) -> Result<(), Error> {
+/// Each unit of work moves the stripe of its connection, which no other unit uses meanwhile, but where two connections fall on one. SQLite
+/// has one writer, and needs one stripe.
+fn move_stripes(conn: &UnitConnection, draft: &Draft, before: usize) -> Piece {
+    if draft.stripes.is_empty() {
+        return None;
+    }
+    let stripe = match conn.backend() {
+        DbBackend::Postgres => format!("pg_backend_pid() % {STRIPES}"),
+        _ => "0".to_owned(),
+    };
+    let columns = [
+        Column::numbers(draft.stripes.keys().map(|(account, _)| *account)),
+        Column::numbers(draft.stripes.keys().map(|(_, period)| *period)),
+        Column::numbers(draft.stripes.values().map(|(debits, _)| *debits)),
+        Column::numbers(draft.stripes.values().map(|(_, credits)| *credits)),
+    ];
+    let (from, values) = bulk::source_behind(conn, before, &["account", "period", "debits", "credits"], &columns);
+    let text = format!(
+        "INSERT INTO ledger_stripe (account, period, stripe, debits, credits) SELECT account, period, {stripe}, debits, credits FROM {from}
+         WHERE true ORDER BY place ON CONFLICT (account, period, stripe) DO UPDATE
+         SET debits = ledger_stripe.debits + excluded.debits, credits = ledger_stripe.credits + excluded.credits"
+    );
+    Some((text, values))
+}
+
+async fn insert_moves(tx: &Tx, transfers: &[Transfer], fresh: &[(usize, Drafted)], written: &Written) -> Result<(), Error> {
     let moves: Vec<(i64, i64, &Move)> = fresh
         .iter()
         .flat_map(|(index, drafted)| {
             let transfer = &transfers[*index];
-            let number = numbers.get(&transfer.key).copied().unwrap_or_default();
+            let number = written.transfers.get(&transfer.key).copied().unwrap_or_default();
             drafted.moves.iter().map(move |part| (number, transfer.period.number(), part))
         })
         .collect();
     if moves.is_empty() {
         return Ok(());
     }
-    let lot = |part: &Move| if part.lot > 0 { Some(part.lot) } else { opened.get(&part.used.source).copied() };
+    let lot = |part: &Move| if part.lot > 0 { Some(part.lot) } else { written.lots.get(&part.used.source).copied() };
     let columns = [
         Column::Numbers(moves.iter().map(|(_, _, part)| lot(part)).collect()),
         Column::numbers(moves.iter().map(|(number, _, _)| *number)),
@@ -185,31 +256,6 @@ async fn insert_moves(
     let text = format!(
         "INSERT INTO ledger_lot_move (lot, transfer, amount, restores, period) SELECT lot, transfer, amount, restores, period FROM {from}
          WHERE true ORDER BY place"
-    );
-    sql::execute(tx.conn(), &text, values).await?;
-    Ok(())
-}
-
-/// Last, since other writers wait for these rows: each unit of work moves one stripe, chosen by its first key.
-async fn move_stripes(tx: &Tx, draft: &Draft, key: &str) -> Result<(), Error> {
-    if draft.stripes.is_empty() {
-        return Ok(());
-    }
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    let stripe = i64::try_from(hasher.finish() % STRIPES).unwrap_or(0);
-    let columns = [
-        Column::numbers(draft.stripes.keys().map(|(account, _)| *account)),
-        Column::numbers(draft.stripes.keys().map(|(_, period)| *period)),
-        Column::numbers(draft.stripes.keys().map(|_| stripe)),
-        Column::numbers(draft.stripes.values().map(|(debits, _)| *debits)),
-        Column::numbers(draft.stripes.values().map(|(_, credits)| *credits)),
-    ];
-    let (from, values) = bulk::source(tx.conn(), &["account", "period", "stripe", "debits", "credits"], &columns);
-    let text = format!(
-        "INSERT INTO ledger_stripe (account, period, stripe, debits, credits) SELECT account, period, stripe, debits, credits FROM {from}
-         WHERE true ORDER BY place ON CONFLICT (account, period, stripe) DO UPDATE
-         SET debits = ledger_stripe.debits + excluded.debits, credits = ledger_stripe.credits + excluded.credits"
     );
     sql::execute(tx.conn(), &text, values).await?;
     Ok(())

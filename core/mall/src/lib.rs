@@ -37,4 +37,4 @@ pub use records::{ByPoints, Order, OrderPart, Payment};
 pub use refunds::{Refund, RefundPart, RefundRequest};
 pub use settings::Settings;
 pub use settlement::Statement;
-pub use vouchers::{Redeem, Voucher};
+pub use vouchers::{Redeem, Voucher, voucher_unit};

@@ -6,7 +6,7 @@ use crate::gateway::Client;
 use crate::reaction::Grants;
 use crate::tasks::{Expiry, Gateway, Inbox};
 use futures::future::BoxFuture;
-use heyuan_contract::{MemberId, OrgUnitId};
+use heyuan_contract::{MemberId, OrderId, OrgUnitId};
 use heyuan_kernel::error::codes;
 use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
@@ -38,6 +38,8 @@ pub struct PointsWanted {
     pub unit: OrgUnitId,
     /// The same for every try of the same order, another for any other.
     pub name: String,
+    /// The order of this try.
+    pub order: OrderId,
     /// For how long they are set aside, unless the order ends before.
     pub minutes: i64,
 }

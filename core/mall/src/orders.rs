@@ -166,6 +166,7 @@ impl Mall {
                 points: order.by_points.points,
                 unit: order.unit.clone(),
                 name: sha256_hex(format!("{}/{}/{}", key.stored, order.merchant, order.by_points.points).as_bytes()),
+                order: order.id.clone(),
                 minutes,
             };
             match self.members.set_aside(actor, &points).await {

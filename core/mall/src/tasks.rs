@@ -5,6 +5,7 @@ use crate::gateway::RefundOrder;
 use crate::mall::Mall;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use heyuan_contract::Timestamp;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Problem, sql};
@@ -18,6 +19,13 @@ const STEP_MAX: i64 = 50;
 const INBOX_PATIENCE_MS: i64 = 5_000;
 /// Longest pause between two tries of one request to the gateway: money owed is never given up.
 const PAUSE_MS_MAX: i64 = 3_600_000;
+
+/// The earliest of what a statement answers as `due`.
+async fn earliest(mall: &Mall, text: &str) -> Result<Option<Timestamp>, Error> {
+    let row = sql::one(mall.kernel.db.reader(), text, []).await?;
+    let due: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "due"))?;
+    Ok(due.map(Timestamp::clamped))
+}
 
 /// Frees the stock of orders that were not paid in time.
 pub(crate) struct Expiry {
@@ -58,6 +66,10 @@ impl Task for Expiry {
         Waits::time(LOOK_EVERY)
     }
 
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move { Ok(earliest(&self.mall, "SELECT MIN(expires_at) AS due FROM mall_payment WHERE state = 'created'").await?) }.boxed()
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         self.run(fence).map(|result| result.map_err(Problem::from)).boxed()
     }
@@ -92,6 +104,14 @@ impl Task for Inbox {
 
     fn waits(&self) -> Waits {
         Waits::time(LOOK_EVERY)
+    }
+
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move {
+            let received = earliest(&self.mall, "SELECT MIN(received_at) AS due FROM mall_notification WHERE outcome IS NULL").await?;
+            Ok(received.map(|received| received.plus_ms(INBOX_PATIENCE_MS)))
+        }
+        .boxed()
     }
 
     fn step<'a>(&'a self, _: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
@@ -169,6 +189,16 @@ impl Task for Gateway {
 
     fn waits(&self) -> Waits {
         Waits::time(LOOK_EVERY)
+    }
+
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move {
+            if !self.mall.client.is_ready() {
+                return Ok(None);
+            }
+            Ok(earliest(&self.mall, "SELECT MIN(next_at) AS due FROM mall_gateway_request WHERE state = 'pending'").await?)
+        }
+        .boxed()
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -9,7 +9,7 @@ use heyuan_contract::{DomainEvent, MemberId, MerchantId, OrderId, OrgUnitId, Pro
 use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::secret::Key;
-use heyuan_kernel::{Actor, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
+use heyuan_kernel::{Actor, Database, Error as KernelError, Kernel, Problem, Scope, Tx, sql};
 use serde::Serialize;
 
 /// Characters of a code: 5 bits each, 80 bits in all, so that codes can't be guessed.
@@ -64,6 +64,17 @@ struct Stored {
 
 const VOUCHER: &str = "SELECT id, code_sealed, member, merchant, unit, product, order_id, state, issued_at, expires_at, redeemed_at,
  counter_reference, digest FROM mall_voucher";
+
+/// The unit at whose counters a voucher product is redeemed; nothing for a product that is not there or is something else. A product keeps
+/// its kind and its seller for ever. Needs no more of the mall than its tables, so that other rooms may ask while the mall stands on them.
+///
+/// # Errors
+/// The database's.
+pub async fn voucher_unit(db: &Database, product: &ProductId) -> Result<Option<OrgUnitId>, Error> {
+    let text = "SELECT unit FROM mall_product WHERE id = $1 AND kind = $2";
+    let row = sql::one(db.near(), text, [product.as_str().into(), ProductKind::Voucher.as_str().into()]).await?;
+    row.map(|row| id(&row, "unit")).transpose()
+}
 
 impl Mall {
     /// A member's vouchers within reach, oldest first; up to one more than `limit`.

@@ -1,4 +1,5 @@
-//! Adjustments under four eyes: one key proposes to grant a member points or to take some, and another one approves or rejects it.
+//! Adjustments under four eyes: one person proposes to grant a member points or to take some, and another one approves or rejects it. A key
+//! that one of them made for the other is not another person's.
 //!
 //! What is granted is a lot of the unit's line at the cost of its earn rules; what is taken leaves the lots that expire first, and each
 //! line that issued them gets the cost. Nothing moves before the approval. A proposal that nobody decides about lapses.
@@ -12,6 +13,7 @@ use crate::standing::{MemberState, check_reason};
 use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::keys::same_hand;
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, bulk, sql};
 use heyuan_ledger::Period;
@@ -212,7 +214,7 @@ impl Membership {
         actor.require(Scope::Admin)?;
         let key = IdempotencyKey::new(actor, "approve adjustment", header, &id)?;
         let found = self.reached_adjustment(actor, id).await?;
-        check_eyes(actor, &found)?;
+        self.check_eyes(actor, &found).await?;
         self.kernel()
             .db
             .settle(|| async {
@@ -240,7 +242,7 @@ impl Membership {
         actor.require(Scope::Admin)?;
         check_reason(reason)?;
         let found = self.reached_adjustment(actor, id).await?;
-        check_eyes(actor, &found)?;
+        self.check_eyes(actor, &found).await?;
         self.kernel()
             .db
             .settle(|| async {
@@ -291,7 +293,7 @@ impl Membership {
             Reach::Everything => "1 = 1".to_owned(),
             Reach::Units(units) => {
                 let (one_of, list) = bulk::one_of_texts(conn, 6, units.iter().map(ToString::to_string));
-                values.push(list);
+                values.extend(list);
                 format!("unit {one_of}")
             }
         };
@@ -312,6 +314,14 @@ impl Membership {
     pub async fn adjustment(&self, actor: &Actor, id: &str) -> Result<AdjustmentView, Error> {
         actor.require(Scope::Admin)?;
         self.reached_adjustment(actor, id).await
+    }
+
+    async fn check_eyes(&self, actor: &Actor, view: &AdjustmentView) -> Result<(), Error> {
+        if !same_hand(self.kernel().db.near(), actor.name(), &view.proposed_by).await? {
+            return Ok(());
+        }
+        let words = format!("adjustment {} was proposed with this key or with one that has a maker in common with it", view.id);
+        Err(Error::refused(codes::FOUR_EYES, format!("{words}; somebody else approves or rejects it")))
     }
 
     async fn reached_adjustment(&self, actor: &Actor, id: &str) -> Result<AdjustmentView, Error> {
@@ -404,16 +414,6 @@ fn check_member(row: &MemberRow, amount: i64) -> Result<(), Error> {
     if row.state == MemberState::Blocked && amount < 0 { Ok(()) } else { row.check_open() }
 }
 
-fn check_eyes(actor: &Actor, view: &AdjustmentView) -> Result<(), Error> {
-    if view.proposed_by != actor.name() {
-        return Ok(());
-    }
-    Err(Error::refused(
-        codes::FOUR_EYES,
-        format!("adjustment {} was proposed with this key; approve or reject it with another one", view.id),
-    ))
-}
-
 fn check_proposed(view: &AdjustmentView) -> Result<(), Error> {
     if view.state == AdjustmentState::Proposed {
         return Ok(());
@@ -477,6 +477,11 @@ async fn decide(tx: &Tx, view: &AdjustmentView, key: Option<&IdempotencyKey>) ->
             key.map(|key| key.digest.clone()).into(),
         ],
     )
-    .await?;
-    if decided == 0 { Err(heyuan_kernel::Error::Stale("an adjustment that somebody else decided about").into()) } else { Ok(()) }
+    .await;
+    match decided {
+        Ok(0) => Err(heyuan_kernel::Error::Stale("an adjustment that somebody else decided about").into()),
+        // The key decided about another one meanwhile: that one's record tells whether it was the same request.
+        Err(error) if error.is_duplicate() => Err(heyuan_kernel::Error::Stale("an adjustment decided with the same key").into()),
+        other => Ok(other.map(drop)?),
+    }
 }

@@ -4,6 +4,8 @@
 //! and by a conditional update, so that a unit is used once whichever process asks. Stock is taken where the grant is made, in one unit
 //! of work; what expires or is withdrawn goes back to it only where the benefit says so.
 
+mod by_rule;
+mod by_tier;
 mod catalogue;
 mod clockwork;
 mod exchange;

@@ -175,7 +175,7 @@ fn estimate(as_of: Period, fates: &Fates) -> Result<Vec<Outstanding>, Error> {
         let months_to_expiry = as_of.months_until(*expires_in);
         let expiring = match share(as_of, *issuer, months_to_expiry, points, fates) {
             None => Err(NoEstimate::TooLittleHistory),
-            Some(share) => Ok(Expiring { share, points: part(points, share)?, fen: fate.cost.times(share.expired, share.out)?.fen()? }),
+            Some(share) => Ok(Expiring { share, points: part(points, share)?, fen: fate.cost.fen_of(share.expired, share.out)? }),
         };
         rows.push(Outstanding { issuer: *issuer, expires_in: *expires_in, months_to_expiry, points, fen: fate.cost.fen()?, expiring });
     }

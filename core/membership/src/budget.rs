@@ -53,6 +53,15 @@ pub struct BudgetView {
     pub points_spent: i64,
 }
 
+/// A rule's budget of a month, and what was granted from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleBudget {
+    /// What may be granted from it in all.
+    pub points_max: i64,
+    /// Points granted from it.
+    pub points_spent: i64,
+}
+
 /// What a call drew from a budget with a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawn {
@@ -161,8 +170,13 @@ fn list<T: Serialize>(list: &T) -> Result<String, Error> {
 /// Takes what the rules grant from their budgets; a budget that no longer has it lets the use case decide again.
 pub(crate) async fn spend(tx: &Tx, decided: &Decided) -> Result<(), Error> {
     let gone = || Error::from(heyuan_kernel::Error::Stale("a budget of rules"));
+    let granting = || decided.calls.iter().filter(|call| call.points > 0);
+    // The member's own rows first: nobody else waits for them.
+    for call in granting() {
+        count(tx, &decided.snapshot.member.id, &call.rule, decided.month.number(), call.points).await?;
+    }
     let mut named: BTreeMap<&str, i64> = BTreeMap::new();
-    for call in decided.calls.iter().filter(|call| call.points > 0) {
+    for call in granting() {
         let spent = sql::execute(
             tx.conn(),
             "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, $4)
@@ -174,7 +188,6 @@ pub(crate) async fn spend(tx: &Tx, decided: &Decided) -> Result<(), Error> {
         if spent == 0 {
             return Err(gone());
         }
-        count(tx, &decided.snapshot.member.id, &call.rule, decided.month.number(), call.points).await?;
         for drawn in &call.drawn {
             *named.entry(&drawn.name).or_default() += drawn.points;
         }
@@ -219,6 +232,20 @@ impl Membership {
                 .boxed()
             })
             .await
+    }
+
+    /// What a rule may grant in a month and what it granted of that: the budget that is set, or the one that holds where nobody set one.
+    ///
+    /// # Errors
+    /// `forbidden`, also for a key of one unit; `invalid_request`.
+    pub async fn rule_budget(&self, actor: &Actor, rule: &str, period: &str) -> Result<RuleBudget, Error> {
+        require_group(actor, "a rule's budget needs a key of the whole group")?;
+        let period = Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?;
+        check_name("rule", rule)?;
+        let text = "SELECT points_max, points_spent FROM membership_budget WHERE rule = $1 AND period = $2";
+        let row = sql::one(self.kernel().db.near(), text, [rule.into(), period.number().into()]).await?;
+        let Some(row) = row else { return Ok(RuleBudget { points_max: RULE_POINTS_DEFAULT, points_spent: 0 }) };
+        Ok(RuleBudget { points_max: sql::get(&row, "points_max")?, points_spent: sql::get(&row, "points_spent")? })
     }
 
     /// Sets a budget with a name. Its points may be changed at any time; what it holds for only until the first point is granted from it.

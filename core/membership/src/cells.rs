@@ -146,9 +146,9 @@ pub struct CellStep {
     /// Fen a point.
     pub unit_cost: Ratio,
     /// Their exact cost in fen, above the line.
-    pub cost_numerator: i64,
+    pub cost_numerator: i128,
     /// Below it.
-    pub cost_denominator: i64,
+    pub cost_denominator: i128,
     /// When.
     pub occurred_at: Timestamp,
     /// What it belongs to: unit and transaction or spend, or the lot.
@@ -335,7 +335,7 @@ fn cell_step(step: LotStep, column: Column) -> Result<CellStep, Error> {
         _ => None,
     };
     let points = if column.counts_gains() { step.amount } else { -step.amount };
-    let (cost_numerator, cost_denominator) = exact_cost(points, step.cost)?;
+    let (cost_numerator, cost_denominator) = exact_cost(points, step.cost);
     Ok(CellStep {
         lot: Some(step.source),
         issuer,
@@ -359,7 +359,7 @@ fn refund_step(row: &sql::Row) -> Result<(i64, CellStep), Error> {
     let unit_cost = Ratio::new(sql::get(row, "cost_numerator")?, sql::get(row, "cost_denominator")?);
     let unit_cost = unit_cost.map_err(|e| corrupt("unit cost", e))?;
     let points = -sql::get::<i64>(row, "points")?;
-    let (cost_numerator, cost_denominator) = exact_cost(points, unit_cost)?;
+    let (cost_numerator, cost_denominator) = exact_cost(points, unit_cost);
     let step = CellStep {
         lot: Some(books::earn_key(&unit, &of)),
         issuer: Line::parse(&line).ok_or_else(|| corrupt("refund line", &line))?,
@@ -377,11 +377,10 @@ fn refund_step(row: &sql::Row) -> Result<(i64, CellStep), Error> {
 }
 
 /// Points times their unit cost, in lowest terms.
-fn exact_cost(points: i64, cost: Ratio) -> Result<(i64, i64), Error> {
+fn exact_cost(points: i64, cost: Ratio) -> (i128, i128) {
     let (above, below) = (i128::from(points) * i128::from(cost.numerator()), i128::from(cost.denominator()));
     let common = gcd(above, below);
-    let part = |number: i128| i64::try_from(number / common).map_err(|e| corrupt("cost of points", e));
-    Ok((part(above)?, part(below)?))
+    (above / common, below / common)
 }
 
 #[cfg(test)]
@@ -401,9 +400,9 @@ mod tests {
     fn costs_are_exact_and_in_lowest_terms() -> Result<(), Error> {
         let fifth = Ratio::new(6, 5).map_err(|e| corrupt("ratio", e))?;
         for (points, expected) in [(0, (0, 1)), (5, (6, 1)), (37, (222, 5)), (-37, (-222, 5))] {
-            assert_eq!(exact_cost(points, fifth)?, expected, "{points}");
+            assert_eq!(exact_cost(points, fifth), expected, "{points}");
         }
-        assert!(exact_cost(i64::MAX, fifth).is_err(), "more than any lot holds");
+        assert_eq!(exact_cost(i64::MAX - 2, fifth), (i128::from(i64::MAX - 2) / 5 * 6, 1), "more than 64 bits hold");
         Ok(())
     }
 

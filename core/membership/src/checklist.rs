@@ -13,8 +13,9 @@ use heyuan_kernel::{Actor, Problem, Tx, sql};
 use heyuan_ledger::{Book, Period};
 use serde::{Deserialize, Serialize};
 
-/// Batches of expired lots that a close moves out by itself: two hundred thousand lots.
-const SWEEPS_MAX: usize = 1_000;
+/// Sweeps one after the other that moved nothing though something is past its expiry, after which a close leaves it to its check list. One
+/// such sweep is ordinary: the clockwork was faster.
+const IDLE_SWEEPS_MAX: usize = 100;
 
 /// What an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,26 +162,27 @@ impl Membership {
             past_expiry(ledger.past_expiry(&snapshot, books::POINTS, Timestamp::clamped(end.ms() - 1).min(now)).await?),
         ];
         let moved = self.moved(&snapshot, period).await?;
-        checks.push(self.agreement(&snapshot, period, &moved).await?);
+        checks.extend(self.agreement(&snapshot, period, &moved).await?);
         checks.push(waiting(sql::count(&snapshot, REFUNDS_WAITING, [end.ms().into()]).await?));
         checks.push(holds(ledger.overdue_holds(&snapshot, books::POINTS, now).await?));
         checks.push(disputes(sql::count(&snapshot, DISPUTES, [period.number().into()]).await?));
         checks.push(corrections(sql::count(&snapshot, CORRECTIONS_PROPOSED, []).await?));
         let silent = self.lines_without_books(&snapshot, period).await?;
         checks.push(unreconciled(&silent));
-        checks.push(differing(sql::count(&snapshot, DIFFERING, [period.number().into()]).await?));
+        checks.push(differing(self.differing_in(&snapshot, period).await?));
         checks.push(unsealed(ledger.unsealed(&snapshot, books::POINTS, period).await?));
         snapshot.rollback().await.map_err(heyuan_kernel::Error::from)?;
         Ok(Looked { checks, moved })
     }
 
-    /// Whether the lots' movement of the month is that of the lines' accounts.
-    async fn agreement<C: sql::Connection>(&self, conn: &C, period: Period, moved: &Moved) -> Result<Check, Error> {
-        let clearing = match self.sum(conn, period, ClearingState::Open, moved).await {
+    /// Whether the month can be summed and settled, and whether the lots' movement of the month is that of the lines' accounts.
+    async fn agreement<C: sql::Connection>(&self, conn: &C, period: Period, moved: &Moved) -> Result<[Check; 2], Error> {
+        let summed = self.sum(conn, period, ClearingState::Open, moved).await;
+        let clearing = match summed.and_then(|clearing| clearing::check_settled(&clearing).map(|()| clearing)) {
             Ok(clearing) => clearing,
             Err(Error::Kernel(heyuan_kernel::Error::Corrupt { why, .. })) => {
                 tracing::error!(period = %period, %why, "a month's clearing can't be summed");
-                return Ok(agree(1));
+                return Ok([summable(Some(&why)), not_compared()]);
             }
             Err(error) => return Err(error),
         };
@@ -195,33 +197,24 @@ impl Membership {
                 }
             }
         }
-        Ok(agree(differing))
+        Ok([summable(None), agree(differing)])
     }
 
-    /// Lines that reported something with an own time in the month and never sent their books of it.
-    async fn lines_without_books<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Vec<Line>, Error> {
-        let zone = &self.kernel().zone;
-        let (from, until) = (period.start(zone).ms(), period.next().start(zone).ms());
-        let mut silent = Vec::new();
-        for line in Line::ALL {
-            let text = "SELECT CAST(COUNT(*) AS BIGINT) AS n FROM membership_reconciliation WHERE period = $1 AND line = $2";
-            if sql::count(conn, text, [period.number().into(), line.as_str().into()]).await? > 0 {
+    /// Moves out what expired by the end of a month that is about to be closed, as the clockwork does, until none is left.
+    pub(crate) async fn sweep_before_close(&self, period: Period) -> Result<(), Error> {
+        let end = period.next().start(&self.kernel().zone);
+        let until = Timestamp::clamped(end.ms() - 1).min(self.kernel().clock.now());
+        let mut idle = 0;
+        while idle < IDLE_SWEEPS_MAX {
+            if self.expire_points(None).await? > 0 {
+                idle = 0;
                 continue;
             }
-            let text = "SELECT no FROM membership_transaction WHERE line = $1 AND occurred_at >= $2 AND occurred_at < $3 LIMIT 1";
-            if sql::one(conn, text, [line.as_str().into(), from.into(), until.into()]).await?.is_some() {
-                silent.push(line);
-            }
-        }
-        Ok(silent)
-    }
-
-    /// Moves out what expired by the end of a month that is about to be closed, as the clockwork does.
-    pub(crate) async fn sweep_before_close(&self) -> Result<(), Error> {
-        for _ in 0..SWEEPS_MAX {
-            if self.expire_points(None).await? == 0 {
+            // Where nothing is left that is the end; else the clockwork took that very batch meanwhile.
+            if self.ledger().past_expiry(self.kernel().db.reader(), books::POINTS, until).await? == 0 {
                 break;
             }
+            idle += 1;
         }
         Ok(())
     }
@@ -230,7 +223,6 @@ impl Membership {
 const REFUNDS_WAITING: &str = "SELECT COUNT(*) AS n FROM membership_transaction WHERE state = 'waiting' AND occurred_at < $1";
 const DISPUTES: &str = "SELECT COUNT(*) AS n FROM membership_statement WHERE state = 'disputed' AND period < $1";
 const CORRECTIONS_PROPOSED: &str = "SELECT COUNT(*) AS n FROM membership_correction_entry WHERE state = 'proposed'";
-const DIFFERING: &str = "SELECT CAST(COALESCE(SUM(differing), 0) AS BIGINT) AS n FROM membership_reconciliation WHERE period = $1";
 
 /// What each account of a line was credited with in sum, as its figures say.
 const fn booked(line: &ClearingLine) -> [(LineAccount, i64); 7] {
@@ -332,6 +324,26 @@ fn past_expiry(points: i64) -> Check {
         ),
     };
     told.with(points)
+}
+
+fn summable(why: Option<&str>) -> Check {
+    let reason = why.unwrap_or_default();
+    let told = Told {
+        code: "can_be_summed",
+        found: CheckState::Blocking,
+        ok: ("the month's movements can be summed and settled", "当月变动可以汇总结算"),
+        not: (
+            format!("the month can't be summed or settled: {reason}; a close would have no statement"),
+            format!("当月变动无法汇总结算（{reason}），关账将无法出具结算单"),
+        ),
+    };
+    told.with(i64::from(why.is_some()))
+}
+
+/// What stands in the place of [`agree`] where there is nothing to compare with: another entry says so and blocks.
+fn not_compared() -> Check {
+    let (words, words_zh) = ("not compared, since the month can't be summed", "当月无法汇总，未作比对");
+    Check { state: CheckState::Warning, words: words.to_owned(), words_zh: words_zh.to_owned(), ..agree(0) }
 }
 
 fn agree(accounts: i64) -> Check {

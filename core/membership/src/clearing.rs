@@ -9,16 +9,27 @@ use crate::books::{self, LineAccount, Movement};
 use crate::checklist::{self, Check, CheckState, Closing};
 use crate::error::{Error, codes};
 use crate::facade::{Membership, require_group};
-use crate::fraction::Fraction;
+use crate::fraction::{Fraction, Sum};
 use crate::member::corrupt;
 use crate::settlement;
 use futures::FutureExt;
 use heyuan_contract::{Line, Ratio};
+use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Problem, Tx, audit, sql};
-use heyuan_ledger::{Book, LotMovement, Lots, Period, Transfer};
+use heyuan_ledger::{AMOUNT_MAX, Book, Ledger, LotMovement, Lots, Period, Transfer};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// Most transfers by which one column of a line is settled: a hundred quadrillion fen, beyond what lots of a sane group cost.
+const PARTS_MAX: u64 = 10_000;
+/// Transfers of a settlement that are posted at once.
+const TRANSFERS_A_POSTING: usize = 500;
+/// The act of a close in the audit record, and the fact in it that is the digest of the statement; never renamed.
+pub(crate) const CLOSE: &str = "close period";
+pub(crate) const DIGEST: &str = "statement_sha256";
+/// The kind of a settlement's transfers.
+const SETTLED_AS: &str = "clearing";
 
 /// Whether a period can still change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,41 +129,38 @@ pub struct MatrixCell {
     pub fen: i64,
 }
 
-/// An exact sum of points and their cost.
-#[derive(Debug, Clone, Copy)]
+/// An exact sum of points and their cost, whatever denominators meet in it.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Exact {
     points: i64,
-    cost: Fraction,
-}
-
-impl Default for Exact {
-    fn default() -> Exact {
-        Exact { points: 0, cost: Fraction::ZERO }
-    }
+    cost: Sum,
 }
 
 impl Exact {
     pub(crate) fn add(&mut self, points: i64, cost: Ratio) -> Result<(), Error> {
-        self.cost = self.cost.plus(points.into(), cost).ok_or_else(too_large)?;
         self.points = self.points.checked_add(points).ok_or_else(too_large)?;
+        self.cost.add(points, cost);
         Ok(())
     }
 
-    /// A part of it, exactly; of the points the whole ones. The part's lower number is above zero.
-    pub(crate) fn times(self, numerator: i64, denominator: i64) -> Result<Exact, Error> {
-        let cost = self.cost.times(numerator.into(), denominator.into()).ok_or_else(too_large)?;
-        let points = (i128::from(self.points) * i128::from(numerator)).div_euclid(i128::from(denominator));
-        Ok(Exact { points: i64::try_from(points).map_err(|_| too_large())?, cost })
+    /// The cost to whole fen, half a fen up.
+    pub(crate) fn fen(&self) -> Result<i64, Error> {
+        fen(&self.cost.total())
     }
 
-    /// To whole fen, half a fen up.
-    pub(crate) fn fen(self) -> Result<i64, Error> {
-        self.cost.rounded().ok_or_else(|| too_large().into())
+    /// That of a part of it, which is taken exactly. The part's lower number is above zero.
+    pub(crate) fn fen_of(&self, numerator: i64, denominator: i64) -> Result<i64, Error> {
+        fen(&self.cost.total().times(numerator.into(), denominator.into()))
     }
 }
 
+fn fen(cost: &Fraction) -> Result<i64, Error> {
+    cost.rounded().ok_or_else(|| too_large().into())
+}
+
+/// More points or fen than any account can hold.
 fn too_large() -> heyuan_kernel::Error {
-    corrupt("clearing", "the exact cost does not fit")
+    corrupt("clearing", "a figure is larger than an account can hold")
 }
 
 #[derive(Default)]
@@ -228,7 +236,7 @@ impl Membership {
         }
         let mut seen = None;
         if !book.is_closed(period) {
-            self.sweep_before_close().await?;
+            self.sweep_before_close(period).await?;
             let looked = self.look(period).await?;
             self.shut(actor, period, closing, checklist::accepted(looked.checks, closing)?).await?;
             seen = Some(looked.moved);
@@ -283,7 +291,9 @@ impl Membership {
             _ => self.moved(reader, period).await?,
         };
         let statement = Arc::new(self.sum(reader, period, ClearingState::Closed, &moved).await?);
-        let mut entry = audit::Entry::new(actor, "close period", &period.to_string());
+        let body = serde_json::to_string(&*statement).map_err(|e| corrupt("clearing", e))?;
+        // Sealed with the act, so that nobody changes the statement unseen.
+        let mut entry = audit::Entry::new(actor, CLOSE, &period.to_string()).detail(DIGEST, sha256_hex(body.as_bytes()));
         if let Some((checks, closed)) = checklist::kept(reader, period).await? {
             let warnings = checks.iter().filter(|check| check.state == CheckState::Warning).map(|check| check.code.as_str());
             entry = entry.detail("warnings", warnings.collect::<Vec<_>>());
@@ -292,13 +302,13 @@ impl Membership {
             }
         }
         let name = actor.name().to_owned();
-        let (membership, written) = (self.clone(), statement.clone());
+        let (membership, written, body) = (self.clone(), statement.clone(), Arc::new(body));
         self.kernel()
             .db
             .write("close a period", move |tx| {
                 let (membership, statement, entry, name) = (membership.clone(), written.clone(), entry.clone(), name.clone());
+                let body = body.as_str().to_owned();
                 async move {
-                    let body = serde_json::to_string(&*statement).map_err(|e| corrupt("clearing", e))?;
                     let inserted = sql::execute(
                         tx.conn(),
                         "INSERT INTO membership_clearing (period, closed_at, closed_by, statement) VALUES ($1, $2, $3, $4)
@@ -330,21 +340,27 @@ impl Membership {
                 }
                 let centre = books::CENTRE.to_owned();
                 let (debit, credit) = if fen > 0 { (centre, own.clone()) } else { (own.clone(), centre) };
-                transfers.push(Transfer {
-                    key: format!("clearing/{period}/{}/{what}", line.line),
-                    unit: books::FEN.to_owned(),
-                    debit,
-                    credit,
-                    amount: fen.abs(),
-                    occurred_at: self.kernel().clock.now(),
-                    period,
-                    kind: "clearing".to_owned(),
-                    reference: period.to_string(),
-                    lots: Lots::None,
-                });
+                for (place, amount) in parts(fen).enumerate() {
+                    // The first part has the column's own name, so that what an earlier release settled keeps its key.
+                    let part = if place == 0 { String::new() } else { format!("/{}", place + 1) };
+                    transfers.push(Transfer {
+                        key: format!("clearing/{period}/{}/{what}{part}", line.line),
+                        unit: books::FEN.to_owned(),
+                        debit: debit.clone(),
+                        credit: credit.clone(),
+                        amount,
+                        occurred_at: self.kernel().clock.now(),
+                        period,
+                        kind: SETTLED_AS.to_owned(),
+                        reference: period.to_string(),
+                        lots: Lots::None,
+                    });
+                }
             }
         }
-        self.ledger().post(tx, &transfers).await?;
+        for some in transfers.chunks(TRANSFERS_A_POSTING) {
+            self.ledger().post(tx, some).await?;
+        }
         Ok(())
     }
 
@@ -355,8 +371,7 @@ impl Membership {
 
     /// What a month did to lots; of one that is open, on a snapshot.
     pub(crate) async fn moved<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Moved, Error> {
-        let count = self.ledger().lot_movements_count(conn, period).await?;
-        Ok(Moved { movements: self.ledger().lot_movements(conn, books::POINTS, period).await?, count })
+        moved(self.ledger(), conn, period).await
     }
 
     pub(crate) async fn sum<C: sql::Connection>(
@@ -366,46 +381,57 @@ impl Membership {
         state: ClearingState,
         moved: &Moved,
     ) -> Result<Clearing, Error> {
-        let mut sums = Sums::default();
-        for movement in &moved.movements {
-            let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
-            let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
-            match Movement::parse(&movement.kind).ok_or_else(unknown)? {
-                Movement::Earn => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                Movement::Open => sums.opened.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
-                Movement::Forfeit => sums.forfeited.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
-                Movement::Adjust => sums.adjusted.entry(issuer).or_default().add(movement.amount, movement.cost)?,
-                // What leaves the one comes to the other, at the same cost.
-                Movement::Transfer => {}
-                Movement::Recover => sums.recovered.add(-movement.amount, movement.cost)?,
-                Movement::Spend | Movement::Return => {
-                    let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
-                    let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
-                    sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
-                }
-                // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
-                Movement::Refund => {}
-            }
-        }
-        let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
-                    WHERE kind = 'refund' AND state = 'posted' AND period = $1 GROUP BY line, cost_numerator, cost_denominator
-                    ORDER BY line, cost_numerator, cost_denominator";
-        for row in sql::all(conn, text, [period.number().into()]).await? {
-            let line: String = sql::get(&row, "line")?;
-            let line = Line::parse(&line).ok_or_else(|| corrupt("refund line", line))?;
-            let cost = Ratio::new(sql::get(&row, "cost_numerator")?, sql::get(&row, "cost_denominator")?);
-            let cost = cost.map_err(|e| corrupt("unit cost", e))?;
-            sums.refunded.entry(line).or_default().add(sql::get(&row, "points")?, cost)?;
-        }
-        sums.corrected = settlement::corrections(conn, period).await?.into_iter().collect();
-        statement(period, state, &sums)
+        sum(conn, period, state, moved).await
     }
 
     /// The clearing of a closed period.
     pub(crate) async fn closed_clearing<C: sql::Connection>(&self, conn: &C, period: Period) -> Result<Clearing, Error> {
         Ok(stored(conn, period).await?.ok_or_else(|| Problem::not_found("statement for", format!("{period}; it is not closed")))?)
     }
+}
+
+/// What a month did to lots, as the connection sees it.
+pub(crate) async fn moved<C: sql::Connection>(ledger: &Ledger, conn: &C, period: Period) -> Result<Moved, Error> {
+    let count = ledger.lot_movements_count(conn, period).await?;
+    Ok(Moved { movements: ledger.lot_movements(conn, books::POINTS, period).await?, count })
+}
+
+/// The statement that a month's movements, refunds and corrections come to.
+pub(crate) async fn sum<C: sql::Connection>(conn: &C, period: Period, state: ClearingState, moved: &Moved) -> Result<Clearing, Error> {
+    let mut sums = Sums::default();
+    for movement in &moved.movements {
+        let issuer = Line::parse(&movement.issuer).ok_or_else(|| corrupt("issuer line", &movement.issuer))?;
+        let unknown = || corrupt("clearing", format!("{} has no place in it", movement.kind));
+        match Movement::parse(&movement.kind).ok_or_else(unknown)? {
+            Movement::Earn => sums.issued.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+            Movement::Open => sums.opened.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+            Movement::Expire => sums.expired.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+            Movement::Forfeit => sums.forfeited.entry(issuer).or_default().add(-movement.amount, movement.cost)?,
+            Movement::Adjust => sums.adjusted.entry(issuer).or_default().add(movement.amount, movement.cost)?,
+            // What leaves the one comes to the other, at the same cost.
+            Movement::Transfer => {}
+            Movement::Recover => sums.recovered.add(-movement.amount, movement.cost)?,
+            Movement::Spend | Movement::Return => {
+                let spender = Line::ALL.into_iter().find(|line| books::line_account(*line, LineAccount::Spent) == movement.other);
+                let spender = spender.ok_or_else(|| corrupt("spender", &movement.other))?;
+                sums.spent.entry((issuer, spender)).or_default().add(-movement.amount, movement.cost)?;
+            }
+            // What was taken back is summed from the refunds: a part of it may be owed and never came out of a lot.
+            Movement::Refund => {}
+        }
+    }
+    let text = "SELECT line, cost_numerator, cost_denominator, CAST(SUM(-points) AS BIGINT) AS points FROM membership_transaction
+                WHERE kind = 'refund' AND state = 'posted' AND period = $1 GROUP BY line, cost_numerator, cost_denominator
+                ORDER BY line, cost_numerator, cost_denominator";
+    for row in sql::all(conn, text, [period.number().into()]).await? {
+        let line: String = sql::get(&row, "line")?;
+        let line = Line::parse(&line).ok_or_else(|| corrupt("refund line", line))?;
+        let cost = Ratio::new(sql::get(&row, "cost_numerator")?, sql::get(&row, "cost_denominator")?);
+        let cost = cost.map_err(|e| corrupt("unit cost", e))?;
+        sums.refunded.entry(line).or_default().add(sql::get(&row, "points")?, cost)?;
+    }
+    sums.corrected = settlement::corrections(conn, period).await?.into_iter().collect();
+    statement(period, state, &sums)
 }
 
 /// What a line gets for each column, or with a minus owes; the names are those of the settlement's keys, for ever.
@@ -427,13 +453,13 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
     for ((issuer, spender), sum) in &sums.spent {
         matrix.push(MatrixCell { issuer: *issuer, spender: *spender, points: sum.points, fen: sum.fen()? });
     }
-    let of = |sums: &BTreeMap<Line, Exact>, line: Line| sums.get(&line).copied().unwrap_or_default();
+    let of = |sums: &BTreeMap<Line, Exact>, line: Line| sums.get(&line).cloned().unwrap_or_default();
     let mut lines = Vec::with_capacity(Line::ALL.len());
     for line in Line::ALL {
         let (issued, refunded, expired) = (of(&sums.issued, line), of(&sums.refunded, line), of(&sums.expired, line));
         let (opened, forfeited, adjusted) = (of(&sums.opened, line), of(&sums.forfeited, line), of(&sums.adjusted, line));
-        let cells = matrix.iter().filter(|cell| cell.spender == line);
-        let (spent_points, spent_fen) = cells.fold((0, 0), |(points, fen), cell| (points + cell.points, fen + cell.fen));
+        let cells = || matrix.iter().filter(|cell| cell.spender == line);
+        let (spent_points, spent_fen) = (whole(cells().map(|cell| cell.points))?, whole(cells().map(|cell| cell.fen))?);
         let (issued_fen, refunded_fen, expired_fen) = (issued.fen()?, refunded.fen()?, expired.fen()?);
         let mut row = ClearingLine {
             line,
@@ -454,15 +480,36 @@ fn statement(period: Period, state: ClearingState, sums: &Sums) -> Result<Cleari
             corrected_fen: sums.corrected.get(&line).copied().unwrap_or(0),
             net_fen: 0,
         };
-        row.net_fen = columns(&row).iter().map(|(_, fen)| fen).sum();
+        row.net_fen = whole(columns(&row).into_iter().map(|(_, fen)| fen))?;
         lines.push(row);
     }
     let centre = ClearingCentre {
         recovered_points: sums.recovered.points,
         recovered_fen: sums.recovered.fen()?,
-        net_fen: -lines.iter().map(|line| line.net_fen).sum::<i64>(),
+        net_fen: whole(lines.iter().map(|line| -line.net_fen))?,
     };
     Ok(Clearing { period: period.to_string(), state, lines, matrix, centre })
+}
+
+/// A figure as transfers can carry it.
+fn parts(fen: i64) -> impl Iterator<Item = i64> {
+    let (most, whole) = (AMOUNT_MAX.unsigned_abs(), fen.unsigned_abs());
+    (0..whole.div_ceil(most)).map(move |place| i64::try_from((whole - place * most).min(most)).unwrap_or(AMOUNT_MAX))
+}
+
+/// Refuses a clearing with a column that its close could not settle, while the month is still open.
+pub(crate) fn check_settled(clearing: &Clearing) -> Result<(), Error> {
+    let most = AMOUNT_MAX.unsigned_abs() * PARTS_MAX;
+    if clearing.lines.iter().flat_map(columns).any(|(_, fen)| fen.unsigned_abs() > most) {
+        return Err(corrupt("clearing", format!("a column has more than {most} fen, which no settlement moves")).into());
+    }
+    Ok(())
+}
+
+/// Figures together, where an account could hold them.
+fn whole(figures: impl Iterator<Item = i64>) -> Result<i64, Error> {
+    let sum: i128 = figures.map(i128::from).sum();
+    Ok(i64::try_from(sum).map_err(|_| too_large())?)
 }
 
 /// Clearing is between the lines of the whole group: a key of one unit sees none of it.
@@ -494,6 +541,21 @@ async fn shut_without_statement<C: sql::Connection>(conn: &C, book: Book) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_is_settled_in_parts_that_the_ledger_takes() {
+        for (fen, expected) in [
+            (1, vec![1]),
+            (-7, vec![7]),
+            (AMOUNT_MAX, vec![AMOUNT_MAX]),
+            (AMOUNT_MAX + 1, vec![AMOUNT_MAX, 1]),
+            (-3 * AMOUNT_MAX, vec![AMOUNT_MAX; 3]),
+        ] {
+            assert_eq!(parts(fen).collect::<Vec<_>>(), expected, "{fen}");
+        }
+        let sum = parts(i64::MIN).map(i128::from).sum::<i128>();
+        assert_eq!(sum, -i128::from(i64::MIN));
+    }
 
     #[test]
     fn costs_are_summed_exactly_and_rounded_once() -> Result<(), Error> {

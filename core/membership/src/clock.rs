@@ -6,13 +6,14 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::member;
 use crate::tier;
+use crate::waiting::WAIT_MS;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use heyuan_contract::{EntryId, Line, MemberId};
+use heyuan_contract::{EntryId, Line, MemberId, Timestamp};
 use heyuan_kernel::lease::Fence;
 use heyuan_kernel::processor::{Progress, Task, Waits};
 use heyuan_kernel::{Kernel, Problem, Tx, sql};
-use heyuan_ledger::{Book, ExpiredLot, Lots, Period, Transfer};
+use heyuan_ledger::{Book, ExpiredLot, ExpiryPlace, Lots, Period, Transfer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,10 @@ impl Task for Clockwork {
         Waits::time(Duration::from_secs(1))
     }
 
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move { Ok(Some(self.membership.next_turn().await?)) }.boxed()
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         async move { Ok(self.turn(fence).await?) }.boxed()
     }
@@ -87,6 +92,7 @@ impl Task for Housekeeping {
     }
 
     fn waits(&self) -> Waits {
+        // At rest about once an hour: what lapsed counts as lapsed without this, and a notice comes days ahead.
         Waits::time(Duration::from_secs(60))
     }
 
@@ -96,6 +102,29 @@ impl Task for Housekeeping {
 }
 
 impl Membership {
+    /// When the clockwork next has something to do although nobody writes anything; at the latest when a day begins, for then tiers get the
+    /// benefits of a period. Everything that is due already was done.
+    async fn next_turn(&self) -> Result<Timestamp, Error> {
+        let (reader, now) = (self.kernel().db.reader(), self.kernel().clock.now());
+        let day = self.kernel().zone.day_start_after(now, 1);
+        let text = format!(
+            "SELECT MIN(due) AS due FROM (
+               SELECT MIN(tier_due) AS due FROM membership_member
+               UNION ALL SELECT MIN(deadline) FROM membership_benefit_use WHERE state = 'reserved'
+               UNION ALL SELECT MIN(expires_at) FROM membership_benefit_grant WHERE state = 'live'
+               UNION ALL SELECT MIN(expires_at) FROM membership_hold WHERE state = 'open'
+               UNION ALL SELECT MIN(arrived_at) + {WAIT_MS} FROM membership_transaction WHERE state = 'waiting') AS turns"
+        );
+        let row = sql::one(reader, &text, []).await?;
+        let turn: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "due"))?;
+        let before = ExpiryPlace { expires_at: now.plus_ms(-1), lot: i64::MAX };
+        let lots = self.ledger().expiring_lots(books::POINTS, before, day, 1).await?;
+        let policies = self.tier_policies(reader).await?;
+        let starts = policies.iter().map(|policy| policy.starts_at_ms).filter(|starts_at_ms| *starts_at_ms > now.ms());
+        let turns = starts.chain(turn).map(Timestamp::clamped).chain(lots.first().map(|lot| lot.place.expires_at));
+        Ok(turns.fold(day, Timestamp::min))
+    }
+
     /// Moves out a batch of what is past its expiry; answers how many lots. A processor brings its fence.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, Ratio, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::keys::same_hand;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
@@ -221,7 +222,7 @@ impl Membership {
     /// Approves or rejects a proposal. Saying the same again changes nothing.
     ///
     /// # Errors
-    /// `forbidden` to any key but the group's; `second_person_needed` for who proposed it; `not_found`; `correction_state` when it was
+    /// `forbidden` to any key but the group's; `four_eyes` for who proposed it; `not_found`; `correction_state` when it was
     /// decided otherwise; `statement_state` when the dispute that it answers was answered meanwhile.
     pub async fn decide_correction(&self, actor: &Actor, id: &str, verdict: Verdict) -> Result<CorrectionView, Error> {
         clearing::of_the_group(actor)?;
@@ -254,9 +255,9 @@ impl Membership {
         let now = self.kernel().clock.now();
         let decided = match verdict {
             Verdict::Approve => {
-                if view.proposed_by == actor.name() {
-                    let words = format!("correction {} was proposed with this key; approve it with somebody else's", view.id);
-                    return Err(Error::refused(codes::SECOND_PERSON_NEEDED, words));
+                if same_hand(tx.conn(), actor.name(), &view.proposed_by).await? {
+                    let words = format!("correction {} was proposed with this key or with one that has a maker in common with it", view.id);
+                    return Err(Error::refused(codes::FOUR_EYES, format!("{words}; somebody else approves it")));
                 }
                 let period = book.period(Period::of(&self.kernel().zone, now));
                 self.count_correction(tx, actor, &view, period, now).await?;
@@ -292,6 +293,18 @@ impl Membership {
         }
         let words = format!("the statement of {line} for {of_period} does not stand in the dispute {dispute}");
         Err(Problem::new(codes::STATEMENT_STATE, words).field("dispute").into())
+    }
+
+    /// One correction: any with a key of the group, else those of lines whose every unit the key reaches.
+    ///
+    /// # Errors
+    /// `forbidden`, `not_found`.
+    pub async fn correction(&self, actor: &Actor, id: &str) -> Result<CorrectionView, Error> {
+        actor.require(Scope::Admin)?;
+        let found = find(self.kernel().db.near(), "id", id).await?.map(|(view, _)| view);
+        let sees =
+            |view: &CorrectionView| self.speaks_for(actor, view.line) || view.counter.is_some_and(|line| self.speaks_for(actor, line));
+        Ok(found.filter(sees).ok_or_else(|| Problem::not_found("correction", "of this id"))?)
     }
 
     /// A page of the corrections after a number, oldest first: all of them with a key of the group, else those of lines whose every unit

@@ -42,7 +42,8 @@ pub trait Customers: Send + Sync {
         identifiers: &'a [Identifier],
     ) -> BoxFuture<'a, Result<AnchorId, Problem>>;
 
-    /// The anchors of those of the identifiers that are known, strongest first. Nothing is recorded.
+    /// The anchors of those of the identifiers that are known, strongest first; of those that mean nobody (`null`, a relay number) only where
+    /// nothing else is named. Nothing is recorded.
     fn find_anchors<'a>(&'a self, identifiers: &'a [Identifier]) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>>;
 
     /// The customer behind an anchor.
@@ -51,9 +52,11 @@ pub trait Customers: Send + Sync {
     /// Every anchor of a customer.
     fn anchors_of<'a>(&'a self, customer: &'a CustomerId) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>>;
 
-    /// Erases the customer behind an anchor, since the person asks for it: whoever says so for it may, and units out of its reach have no
-    /// say. Audited under the actor's name.
-    fn erase<'a>(&'a self, actor: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>>;
+    /// Erases a person that asks for it: the anchors that are proven to be its own, and of `unclaimed`, the anchors beside them that are proven
+    /// for nobody else, what is tied to its own and to no phone number of which that is not proven. What is tied to them by evidence alone may
+    /// be a stranger's, and stays. Whoever says so for the person may, and units out of its reach have no say. Audited under the actor's
+    /// name.
+    fn erase<'a>(&'a self, actor: &'a Actor, proven: &'a [AnchorId], unclaimed: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>>;
 
     /// Features of the customer behind an anchor, as integers, exact ratios and text.
     fn features<'a>(&'a self, anchor: &'a AnchorId, names: &'a [String]) -> BoxFuture<'a, Result<Features, Problem>>;

@@ -17,7 +17,7 @@ use heyuan_kernel::plugin::Active;
 use heyuan_kernel::{Problem, Zone, guard};
 use heyuan_ledger::{Balance, Period};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Points that one call of a rule may add.
@@ -25,7 +25,7 @@ const CALL_POINTS_MAX: i64 = 100_000;
 /// Growth that one call of a rule may add or take.
 const CALL_GROWTH_MAX: i64 = 100_000;
 /// Effects of one call; what comes after them is dropped.
-const CALL_EFFECTS_MAX: usize = 32;
+pub(crate) const CALL_EFFECTS_MAX: usize = 32;
 /// The feature that membership itself answers: points that this rule granted this member in the transaction's month, net of refunds.
 const POINTS_THIS_MONTH: &str = "rule.points_this_month";
 
@@ -35,7 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) member: MemberRow,
     pub(crate) growth: Balance,
     pub(crate) points: Balance,
-    spendable: i64,
+    /// What of the points can be spent.
+    pub(crate) spendable: i64,
     /// The tier at the moment of the decision; where nothing reads it, as it is stored.
     pub(crate) tier: String,
 }
@@ -87,6 +88,8 @@ pub(crate) struct Decided {
     pub(crate) calls: Vec<Drafted>,
     pub(crate) pointers: Vec<(String, i64)>,
     pub(crate) position: Option<i64>,
+    /// Products that rules want vouchers of and that are none of the mall's.
+    pub(crate) no_vouchers: BTreeSet<ProductId>,
     pub(crate) growth: i64,
     pub(crate) points: i64,
     /// When a point of this purchase expires.
@@ -138,6 +141,7 @@ impl Membership {
             calls: Vec::with_capacity(active.len()),
             pointers,
             position: None,
+            no_vouchers: BTreeSet::new(),
             growth: base.growth,
             points: base.points,
             month,
@@ -148,6 +152,7 @@ impl Membership {
             decided.points = decided.points.checked_add(call.points).ok_or_else(|| out_of_range("points"))?;
             decided.calls.push(call);
         }
+        decided.no_vouchers = self.no_vouchers(&decided.calls).await?;
         Ok(decided)
     }
 

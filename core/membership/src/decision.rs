@@ -7,13 +7,16 @@ use crate::earn::{Earned, Moment};
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::corrupt;
+use crate::missed::{Missed, Misses};
 use crate::rule::{Change, Effect, LocalTime, RuleAnswer, RuleError};
-use crate::transaction::{self, RuleEffect};
+use crate::transaction::{self, Row, RuleEffect};
 use heyuan_contract::{MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Calls of decisions whose words one statement empties.
 const EMPTIED_MAX: i64 = 500;
@@ -35,8 +38,30 @@ pub struct Decision {
     pub earn_version: i64,
     /// How the earn rules came to what they gave, where a multiplier or a cap had a say.
     pub basis: Option<Basis>,
+    /// The words in which it is explained: a decision keeps those of the release that made it.
+    pub wording: Wording,
     /// The rules, in the order in which they ran.
     pub calls: Vec<Call>,
+}
+
+/// How a decision is said in words. What was explained once is explained alike by every later release.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wording {
+    /// Says of everything that a rule asked for beyond its limits what was spent of its points, and not what could not be given.
+    #[default]
+    First,
+    /// Tells limits, budgets and what could not be given apart.
+    Second,
+}
+
+impl Wording {
+    const fn number(self) -> i64 {
+        match self {
+            Wording::First => 1,
+            Wording::Second => 2,
+        }
+    }
 }
 
 /// One rule's part in it.
@@ -58,6 +83,8 @@ pub struct Call {
     pub effects_raw: Vec<Effect>,
     /// What it got, after limits and budget.
     pub effects: Vec<Effect>,
+    /// What of that could not be given, by its place, and why. Nothing is said of decisions in the first wording.
+    pub missed: BTreeMap<usize, Missed>,
     /// The rule's budget of the month.
     pub budget_limit: i64,
     /// What was spent of it before.
@@ -116,7 +143,7 @@ pub struct RerunCall {
     pub why: Option<String>,
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+fn json<T: Serialize>(value: &T) -> Result<String, Error> {
     Ok(serde_json::to_string(value).map_err(|e| corrupt("decision", e))?)
 }
 
@@ -126,46 +153,43 @@ fn effects(row: &sql::Row, column: &str) -> Result<Vec<Effect>, Error> {
 }
 
 /// Writes a decision with the transaction that it is about.
-pub(crate) async fn insert(
-    tx: &Tx,
-    id: &str,
-    unit: &OrgUnitId,
-    transaction: &TransactionId,
-    decided: &Decided,
-    at: Timestamp,
-) -> Result<(), Error> {
+pub(crate) async fn insert(tx: &Tx, id: &str, row: &Row, decided: &Decided, misses: &Misses) -> Result<(), Error> {
     let basis = &decided.basis;
     let had_a_say = !basis.caps.is_empty() || basis.growth_by.is_some() || basis.points_by.is_some();
     let basis = if had_a_say { Some(json(basis)?) } else { None };
     sql::execute(
         tx.conn(),
-        "INSERT INTO membership_decision (id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased, basis)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)",
+        "INSERT INTO membership_decision (id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased, basis,
+           wording) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)",
         [
             id.into(),
             decided.snapshot.member.id.as_str().into(),
-            unit.as_str().into(),
-            transaction.as_str().into(),
-            at.ms().into(),
+            row.unit.as_str().into(),
+            row.id.as_str().into(),
+            row.arrived_at.ms().into(),
             decided.earn.version.into(),
             json(&decided.pointers)?.into(),
             decided.position.into(),
             basis.into(),
+            Wording::Second.number().into(),
         ],
     )
     .await?;
     for (place, call) in decided.calls.iter().enumerate() {
-        insert_call(tx, id, place, call).await?;
+        let missed = misses.range((place, 0)..(place + 1, 0)).map(|((_, effect), missed)| (*effect, *missed)).collect();
+        insert_call(tx, id, place, call, &missed).await?;
     }
     Ok(())
 }
 
-async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted) -> Result<(), Error> {
+async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted, missed: &BTreeMap<usize, Missed>) -> Result<(), Error> {
+    let missed = if missed.is_empty() { None } else { Some(json(missed)?) };
     let budgets = if call.drawn.is_empty() { None } else { Some(json(&call.drawn)?) };
     sql::execute(
         tx.conn(),
         "INSERT INTO membership_decision_call (decision, place, rule, digest, generation, input, output, fuel, effects_raw, effects,
-           budget_limit, budget_spent, points, budgets) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+           budget_limit, budget_spent, points, budgets, missed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         [
             decision.into(),
             i64::try_from(place).unwrap_or(i64::MAX).into(),
@@ -181,6 +205,7 @@ async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted) -> R
             call.budget_spent.into(),
             call.points.into(),
             budgets.into(),
+            missed.into(),
         ],
     )
     .await?;
@@ -206,13 +231,19 @@ fn basis(row: &sql::Row) -> Result<Option<Basis>, Error> {
     Ok(text.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| corrupt("decision", e))?)
 }
 
+fn missed(row: &sql::Row) -> Result<BTreeMap<usize, Missed>, Error> {
+    let text: Option<String> = sql::get(row, "missed")?;
+    Ok(text.map_or_else(|| Ok(BTreeMap::new()), |text| serde_json::from_str(&text)).map_err(|e| corrupt("decision", e))?)
+}
+
 /// The effects that a decision's rules had.
 pub(crate) async fn rule_effects<C: sql::Connection>(conn: &C, decision: &str) -> Result<Vec<RuleEffect>, Error> {
-    let text = "SELECT rule, effects FROM membership_decision_call WHERE decision = $1 ORDER BY place";
+    let text = "SELECT rule, effects, missed FROM membership_decision_call WHERE decision = $1 ORDER BY place";
     let mut list = Vec::new();
     for row in sql::all(conn, text, [decision.into()]).await? {
-        let rule: String = sql::get(&row, "rule")?;
-        list.extend(effects(&row, "effects")?.into_iter().map(|effect| RuleEffect { rule: rule.clone(), effect }));
+        let (rule, missed): (String, _) = (sql::get(&row, "rule")?, missed(&row)?);
+        let of_rule = effects(&row, "effects")?.into_iter().enumerate();
+        list.extend(of_rule.map(|(place, effect)| RuleEffect { rule: rule.clone(), effect, missed: missed.get(&place).copied() }));
     }
     Ok(list)
 }
@@ -275,6 +306,11 @@ impl Membership {
             at: Timestamp::clamped(sql::get(&row, "at")?),
             earn_version: sql::get(&row, "earn_version")?,
             basis: basis(&row)?,
+            wording: if sql::get::<Option<i64>>(&row, "wording")?.is_some_and(|number| number > 1) {
+                Wording::Second
+            } else {
+                Wording::First
+            },
             calls,
         })
     }
@@ -340,6 +376,7 @@ fn read_call(row: &sql::Row) -> Result<Call, Error> {
         fuel: sql::get(row, "fuel")?,
         effects_raw: effects(row, "effects_raw")?,
         effects: effects(row, "effects")?,
+        missed: missed(row)?,
         budget_limit: sql::get(row, "budget_limit")?,
         budget_spent: sql::get(row, "budget_spent")?,
         drawn: budgets.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text)).map_err(|e| corrupt("decision", e))?,

@@ -155,7 +155,7 @@ impl LineRule {
         let own = rate(Rates { growth: self.growth, points: self.points });
         let amount = i128::from(amount_fen);
         let sum = if self.categories.is_empty() && self.excluded.is_empty() && self.excluded_articles.is_empty() {
-            Fraction::ZERO.plus(amount, own)?
+            Fraction::zero().plus(amount, own)
         } else {
             let covered: i128 = order.iter().map(|line| i128::from(line.amount.0)).sum();
             let whole = covered.max(amount);
@@ -167,11 +167,11 @@ impl LineRule {
                     add(rate(rates), i128::from(line.amount.0));
                 }
             }
-            let whole_sum = by_rate.into_values().try_fold(Fraction::ZERO, |sum, (rate, share)| sum.plus(share, rate))?;
-            if whole == 0 { whole_sum } else { whole_sum.times(amount, whole)? }
+            let whole_sum = by_rate.into_values().fold(Fraction::zero(), |sum, (rate, share)| sum.plus(share, rate));
+            if whole == 0 { whole_sum } else { whole_sum.times(amount, whole) }
         };
         match factor {
-            Some(factor) => sum.times(factor.numerator().into(), factor.denominator().into())?.floor(),
+            Some(factor) => sum.times(factor.numerator().into(), factor.denominator().into()).floor(),
             None => sum.floor(),
         }
     }

@@ -25,12 +25,29 @@ pub mod codes {
         "The member is blocked and neither earns nor spends",
         "会员已被列入黑名单，不能积分和用分",
     );
+    /// A linked member is on the blacklist, so that the person is not erased.
+    pub const LINKED_MEMBER_BLOCKED: Code = Code::new(
+        Kind::Conflict,
+        "linked_member_blocked",
+        "Another member of the same person is blocked",
+        "同一人的另一会员已被列入黑名单",
+    );
     /// Points of the member are set aside for an open order.
     pub const MEMBER_HAS_HOLDS: Code =
         Code::new(Kind::Conflict, "member_has_holds", "Points of the member are held for an open order", "会员有未完成订单冻结的积分");
+    /// They pay an order of the mall, which alone spends them, frees them or gives them back.
+    pub const POINTS_OF_ORDER: Code =
+        Code::new(Kind::Conflict, "points_of_order", "The points pay an order of the mall", "该积分用于商城订单，只能随订单处理");
     /// Another member has the line's account.
     pub const ACCOUNT_TAKEN: Code =
         Code::new(Kind::Conflict, "account_taken", "The line's account belongs to another member", "该业态账号已关联其他会员");
+    /// The line's account of the member was linked by a unit that the key does not reach.
+    pub const ACCOUNT_ELSEWHERE: Code = Code::new(
+        Kind::Conflict,
+        "account_elsewhere",
+        "Another unit linked the member's account of this line",
+        "该业态账号由其他项目关联，不可替换",
+    );
     /// The id was reported before with other content.
     pub const TRANSACTION_ID_REUSED: Code =
         Code::new(Kind::Conflict, "transaction_id_reused", "The transaction id was reported with other content", "交易号已用于其他交易");
@@ -59,7 +76,7 @@ pub mod codes {
     /// More than the policy lets one transfer hold, or one member transfer in a day or a month.
     pub const TRANSFER_LIMIT: Code =
         Code::new(Kind::Conflict, "transfer_limit", "More points than one member may transfer", "超出积分转赠限额");
-    /// Whoever proposed it can't decide about it.
+    /// Whoever proposed it can't decide about it, also not with another key of theirs.
     pub const FOUR_EYES: Code =
         Code::new(Kind::Forbidden, "four_eyes", "Somebody else than who proposed it must decide", "须由提议人以外的人员审批");
     /// Approved, rejected or lapsed.
@@ -68,6 +85,9 @@ pub mod codes {
     /// A benefit that is not given for points.
     pub const BENEFIT_WITHOUT_PRICE: Code =
         Code::new(Kind::Conflict, "benefit_without_price", "The benefit is not given for points", "该权益不支持积分兑换");
+    /// The benefit costs something else than the caller says.
+    pub const PRICE_CHANGED: Code =
+        Code::new(Kind::Conflict, "price_changed", "The benefit has another price in points now", "该权益的积分价格已变更");
     /// A rule ran out of fuel, time or memory: nothing was posted, try again.
     pub const RULE_STOPPED: Code =
         Code::new(Kind::Unavailable, "rule_stopped", "A benefit rule was stopped; nothing was posted", "权益规则被中止，未入账");
@@ -98,6 +118,9 @@ pub mod codes {
     /// At a unit of a line that does not honour it.
     pub const BENEFIT_ELSEWHERE: Code =
         Code::new(Kind::Conflict, "benefit_elsewhere", "The benefit is used with another line", "该权益不能在此业态使用");
+    /// More refunds than one purchase is waited for with.
+    pub const TOO_MANY_WAITING: Code =
+        Code::new(Kind::Conflict, "too_many_waiting", "Too many refunds wait for this purchase", "等待该交易的退款过多");
     /// The statement stands otherwise than what is said to it needs.
     pub const STATEMENT_STATE: Code =
         Code::new(Kind::Conflict, "statement_state", "The statement can't take this now", "结算单当前状态不允许该操作");
@@ -120,9 +143,6 @@ pub mod codes {
     /// The check list of the close is against it.
     pub const PERIOD_NOT_READY: Code =
         Code::new(Kind::Conflict, "period_not_ready", "The check list of the period is against a close", "该期间未通过关账检查");
-    /// Who proposed it can't approve it.
-    pub const SECOND_PERSON_NEEDED: Code =
-        Code::new(Kind::Forbidden, "second_person_needed", "Somebody else has to approve this", "需由另一人复核");
     /// The correction was decided otherwise.
     pub const CORRECTION_STATE: Code =
         Code::new(Kind::Conflict, "correction_state", "The correction was decided already", "更正已有处理结果");
@@ -133,11 +153,15 @@ pub mod codes {
         UNKNOWN_MEMBER,
         MEMBER_CLOSED,
         MEMBER_BLOCKED,
+        LINKED_MEMBER_BLOCKED,
         MEMBER_HAS_HOLDS,
+        POINTS_OF_ORDER,
         ACCOUNT_TAKEN,
+        ACCOUNT_ELSEWHERE,
         TRANSACTION_ID_REUSED,
         REFUND_TOO_LARGE,
         REFUND_MISMATCH,
+        TOO_MANY_WAITING,
         UNKNOWN_CURRENCY,
         AMOUNT_OUT_OF_RANGE,
         TIME_OUT_OF_RANGE,
@@ -148,6 +172,7 @@ pub mod codes {
         FOUR_EYES,
         ADJUSTMENT_DECIDED,
         BENEFIT_WITHOUT_PRICE,
+        PRICE_CHANGED,
         RULE_STOPPED,
         RULE_FAILED,
         UNKNOWN_BENEFIT,
@@ -165,7 +190,6 @@ pub mod codes {
         NO_SMS_PROVIDER,
         PERIOD_NOT_OVER,
         PERIOD_NOT_READY,
-        SECOND_PERSON_NEEDED,
         CORRECTION_STATE,
     ];
 }

@@ -1,8 +1,9 @@
 //! A transaction's decision in words, English and Chinese.
 
 use crate::caps::{CapSpan, Figure};
-use crate::decide::Basis;
-use crate::decision::Decision;
+use crate::decide::{Basis, CALL_EFFECTS_MAX};
+use crate::decision::{Call, Decision, Wording};
+use crate::missed::Missed;
 use crate::rule::Change;
 use crate::transaction::{Kind, State, TransactionView};
 use heyuan_contract::Fen;
@@ -116,33 +117,94 @@ fn refund(view: &TransactionView, words: &mut Explanation) {
 }
 
 fn rules(decision: Option<&Decision>, words: &mut Explanation) {
-    for call in decision.map_or(&[][..], |decision| &decision.calls) {
+    let Some(decision) = decision else { return };
+    for call in &decision.calls {
         let (rule, digest) = (&call.rule, call.digest.get(..12).unwrap_or(&call.digest));
         if call.effects_raw.is_empty() {
             words.say(format!("Rule {rule} ({digest}) added nothing."), format!("规则 {rule}（{digest}）无附加。"));
         }
-        for effect in &call.effects {
-            let (en, zh) = change(&effect.change);
-            words.say(
-                format!("Rule {rule} ({digest}) adds {en}: {}.", effect.reason),
-                format!("规则 {rule}（{digest}）附加{zh}：{}。", effect.reason),
-            );
-        }
-        if call.effects != call.effects_raw {
-            words.say(
-                format!(
-                    "Rule {rule} asked for more than its limits allow; {} of its {} points of the month were spent before.",
-                    call.budget_spent, call.budget_limit
-                ),
-                format!("规则 {rule} 的请求超出限额；此前本月已用 {}/{} 积分。", call.budget_spent, call.budget_limit),
-            );
-            for budget in &call.drawn {
-                words.say(
-                    format!("Of the budget {}, {} of {} points were spent before.", budget.name, budget.spent, budget.limit),
-                    format!("预算 {} 此前已用 {}/{} 积分。", budget.name, budget.spent, budget.limit),
-                );
+        for (place, effect) in call.effects.iter().enumerate() {
+            let ((en, zh), reason) = (change(&effect.change), &effect.reason);
+            match call.missed.get(&place).filter(|_| decision.wording == Wording::Second) {
+                None => words
+                    .say(format!("Rule {rule} ({digest}) adds {en}: {reason}."), format!("规则 {rule}（{digest}）附加{zh}：{reason}。")),
+                Some(missed) => {
+                    let (why, why_zh) = because(*missed);
+                    words.say(
+                        format!("Rule {rule} ({digest}) would have added {en} ({reason}), but {why}."),
+                        format!("规则 {rule}（{digest}）本应附加{zh}（{reason}），但{why_zh}。"),
+                    );
+                }
             }
         }
+        match decision.wording {
+            Wording::First if call.effects != call.effects_raw => spent_before(call, words),
+            Wording::First => {}
+            Wording::Second => cut(call, words),
+        }
+    }
+}
+
+/// What of a rule's answer its limits and budgets took, each by itself.
+fn cut(call: &Call, words: &mut Explanation) {
+    let rule = &call.rule;
+    let counted = || call.effects_raw.iter().take(CALL_EFFECTS_MAX).map(|effect| &effect.change);
+    let points: i128 = counted().map(|change| if let Change::Points(points) = change { i128::from((*points).max(0)) } else { 0 }).sum();
+    if points > i128::from(call.points) {
+        spent_before(call, words);
+    }
+    let growth = |change: &Change| if let Change::Growth(growth) = change { Some(*growth).filter(|growth| *growth != 0) } else { None };
+    let got = call.effects.iter().filter_map(|effect| growth(&effect.change));
+    if counted().filter_map(growth).ne(got) {
+        words.say(
+            format!("Rule {rule} asked for more growth, up or down, than its limits allow."),
+            format!("规则 {rule} 请求的成长值超出限额。"),
+        );
+    }
+    let other = |change: &&Change| matches!(change, Change::Benefit(_) | Change::Voucher(_) | Change::Discount(_));
+    let nothing = |change: &&Change| matches!(change, Change::Points(i64::MIN..=0) | Change::Growth(0));
+    let kept = call.effects.iter().map(|effect| &effect.change).filter(other).count();
+    let void = counted().filter(other).count().saturating_sub(kept) + counted().filter(nothing).count();
+    if void > 0 {
+        words.say(
+            format!("{void} of what rule {rule} asked for can't be: its code names nothing, or it comes to nothing."),
+            format!("规则 {rule} 的 {void} 项请求无效：编码无效或数额为零。"),
+        );
+    }
+    let all = call.effects_raw.len();
+    if all > CALL_EFFECTS_MAX {
+        words.say(
+            format!("Rule {rule} asked for {all} effects, of which the first {CALL_EFFECTS_MAX} count."),
+            format!("规则 {rule} 请求了 {all} 项，仅前 {CALL_EFFECTS_MAX} 项有效。"),
+        );
+    }
+}
+
+/// What had been spent of a rule's budgets before it asked for more than they allow.
+fn spent_before(call: &Call, words: &mut Explanation) {
+    let rule = &call.rule;
+    words.say(
+        format!(
+            "Rule {rule} asked for more than its limits allow; {} of its {} points of the month were spent before.",
+            call.budget_spent, call.budget_limit
+        ),
+        format!("规则 {rule} 的请求超出限额；此前本月已用 {}/{} 积分。", call.budget_spent, call.budget_limit),
+    );
+    for budget in &call.drawn {
+        words.say(
+            format!("Of the budget {}, {} of {} points were spent before.", budget.name, budget.spent, budget.limit),
+            format!("预算 {} 此前已用 {}/{} 积分。", budget.name, budget.spent, budget.limit),
+        );
+    }
+}
+
+/// Why something was not given, to follow "but".
+const fn because(missed: Missed) -> (&'static str, &'static str) {
+    match missed {
+        Missed::NotActive => ("there is no such benefit to grant now", "该权益当前不可发放"),
+        Missed::OutOfStock => ("its stock has fewer units left", "该权益库存不足"),
+        Missed::Over => ("it came too late for it", "上报过晚，该权益已过期"),
+        Missed::NoVoucher => ("the mall has no such voucher", "商城没有该券"),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::policy::Remembered;
 use crate::reaction;
 use crate::rule::BenefitRules;
 use crate::tier::TierPolicy;
+use crate::vouchers::Vouchers;
 use futures::FutureExt;
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::keys::Credentials;
@@ -42,6 +43,7 @@ struct Parts {
     plugins: Plugins,
     customers: Arc<dyn Customers>,
     rules: Arc<dyn BenefitRules>,
+    vouchers: Arc<dyn Vouchers>,
     remembered: Remembered,
 }
 
@@ -54,8 +56,10 @@ impl Membership {
         plugins: Plugins,
         customers: Arc<dyn Customers>,
         rules: Arc<dyn BenefitRules>,
+        vouchers: Arc<dyn Vouchers>,
     ) -> Membership {
-        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, remembered: Remembered::default() }) }
+        let remembered = Remembered::default();
+        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, vouchers, remembered }) }
     }
 
     /// Opens the book of points, for history as well, and the lines' accounts, and writes the first earn rules and the first tier policy,
@@ -148,5 +152,9 @@ impl Membership {
 
     pub(crate) fn rules(&self) -> &dyn BenefitRules {
         self.parts.rules.as_ref()
+    }
+
+    pub(crate) fn vouchers(&self) -> &dyn Vouchers {
+        self.parts.vouchers.as_ref()
     }
 }

@@ -36,11 +36,12 @@ pub struct GivenBack {
 }
 
 impl Membership {
-    /// Gives back points of a spend, at most what is left of it. The same key again is answered from what it did.
+    /// Gives back points of a spend, at most what is left of it; of an exchange all of it, and what it was exchanged for is withdrawn. The same
+    /// key again is answered from what it did.
     ///
     /// # Errors
-    /// `forbidden`, also for a member's token; `amount_out_of_range`, `unknown_member`, `not_found`, `return_too_large`,
-    /// `idempotency_key_reused`.
+    /// `forbidden`, also for a member's token; `amount_out_of_range`, `unknown_member`, `not_found`, `return_too_large`, `benefit_used` for an
+    /// exchange of which something was used, `points_of_order` for what paid an order of the mall; `idempotency_key_reused`.
     pub async fn give_back(
         &self,
         actor: &Actor,
@@ -63,6 +64,10 @@ impl Membership {
                     key.check(&digest)?;
                     return Ok(known);
                 }
+                if let Some(order) = &found.order {
+                    let words = format!("spend {} paid the order {order} of the mall; refund the order, which gives it back", found.id);
+                    return Err(Error::refused(codes::POINTS_OF_ORDER, words));
+                }
                 let (membership, key, found) = (self.clone(), key.clone(), found.clone());
                 self.kernel()
                     .db
@@ -80,13 +85,12 @@ impl Membership {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         // Also to a member that is blocked or has left: what was taken for nothing is not kept.
         let row = member::lock_any(tx, &spend.member).await?;
-        let text = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS amount FROM membership_spend_return WHERE spend = $1";
-        let before: i64 = sql::one(tx.conn(), text, [spend.id.clone().into()]).await?.map_or(Ok(0), |row| sql::get(&row, "amount"))?;
-        let left = spend.amount - before;
+        let left = left(tx, spend).await?;
         if amount > left {
             let words = format!("{left} points of spend {} are left; {amount} were asked for", spend.id);
             return Err(Problem::new(codes::RETURN_TOO_LARGE, words).field("amount").into());
         }
+        self.withdraw_exchanged(tx, spend, amount, left).await?;
         let line = self.kernel().org.require("unit", &spend.unit)?.line;
         let line = line.ok_or_else(|| member::corrupt("spend", "its unit has no line"))?;
         let now = self.kernel().clock.now();
@@ -111,7 +115,7 @@ impl Membership {
         self.move_out(tx, &past, book).await?;
         let recovered = if row.state == MemberState::Closed {
             // Whoever has left has no use for them: they go where the others went.
-            self.forfeit(tx, book, &spend.member).await?;
+            self.forfeit_free(tx, book, &spend.member).await?;
             0
         } else {
             self.recover_owed(tx, &spend.member, book).await?
@@ -157,6 +161,13 @@ impl Membership {
         }
         Ok(given)
     }
+}
+
+/// What of a spend has not been given back yet, as the unit of work sees it.
+pub(crate) async fn left(tx: &Tx, spend: &SpendView) -> Result<i64, Error> {
+    let text = "SELECT CAST(COALESCE(SUM(amount), 0) AS BIGINT) AS amount FROM membership_spend_return WHERE spend = $1";
+    let before: i64 = sql::one(tx.conn(), text, [spend.id.clone().into()]).await?.map_or(Ok(0), |row| sql::get(&row, "amount"))?;
+    Ok(spend.amount - before)
 }
 
 /// A return by the key that it was made under, with the digest of its request.

@@ -1,16 +1,16 @@
 //! Holds: points of a member set aside while an order is open, then captured wholly or in part, released, or run out, once.
 //!
-//! The ledger keeps what is set aside; here stands what it is for. Every end of a hold is decided under the member's lock, and what is set
-//! free pays what the member owes.
+//! The ledger keeps what is set aside; here stands what it is for. Every end of a hold, also that by time, is decided here under the member's
+//! lock, and what is set free pays what the member owes in the same unit of work.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::member;
+use crate::member::{self, MemberRow};
 use crate::points::{self, SpendView};
 use crate::standing::MemberState;
 use futures::FutureExt;
-use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
+use heyuan_contract::{EntryId, Line, MemberId, OrderId, OrgUnitId, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::lease::Fence;
@@ -98,6 +98,8 @@ pub struct HoldView {
     pub expires_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// The mall's order that it pays, which alone ends it.
+    pub order: Option<String>,
 }
 
 /// A hold as stored.
@@ -131,6 +133,18 @@ impl Membership {
     /// `forbidden`, `invalid_request`, `amount_out_of_range`, `time_out_of_range`, `unknown_member`, `member_closed`, `member_blocked`,
     /// `not_enough_points`, `limited` for too many open holds, `idempotency_key_reused`.
     pub async fn hold_points(&self, actor: &Actor, id: &MemberId, request: &HoldPoints, header: Option<&str>) -> Result<HoldView, Error> {
+        self.hold_for(actor, id, request, header, None).await
+    }
+
+    /// The same for an order of the mall, or for none.
+    pub(crate) async fn hold_for(
+        &self,
+        actor: &Actor,
+        id: &MemberId,
+        request: &HoldPoints,
+        header: Option<&str>,
+        order: Option<&OrderId>,
+    ) -> Result<HoldView, Error> {
         actor.require_for_member(Scope::App, id)?;
         let key = IdempotencyKey::new(actor, "hold points", header, &(id, request))?;
         points::check_amount(request.amount)?;
@@ -148,11 +162,13 @@ impl Membership {
                     return Ok(known.view);
                 }
                 let (membership, key, id, request) = (self.clone(), key.clone(), id.clone(), request.clone());
+                let order = order.map(ToString::to_string);
                 self.kernel()
                     .db
                     .write("hold points", move |tx| {
-                        let (membership, key, id, request) = (membership.clone(), key.clone(), id.clone(), request.clone());
-                        async move { membership.write_hold(tx, &key, id, request, line).await }.boxed()
+                        let (membership, key, id) = (membership.clone(), key.clone(), id.clone());
+                        let (request, order) = (request.clone(), order.clone());
+                        async move { membership.write_hold(tx, &key, id, (request, order), line).await }.boxed()
                     })
                     .await
             })
@@ -164,7 +180,7 @@ impl Membership {
         tx: &Tx,
         key: &IdempotencyKey,
         member: MemberId,
-        request: HoldPoints,
+        (request, order): (HoldPoints, Option<String>),
         line: Line,
     ) -> Result<HoldView, Error> {
         self.ledger().enter(tx, books::POINTS).await?;
@@ -205,6 +221,7 @@ impl Membership {
             held_at: now,
             expires_at,
             ended_at: None,
+            order,
         };
         insert(tx, key, &view, line, &spend).await?;
         Ok(view)
@@ -214,8 +231,8 @@ impl Membership {
     /// not when it was set aside. The same key again is answered from what it did.
     ///
     /// # Errors
-    /// `forbidden`, also for a member's token; `amount_out_of_range`, `not_found`, `member_closed`, `member_blocked`, `hold_settled` for one
-    /// that has ended or run out; `idempotency_key_reused`.
+    /// `forbidden`, also for a member's token; `amount_out_of_range`, `not_found`, `member_closed`, `member_blocked`, `points_of_order` for
+    /// one that pays an order of the mall, `hold_settled` for one that has ended or run out; `idempotency_key_reused`.
     pub async fn capture_hold(
         &self,
         actor: &Actor,
@@ -233,7 +250,7 @@ impl Membership {
     /// Sets held points free. The same key again is answered from what it did.
     ///
     /// # Errors
-    /// `forbidden`, also for a member's token; `not_found`, `hold_settled`, `idempotency_key_reused`.
+    /// `forbidden`, also for a member's token; `not_found`, `points_of_order`, `hold_settled`, `idempotency_key_reused`.
     pub async fn release_hold(&self, actor: &Actor, id: &MemberId, hold: &str, header: Option<&str>) -> Result<HoldView, Error> {
         actor.require(Scope::App)?;
         let key = IdempotencyKey::new(actor, "release hold", header, &(id, hold))?;
@@ -251,6 +268,11 @@ impl Membership {
                 if let Some(known) = self.find_hold(self.kernel().db.near(), "ended_by", &key.stored).await? {
                     key.check(known.ended_digest.as_deref().unwrap_or_default())?;
                     return Ok(known.view);
+                }
+                if let Some(order) = found.view.order.as_ref().filter(|_| found.open) {
+                    let words =
+                        format!("hold {hold} pays the order {order} of the mall; it ends when the order is paid, or not paid in time");
+                    return Err(Error::refused(codes::POINTS_OF_ORDER, words));
                 }
                 let (membership, key, member, hold) = (self.clone(), key.clone(), id.clone(), hold.to_owned());
                 self.kernel()
@@ -294,16 +316,25 @@ impl Membership {
                 self.capture_open(tx, book, key, stored, amount).await?
             }
             End::Release => {
-                self.ledger().void_hold(tx, &ledger_key(hold)).await.map_err(|error| settled_or(error, &stored.view))?;
+                self.ledger().void_hold(tx, &ledger_key(hold)).await?;
                 let view = HoldView { state: HoldState::Released, ended_at: Some(self.kernel().clock.now()), ..stored.view };
                 write_outcome(tx, &view, Some(key)).await?;
                 view
             }
         };
-        if view.captured < view.amount && row.state != MemberState::Closed {
-            self.recover_owed(tx, member, book).await?;
+        if view.captured < view.amount {
+            self.use_freed(tx, book, &row).await?;
         }
         Ok(view)
+    }
+
+    /// What is free again pays what a locked member owes; of one that has left it goes where the others went. The book is entered.
+    async fn use_freed(&self, tx: &Tx, book: Book, row: &MemberRow) -> Result<(), Error> {
+        if row.state == MemberState::Closed {
+            self.forfeit_free(tx, book, &row.id).await
+        } else {
+            self.recover_owed(tx, &row.id, book).await.map(drop)
+        }
     }
 
     /// Makes what an open hold of a locked member has set aside a spend as any other, as far as `amount` goes. The book is entered.
@@ -328,6 +359,7 @@ impl Membership {
             period: Some(period),
             points_balance: 0,
             hold: Some(view.id.clone()),
+            order: points::order_of(&key.stored),
         };
         self.record_spend(tx, key, stored.line, spend).await?;
         let (state, spend) = (HoldState::Captured, Some(stored.spend));
@@ -362,7 +394,7 @@ impl Membership {
         let within = match (&visible, actor.reach()) {
             (Err(_), Reach::Units(units)) if actor.as_member().is_none() => {
                 let (one_of, list) = bulk::one_of_texts(conn, 4, units.iter().map(ToString::to_string));
-                values.push(list);
+                values.extend(list);
                 format!("unit {one_of}")
             }
             _ => "1 = 1".to_owned(),
@@ -376,18 +408,29 @@ impl Membership {
         rows.iter().map(|row| Ok(self.read_hold(row)?.view)).collect()
     }
 
-    /// Frees every open hold of a locked member, which leaves. The book is entered.
+    /// The order of the mall that points of a member are set aside for, if there is one.
+    pub(crate) async fn order_held_for(&self, tx: &Tx, member: &MemberId) -> Result<Option<String>, Error> {
+        let text = "SELECT order_id FROM membership_hold WHERE member = $1 AND state = 'open' AND order_id IS NOT NULL AND expires_at >= $2
+                    ORDER BY id LIMIT 1";
+        let row = sql::one(tx.conn(), text, [member.as_str().into(), self.kernel().clock.now().ms().into()]).await?;
+        Ok(row.map(|row| sql::get(&row, "order_id")).transpose()?)
+    }
+
+    /// Frees every open hold of a locked member, which leaves, but for those that an order of the mall may still be paid with. The book is
+    /// entered.
     pub(crate) async fn release_holds_of(&self, tx: &Tx, member: &MemberId) -> Result<(), Error> {
-        let text = "SELECT * FROM membership_hold WHERE member = $1 AND state = 'open' ORDER BY id LIMIT $2";
-        let rows = sql::all(tx.conn(), text, [member.as_str().into(), OPEN_MAX.into()]).await?;
+        let text = "SELECT * FROM membership_hold WHERE member = $1 AND state = 'open' AND (order_id IS NULL OR expires_at < $3)
+                    ORDER BY id LIMIT $2";
+        let now = self.kernel().clock.now().ms();
+        let rows = sql::all(tx.conn(), text, [member.as_str().into(), OPEN_MAX.into(), now.into()]).await?;
         for row in &rows {
             let mut view = self.read_hold(row)?.view;
-            view.ended_at = Some(self.kernel().clock.now());
-            view.state = match self.ledger().void_hold(tx, &ledger_key(&view.id)).await {
-                // The ledger's clock was first.
-                Err(heyuan_ledger::Error::HoldSettled(_)) => HoldState::Expired,
-                other => other.map(|()| HoldState::Released)?,
-            };
+            if view.state == HoldState::Expired {
+                self.ledger().expire_hold(tx, &ledger_key(&view.id)).await?;
+            } else {
+                self.ledger().void_hold(tx, &ledger_key(&view.id)).await?;
+                (view.state, view.ended_at) = (HoldState::Released, Some(self.kernel().clock.now()));
+            }
             write_outcome(tx, &view, None).await?;
         }
         Ok(())
@@ -433,18 +476,16 @@ impl Membership {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         let mut open = Vec::with_capacity(due.len());
         for (member, id) in due {
-            open.push((member::lock_any(tx, member).await?.state != MemberState::Closed, id));
+            open.push((member::lock_any(tx, member).await?, id));
         }
-        for ((member, _), (is_member, id)) in due.iter().zip(open) {
+        for (row, id) in open {
             let Some(stored) = self.find_hold(tx.conn(), "id", id).await? else { continue };
             if !stored.open {
                 continue;
             }
             self.ledger().expire_hold(tx, &ledger_key(id)).await?;
             write_outcome(tx, &stored.view, None).await?;
-            if is_member {
-                self.recover_owed(tx, member, book).await?;
-            }
+            self.use_freed(tx, book, &row).await?;
         }
         Ok(())
     }
@@ -475,6 +516,7 @@ impl Membership {
             held_at: Timestamp::clamped(sql::get(row, "held_at")?),
             expires_at,
             ended_at: if ran_out { Some(expires_at) } else { ended_at.map(Timestamp::clamped) },
+            order: sql::get(row, "order_id")?,
         };
         Ok(Stored {
             view,
@@ -528,7 +570,7 @@ fn settled(view: &HoldView) -> Error {
     Error::refused(heyuan_ledger::codes::HOLD_SETTLED, words)
 }
 
-/// What the ledger says of a hold that it ended by its clock, before ours came by.
+/// What the ledger says of a hold that runs out between our look at it and the ledger's.
 fn settled_or(error: heyuan_ledger::Error, view: &HoldView) -> Error {
     if matches!(error, heyuan_ledger::Error::HoldSettled(_)) { settled(view) } else { error.into() }
 }
@@ -537,7 +579,7 @@ async fn insert(tx: &Tx, key: &IdempotencyKey, view: &HoldView, line: Line, spen
     let inserted = sql::execute(
         tx.conn(),
         "INSERT INTO membership_hold (id, member, unit, line, amount, reference, state, captured, spend, held_at, expires_at,
-           idempotency, idempotency_digest) VALUES ($1, $2, $3, $4, $5, $6, 'open', 0, $7, $8, $9, $10, $11)
+           idempotency, idempotency_digest, order_id) VALUES ($1, $2, $3, $4, $5, $6, 'open', 0, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (idempotency) DO NOTHING",
         [
             view.id.clone().into(),
@@ -551,6 +593,7 @@ async fn insert(tx: &Tx, key: &IdempotencyKey, view: &HoldView, line: Line, spen
             view.expires_at.ms().into(),
             key.stored.clone().into(),
             key.digest.clone().into(),
+            view.order.clone().into(),
         ],
     )
     .await?;
@@ -572,6 +615,11 @@ async fn write_outcome(tx: &Tx, view: &HoldView, key: Option<&IdempotencyKey>) -
             key.map(|key| key.digest.clone()).into(),
         ],
     )
-    .await?;
-    if written == 0 { Err(heyuan_kernel::Error::Stale("a hold that another unit of work ended").into()) } else { Ok(()) }
+    .await;
+    match written {
+        Ok(0) => Err(heyuan_kernel::Error::Stale("a hold that another unit of work ended").into()),
+        // The key ended another hold meanwhile: that one's record tells whether it was the same request.
+        Err(error) if error.is_duplicate() => Err(heyuan_kernel::Error::Stale("a hold ended with the same key").into()),
+        other => Ok(other.map(drop)?),
+    }
 }

@@ -11,12 +11,14 @@ use futures::FutureExt;
 use futures::future::try_join_all;
 use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
 use heyuan_kernel::bulk::{self, Column};
+use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::table::RowError;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::{Lots, NewLot, Period, Transfer};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter;
 use std::sync::Arc;
 
 /// Rows of one unit of work: bounds how long the writer is held.
@@ -79,6 +81,8 @@ struct Opening {
     number: u64,
     /// What makes it once.
     key: String,
+    /// Of a row without a name, which one it is of those that are alike in its file.
+    place: Option<i64>,
     member: MemberRow,
     balance: Balance,
     digest: String,
@@ -99,8 +103,8 @@ struct Earlier {
 
 impl Membership {
     /// Takes opening balances over: each row becomes a lot of its line with its own cost and expiry, and growth with its own time. Rows are
-    /// posted some hundred at a time; the same file again, or one with the same `external_id`s, posts nothing twice and takes up what a crash
-    /// left.
+    /// posted some hundred at a time; a row that comes again, in this file or another one of the unit, is known: by its `external_id`, or
+    /// where it has none by member and balance, as often as they come in one file. So what a crash left is taken up, too.
     ///
     /// # Errors
     /// `forbidden`; `invalid_request` for a header, mapping or encoding that can't be read, or too many rows; `idempotency_key_reused`.
@@ -123,7 +127,7 @@ impl Membership {
         };
         let rows = opening::parse(&import.bytes, &reading)?;
         let id = self.enter_import(actor, import, &key).await?;
-        let mut told = Told { done: ImportedOpenings { id, dry_run: import.dry_run, ..ImportedOpenings::default() }, kept: Vec::new() };
+        let mut told = Told::new(ImportedOpenings { id, dry_run: import.dry_run, ..ImportedOpenings::default() });
         for chunk in rows.chunks(ROWS_A_UNIT) {
             self.import_chunk(import, chunk, &mut told).await?;
         }
@@ -193,15 +197,18 @@ impl Membership {
             let found = try_join_all(part.iter().flatten().map(|row| self.whose_opening(row))).await?;
             for (row, found) in part.iter().flatten().zip(found) {
                 match found {
-                    Ok(member) => openings.push(Opening::new(row, member, import, &told.done.id)?),
+                    Ok(member) => openings.push(Opening::new(row, member, import, &mut told.alike)?),
                     Err(error) => told.refuse(error),
                 }
             }
         }
         rows.iter().filter_map(|row| row.as_ref().err()).for_each(|error| told.refuse(error.clone()));
         let openings = Arc::new(openings);
-        let outcomes =
-            if import.dry_run { self.check_openings(&openings).await? } else { self.post_openings(&told.done.id, &openings).await? };
+        let outcomes = if import.dry_run {
+            self.check_openings(&import.unit, &openings).await?
+        } else {
+            self.post_openings(import, &told.done.id, &openings).await?
+        };
         for (opening, outcome) in openings.iter().zip(outcomes) {
             told.tell(opening, &outcome);
         }
@@ -219,47 +226,50 @@ impl Membership {
             Whom::Identifier(identifier) => identifier,
         };
         let field = if identifier.kind == "phone" { "phone" } else { "openid" };
-        let Ok(anchors) = self.customers().find_anchors(std::slice::from_ref(identifier)).await else {
-            return Ok(Err(wrong(field, "expected a phone number such as 13800138000, or an openid of a known app")));
-        };
-        for anchor in anchors {
-            if let Some(found) = self.member_behind(&anchor).await? {
-                return Ok(Ok(found));
+        let anchors = match self.customers().find_anchors(std::slice::from_ref(identifier)).await {
+            Ok(anchors) => anchors,
+            // Anything else says nothing about the row: the whole file is sent again.
+            Err(problem) if problem.code() == kernel_codes::INVALID_REQUEST => {
+                return Ok(Err(wrong(field, "expected a phone number such as 13800138000, or an openid of a known app")));
             }
+            Err(problem) => return Err(problem.into()),
+        };
+        if let Some(found) = self.member_among(&anchors).await? {
+            return Ok(Ok(found));
         }
         Ok(Err(wrong(field, "nobody with this identifier has joined; let the person join first")))
     }
 
     /// What would become of rows, without posting them.
-    async fn check_openings(&self, openings: &[Opening]) -> Result<Vec<Outcome>, Error> {
-        let earlier = earlier(self.kernel().db.near(), openings).await?;
+    async fn check_openings(&self, unit: &OrgUnitId, openings: &[Opening]) -> Result<Vec<Outcome>, Error> {
+        let earlier = earlier(self.kernel().db.near(), unit, openings).await?;
         Ok(openings.iter().map(|opening| judge(opening, opening.member.state, earlier.get(&opening.key))).collect())
     }
 
-    async fn post_openings(&self, import: &str, openings: &Arc<Vec<Opening>>) -> Result<Vec<Outcome>, Error> {
+    async fn post_openings(&self, import: &ImportOpenings, id: &str, openings: &Arc<Vec<Opening>>) -> Result<Vec<Outcome>, Error> {
         self.kernel()
             .db
             .settle(|| async {
-                let (membership, import, openings) = (self.clone(), import.to_owned(), openings.clone());
+                let (membership, unit, id, openings) = (self.clone(), import.unit.clone(), id.to_owned(), openings.clone());
                 self.kernel()
                     .db
                     .write("import opening balances", move |tx| {
-                        let (membership, import, openings) = (membership.clone(), import.clone(), openings.clone());
-                        async move { membership.write_openings(tx, &import, &openings).await }.boxed()
+                        let (membership, unit, id, openings) = (membership.clone(), unit.clone(), id.clone(), openings.clone());
+                        async move { membership.write_openings(tx, &unit, &id, &openings).await }.boxed()
                     })
                     .await
             })
             .await
     }
 
-    async fn write_openings(&self, tx: &Tx, import: &str, openings: &[Opening]) -> Result<Vec<Outcome>, Error> {
+    async fn write_openings(&self, tx: &Tx, unit: &OrgUnitId, import: &str, openings: &[Opening]) -> Result<Vec<Outcome>, Error> {
         let book = self.ledger().enter(tx, books::POINTS).await?;
         let mut locked: HashMap<MemberId, MemberRow> = HashMap::new();
         // In one order for everybody who locks several.
         for id in openings.iter().map(|opening| &opening.member.id).collect::<BTreeSet<_>>() {
             locked.insert(id.clone(), member::lock_any(tx, id).await?);
         }
-        let earlier = earlier(tx.conn(), openings).await?;
+        let earlier = earlier(tx.conn(), unit, openings).await?;
         let state = |opening: &Opening| locked.get(&opening.member.id).map_or(opening.member.state, |row| row.state);
         let outcomes: Vec<Outcome> = openings.iter().map(|opening| judge(opening, state(opening), earlier.get(&opening.key))).collect();
         let fresh: Vec<&Opening> =
@@ -320,24 +330,37 @@ impl Membership {
 }
 
 impl Opening {
-    fn new(row: &OpeningRow, member: MemberRow, import: &ImportOpenings, id: &str) -> Result<Opening, Error> {
-        // Without a name of its own a row is once within its import, whose bytes are always the same.
-        let key = match &row.external_id {
-            Some(external) => format!("id/{}/{external}", import.unit),
-            None => format!("row/{id}/{}", row.number),
-        };
+    fn new(row: &OpeningRow, member: MemberRow, import: &ImportOpenings, alike: &mut Alike) -> Result<Opening, Error> {
         let body = serde_json::to_vec(&row.balance).map_err(|e| member::corrupt("opening balance", e))?;
-        Ok(Opening { number: row.number, key, member, balance: row.balance.clone(), digest: sha256_hex(&body) })
+        let digest = sha256_hex(&body);
+        let (key, place) = match &row.external_id {
+            Some(external) => (format!("id/{}/{external}", import.unit), None),
+            None => {
+                // Without a name of its own a row is the nth one of its member with just this balance, in whichever file of the unit.
+                let place = alike.entry((member.id.clone(), digest.clone())).or_default();
+                *place += 1;
+                (format!("balance/{}/{}/{digest}/{place}", import.unit, member.id), Some(*place))
+            }
+        };
+        Ok(Opening { number: row.number, key, place, member, balance: row.balance.clone(), digest })
     }
 }
+
+/// Rows without a name that a file has had so far, by member and balance.
+type Alike = HashMap<(MemberId, String), i64>;
 
 /// The answer as it grows, with more errors than it tells.
 struct Told {
     done: ImportedOpenings,
     kept: Vec<RowError>,
+    alike: Alike,
 }
 
 impl Told {
+    fn new(done: ImportedOpenings) -> Told {
+        Told { done, kept: Vec::new(), alike: Alike::new() }
+    }
+
     fn refuse(&mut self, error: RowError) {
         self.done.refused += 1;
         if self.kept.len() < ERRORS_KEPT_MAX {
@@ -384,13 +407,37 @@ fn judge(opening: &Opening, state: MemberState, earlier: Option<&Earlier>) -> Ou
     }
 }
 
-async fn earlier<C: sql::Connection>(conn: &C, openings: &[Opening]) -> Result<HashMap<String, Earlier>, Error> {
+/// What stands under the keys of rows. An earlier release kept rows without a name by their import and line: those of the unit that are
+/// alike stand for the first ones of a file.
+async fn earlier<C: sql::Connection>(conn: &C, unit: &OrgUnitId, openings: &[Opening]) -> Result<HashMap<String, Earlier>, Error> {
     let (one_of, keys) = bulk::one_of_texts(conn, 1, openings.iter().map(|opening| opening.key.clone()));
     let text = format!("SELECT opening, member, digest FROM membership_opening WHERE opening {one_of}");
-    let rows = sql::all(conn, &text, [keys]).await?;
-    rows.iter()
-        .map(|row| Ok((sql::get(row, "opening")?, Earlier { member: sql::get(row, "member")?, digest: sql::get(row, "digest")? })))
-        .collect()
+    let mut found = HashMap::new();
+    for row in sql::all(conn, &text, keys).await? {
+        found.insert(sql::get(&row, "opening")?, Earlier { member: sql::get(&row, "member")?, digest: sql::get(&row, "digest")? });
+    }
+    let nameless: Vec<&Opening> = openings.iter().filter(|opening| opening.place.is_some()).collect();
+    if nameless.is_empty() {
+        return Ok(found);
+    }
+    let members: BTreeSet<&str> = nameless.iter().map(|opening| opening.member.id.as_str()).collect();
+    let (one_of, members) = bulk::one_of_texts(conn, 2, members.into_iter().map(str::to_owned));
+    let text = format!(
+        "SELECT o.member, o.digest, CAST(COUNT(*) AS BIGINT) AS n FROM membership_opening o JOIN membership_import i ON i.id = o.import
+         WHERE i.unit = $1 AND o.member {one_of} AND o.opening LIKE 'row/%' GROUP BY o.member, o.digest"
+    );
+    let mut numbered: HashMap<(String, String), i64> = HashMap::new();
+    for row in sql::all(conn, &text, iter::once(unit.as_str().into()).chain(members)).await? {
+        numbered.insert((sql::get(&row, "member")?, sql::get(&row, "digest")?), sql::get(&row, "n")?);
+    }
+    for opening in nameless {
+        let before = numbered.get(&(opening.member.id.to_string(), opening.digest.clone()));
+        if opening.place <= before.copied() {
+            let earlier = Earlier { member: opening.member.id.to_string(), digest: opening.digest.clone() };
+            found.entry(opening.key.clone()).or_insert(earlier);
+        }
+    }
+    Ok(found)
 }
 
 fn transfers(opening: &Opening, import: &str, at: Timestamp, period: Period) -> Vec<Transfer> {

@@ -5,6 +5,7 @@ use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::link;
 use crate::member::{self, MemberRow};
+use crate::proof;
 use crate::standing::{MemberState, check_reason};
 use crate::tier;
 use futures::FutureExt;
@@ -14,6 +15,7 @@ use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::keys::{end_sessions, run_out_sessions};
 use heyuan_kernel::{Actor, Kernel, Scope, Tx, audit, sql};
 use heyuan_ledger::{Book, Lots, OpenLot, Period, Transfer};
+use std::collections::BTreeSet;
 
 /// Lots of one posting: bounds a statement.
 const LOTS_A_POSTING: u64 = 500;
@@ -44,26 +46,31 @@ struct Parting {
     erase: bool,
     /// The blacklist can't be left by leaving.
     leaves_blocked: bool,
+    /// The other members of the customer, none of which may be blocked: whoever is erased would come back without them.
+    linked: Vec<MemberId>,
 }
 
 impl Membership {
     /// Ends a membership, also a blocked one. The same key again is answered from what it did.
     ///
     /// # Errors
-    /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`, `member_has_holds`, `idempotency_key_reused`.
+    /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`, `member_has_holds` while points pay an order of the mall that is
+    /// not paid yet, `idempotency_key_reused`.
     pub async fn close_member(&self, actor: &Actor, id: &MemberId, reason: &str, header: Option<&str>) -> Result<Departure, Error> {
         self.staffs_member(actor, id).await?;
         let key = IdempotencyKey::new(actor, "close member", header, &(id, reason))?;
         check_reason(reason)?;
-        let parting = Parting { how: "close member", reason: reason.to_owned(), erase: false, leaves_blocked: true };
+        let parting = Parting { how: "close member", reason: reason.to_owned(), erase: false, leaves_blocked: true, linked: Vec::new() };
         self.part(actor, id, &key, parting).await
     }
 
-    /// Ends a membership because the member wants it, and with `erase` asks for the erasure of the person. The same key again is
-    /// answered from what it did, and asks once more for an erasure that was not reached.
+    /// Ends a membership because the member wants it, and with `erase` asks for the erasure of the person: of what is proven to be this
+    /// member's and what hangs on that alone. The same key again is answered from what it did, and asks once more for an erasure that was not
+    /// reached.
     ///
     /// # Errors
-    /// As [`Membership::close_member`]; `member_blocked`, since nobody gets off the blacklist by leaving.
+    /// As [`Membership::close_member`]; `member_blocked`, since nobody gets off the blacklist by leaving, and with `erase`
+    /// `linked_member_blocked`, since nobody gets another member off it.
     pub async fn leave(&self, actor: &Actor, id: &MemberId, erase: bool, header: Option<&str>) -> Result<Departure, Error> {
         actor.require_for_member(Scope::App, id)?;
         let row = member::find(self.kernel().db.near(), id).await?.ok_or_else(|| member::unknown(id))?;
@@ -71,15 +78,41 @@ impl Membership {
             return Err(member::unknown(id));
         }
         let key = IdempotencyKey::new(actor, "leave", header, &(id, erase))?;
-        let parting = Parting { how: "leave", reason: "the member's own wish".to_owned(), erase, leaves_blocked: false };
+        let linked = if erase { self.linked_rows(&row).await? } else { Vec::new() };
+        let linked = linked.into_iter().map(|other| other.id).collect();
+        let parting = Parting { how: "leave", reason: "the member's own wish".to_owned(), erase, leaves_blocked: false, linked };
         let departure = self.part(actor, id, &key, parting).await?;
-        if erase && let Some(anchor) = former_anchor(self.kernel().db.near(), id).await? {
-            match self.customers().erase(actor, &anchor).await {
-                Err(problem) if problem.code() == kernel_codes::ERASED => {}
-                other => other?,
-            }
+        if erase {
+            self.erase_proven(actor, id).await?;
         }
         Ok(departure)
+    }
+
+    /// Asks for the erasure of a person that has left, as far as membership knows who it is: by what was proven for this member and for no
+    /// other one since. What else its customers hold and nobody has proven is named as what may be erased with it.
+    async fn erase_proven(&self, actor: &Actor, id: &MemberId) -> Result<(), Error> {
+        let reader = self.kernel().db.near();
+        let departed = proof::of_departed(reader, id).await?;
+        let taken = proof::owners(reader, &departed).await?;
+        let own: Vec<AnchorId> = departed.into_iter().filter(|anchor| !taken.contains_key(anchor)).collect();
+        if own.is_empty() {
+            return Ok(());
+        }
+        let mut seen: BTreeSet<AnchorId> = BTreeSet::new();
+        for anchor in &own {
+            match self.anchors_behind(anchor).await {
+                Ok(anchors) => seen.extend(anchors),
+                Err(Error::Refused(problem)) if problem.code() == kernel_codes::ERASED => {}
+                Err(other) => return Err(other),
+            }
+        }
+        let seen: Vec<AnchorId> = seen.into_iter().collect();
+        let others = proof::owners(reader, &seen).await?;
+        let unclaimed: Vec<AnchorId> = seen.into_iter().filter(|anchor| !others.contains_key(anchor)).collect();
+        match self.customers().erase(actor, &own, &unclaimed).await {
+            Err(problem) if problem.code() == kernel_codes::ERASED => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     async fn part(&self, actor: &Actor, id: &MemberId, key: &IdempotencyKey, parting: Parting) -> Result<Departure, Error> {
@@ -119,7 +152,14 @@ impl Membership {
         if !(parting.leaves_blocked && row.state == MemberState::Blocked) {
             row.check_open()?;
         }
+        check_none_blocked(tx, &parting.linked).await?;
         let at = self.kernel().clock.now();
+        if let Some(order) = self.order_held_for(tx, id).await? {
+            let words = format!(
+                "points of member {id} pay the order {order} of the mall; the member can leave once it is paid, or not paid in time"
+            );
+            return Err(Error::refused(codes::MEMBER_HAS_HOLDS, words));
+        }
         self.release_holds_of(tx, id).await?;
         self.reject_adjustments_of(tx, id).await?;
         if self.ledger().balance_in(tx, &books::points_account(id)).await?.reserved > 0 {
@@ -134,6 +174,10 @@ impl Membership {
             end_sessions(tx, id).await?;
         }
         tier::end_all(tx, id, at).await?;
+        // What it had proven says whom to erase; else nobody needs it any more.
+        if !parting.erase {
+            proof::forget(tx, id).await?;
+        }
         let text = "UPDATE membership_member SET state = 'closed', former_anchor = anchor, anchor = NULL, tier_due = $2 WHERE id = $1";
         sql::execute(tx.conn(), text, [id.as_str().into(), i64::MAX.into()]).await?;
         let inserted = sql::execute(
@@ -188,13 +232,18 @@ impl Membership {
         Err(Error::refused(kernel_codes::LIMITED, words))
     }
 
-    /// Forfeits what an erased person's member has left, also what was held for an order; what another room holds is left to the end of
-    /// its hold and to its expiry.
+    /// Forfeits what an erased person's member has left, also what was held for an order of a line. What pays an order of the mall stays
+    /// with it until the order is paid or not; what is free then is forfeited then.
     pub(crate) async fn forfeit_erased(&self, tx: &Tx, book: Book, row: &MemberRow) -> Result<(), Error> {
         self.release_holds_of(tx, &row.id).await?;
         self.reject_adjustments_of(tx, &row.id).await?;
-        if self.ledger().balance_in(tx, &books::points_account(&row.id)).await?.reserved == 0 {
-            self.forfeit(tx, book, &row.id).await?;
+        self.forfeit_free(tx, book, &row.id).await
+    }
+
+    /// Forfeits what a locked member that has left still has, unless some of it is held: then the end of the hold does. The book is entered.
+    pub(crate) async fn forfeit_free(&self, tx: &Tx, book: Book, id: &MemberId) -> Result<(), Error> {
+        if self.ledger().balance_in(tx, &books::points_account(id)).await?.reserved == 0 {
+            self.forfeit(tx, book, id).await?;
         }
         Ok(())
     }
@@ -216,10 +265,19 @@ fn forfeiture(account: &str, lot: OpenLot, at: Timestamp, period: Period) -> Res
     })
 }
 
-async fn former_anchor<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<Option<AnchorId>, Error> {
-    let row = sql::one(conn, "SELECT former_anchor FROM membership_member WHERE id = $1", [id.as_str().into()]).await?;
-    let anchor: Option<String> = row.map_or(Ok(None), |row| sql::get(&row, "former_anchor"))?;
-    Ok(anchor.map(AnchorId::new).transpose().map_err(|e| member::corrupt("member", e))?)
+/// Refuses while one of these members is on the blacklist.
+async fn check_none_blocked(tx: &Tx, members: &[MemberId]) -> Result<(), Error> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("SELECT COUNT(*) AS n FROM membership_member WHERE state = 'blocked' AND id IN ({})", sql::placeholders(1, members.len()));
+    let values: Vec<sea_orm::Value> = members.iter().map(|id| id.as_str().into()).collect();
+    if sql::count(tx.conn(), &text, values).await? == 0 {
+        return Ok(());
+    }
+    let words = "another member of this person is blocked, so that the person is not erased; leave without erasure, or ask staff";
+    Err(Error::refused(codes::LINKED_MEMBER_BLOCKED, words))
 }
 
 async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(Departure, String)>, Error> {

@@ -6,7 +6,7 @@ use crate::member;
 use futures::FutureExt;
 use heyuan_contract::{Line, MemberId, OrgUnitId, PersonalRef, Timestamp};
 use heyuan_kernel::text::is_line;
-use heyuan_kernel::{Actor, Kernel, Personal, Problem, Scope, Tx, audit, sql};
+use heyuan_kernel::{Actor, Kernel, Personal, Problem, Scope, Tx, Vault, audit, sql};
 
 /// Longest number of an account, in bytes.
 const ACCOUNT_BYTES_MAX: usize = 100;
@@ -44,11 +44,19 @@ struct LinkRow {
     linked_at: Timestamp,
 }
 
+impl LinkRow {
+    fn view(self, account: String) -> LinkView {
+        LinkView { line: self.line, account, unit: self.unit, linked_at: self.linked_at }
+    }
+}
+
 impl Membership {
-    /// Links a line's account to a member; another number of the same line takes the place of the one before.
+    /// Links a line's account to a member; another number of the same line takes the place of the one before, for a key that reaches the
+    /// unit that linked that one.
     ///
     /// # Errors
-    /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`, `member_blocked`; `account_taken` when another member has it.
+    /// `forbidden`, `invalid_request`, `unknown_member`, `member_closed`, `member_blocked`; `account_taken` when another member has it,
+    /// `account_elsewhere` when the one before is another unit's.
     pub async fn link(&self, actor: &Actor, id: &MemberId, link: &Link) -> Result<LinkView, Error> {
         actor.require(Scope::App)?;
         if self.line_of(actor, &link.unit)? != link.line {
@@ -86,11 +94,19 @@ impl Membership {
             let words = format!("this account of the line {} belongs to another member; unlink it there first", link.line);
             return Err(Problem::new(codes::ACCOUNT_TAKEN, words).field("account").into());
         }
-        if let Some(known) = rows.into_iter().next() {
+        let before = rows.into_iter().next();
+        if let Some(known) = &before {
             if known.hash == hash {
-                return Ok(LinkView { line: known.line, account: masked, unit: known.unit, linked_at: known.linked_at });
+                return Ok(LinkView { line: known.line, account: masked, unit: known.unit.clone(), linked_at: known.linked_at });
             }
-            remove(kernel, tx, &known).await?;
+            if !actor.reach().covers(&known.unit) {
+                let words = format!(
+                    "a unit out of this key's reach linked the member's account of the line {}; it has to be unlinked there",
+                    link.line
+                );
+                return Err(Problem::new(codes::ACCOUNT_ELSEWHERE, words).field("account").into());
+            }
+            remove(kernel, tx, known).await?;
         }
         let reference = kernel.vault.seal(tx, id.as_str(), Personal::Identifier, &link.account).await?;
         let now = kernel.clock.now();
@@ -110,20 +126,46 @@ impl Membership {
         if inserted == 0 {
             return Err(heyuan_kernel::Error::Stale("whose account it is").into());
         }
-        audit::record(tx, &audit::Entry::new(actor, "link account", id.as_str()).detail("line", link.line.as_str())).await?;
+        let entry = audit::Entry::new(actor, "link account", id.as_str()).detail("line", link.line.as_str());
+        let entry = match &before {
+            Some(known) => entry.detail("replaces_one_of", known.unit.as_str()),
+            None => entry,
+        };
+        audit::record(tx, &entry).await?;
         Ok(LinkView { line: link.line, account: masked, unit: link.unit.clone(), linked_at: now })
     }
 
-    /// The accounts of a member, one a line at most: all for a key that reaches the member, else those of units within reach. Their
-    /// numbers are masked unless `reveal` says why they are wanted whole.
+    /// The accounts of a member, one a line at most, their numbers masked: all for a key that reaches the member, else those of units within
+    /// reach.
     ///
     /// # Errors
-    /// `forbidden`, also without the scope `reveal` where it is needed; `unknown_member`.
-    pub async fn links(&self, actor: &Actor, id: &MemberId, reveal: Option<&str>) -> Result<Vec<LinkView>, Error> {
+    /// `forbidden`; `unknown_member`.
+    pub async fn links(&self, actor: &Actor, id: &MemberId) -> Result<Vec<LinkView>, Error> {
         actor.require_for_member(Scope::App, id)?;
-        if reveal.is_some() {
-            actor.require(Scope::Reveal)?;
+        let mut views = Vec::new();
+        for row in self.link_rows(actor, id).await? {
+            // Unlinked since the list was read.
+            let Some(account) = self.kernel().vault.masked(&row.reference).await? else { continue };
+            views.push(row.view(account));
         }
+        Ok(views)
+    }
+
+    /// The same with whole numbers, for an actor with the scope `reveal` that says why; each number is audited before it is answered.
+    ///
+    /// # Errors
+    /// `forbidden`; `invalid_request` without a reason; `unknown_member`; `erased` for one that was unlinked meanwhile.
+    pub async fn reveal_links(&self, actor: &Actor, id: &MemberId, reason: &str) -> Result<Vec<LinkView>, Error> {
+        Vault::check_reveal(actor, reason)?;
+        let mut views = Vec::new();
+        for row in self.link_rows(actor, id).await? {
+            let account = self.kernel().vault.reveal(actor, &row.reference, reason).await?;
+            views.push(row.view(account));
+        }
+        Ok(views)
+    }
+
+    async fn link_rows(&self, actor: &Actor, id: &MemberId) -> Result<Vec<LinkRow>, Error> {
         let visible = self.visible_member(actor, id).await.map(drop);
         let text = "SELECT * FROM membership_account WHERE member = $1 ORDER BY line";
         let rows = sql::all(self.kernel().db.near(), text, [id.as_str().into()]).await?;
@@ -132,18 +174,7 @@ impl Membership {
         if rows.is_empty() || actor.as_member().is_some() {
             visible?;
         }
-        let mut views = Vec::with_capacity(rows.len());
-        for row in rows {
-            let vault = &self.kernel().vault;
-            let account = match reveal {
-                Some(reason) => Some(vault.reveal(actor, &row.reference, reason).await?),
-                None => vault.masked(&row.reference).await?,
-            };
-            // Unlinked since the list was read.
-            let Some(account) = account else { continue };
-            views.push(LinkView { line: row.line, account, unit: row.unit, linked_at: row.linked_at });
-        }
-        Ok(views)
+        Ok(rows)
     }
 
     /// Takes a line's account away from a member and destroys what was kept of its number: by a key that reaches the unit that linked

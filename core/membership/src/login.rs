@@ -12,10 +12,10 @@ pub use settings::{AppKind, AppSettings, LoginSettings};
 use crate::customers::Identifier;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::join::{Admission, Entrance, Joined, stranger};
+use crate::join::{Admission, Entrance, Joined, Word, stranger};
+use crate::proof;
 use futures::FutureExt;
 use heyuan_contract::{Line, Timestamp};
-use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Problem, Scope};
 use phone_code::{Bounds, CODE_TIME_MS, Counted, Phone};
 use sms::{NotSent, Sms};
@@ -100,8 +100,9 @@ impl Login {
         Ok(Login { membership, parts: Arc::new(Parts { settings, wechat, sms }) })
     }
 
-    /// Lets in who proves to be a member, or with `join` anybody, and opens a session. The proof counts whoever brings it, so that a key
-    /// that an app carries (`ingest`) is enough; it must reach the app's unit.
+    /// Lets in who proves to be a member, or with `join` anybody, and opens a session: that of the member for which an identifier of this proof
+    /// was proven before. What apps tell of who is who lets nobody in, since anybody may send it. The proof counts whoever brings it, so that a
+    /// key that an app carries (`ingest`) is enough; it must reach the app's unit.
     ///
     /// # Errors
     /// `forbidden`; `invalid_request` for an unknown app; `login_code_refused`, `phone_code_refused`; `unknown_member` when nobody has
@@ -116,10 +117,10 @@ impl Login {
         if admission == Admission::Members && !self.is_member(&proven.identifiers).await? {
             return Err(stranger());
         }
-        let entrance = Entrance { app: login.app.clone(), unit: app.unit.clone(), line, claim: proven.claim };
+        let entrance = Entrance { app: login.app.clone(), unit: app.unit.clone(), line, claim: proven.claim, word: Word::Person };
         let entered = self.membership.enter(actor, &entrance, &proven.identifiers, admission).await?;
         if entered.tokens.is_none() {
-            return Err(Error::refused(codes::MEMBER_BLOCKED, format!("member {} is blocked and does not log in", entered.id)));
+            return Err(Error::refused(codes::MEMBER_BLOCKED, "a member of this person is blocked, and the person does not log in"));
         }
         Ok(entered)
     }
@@ -232,16 +233,9 @@ impl Login {
         Ok(Proven { identifiers, claim: Some(claim) })
     }
 
-    /// Whether one of these identifiers leads to a member. Nothing is recorded of a stranger.
+    /// Whether one of these identifiers is proven for a member. Nothing is recorded of a stranger.
     async fn is_member(&self, identifiers: &[Identifier]) -> Result<bool, Error> {
-        for anchor in self.membership.customers().find_anchors(identifiers).await? {
-            match self.membership.member_behind(&anchor).await {
-                Ok(Some(_)) => return Ok(true),
-                Ok(None) => {}
-                Err(Error::Refused(problem)) if problem.code() == kernel_codes::ERASED => {}
-                Err(other) => return Err(other),
-            }
-        }
-        Ok(false)
+        let shown = self.membership.shown(identifiers).await?;
+        Ok(proof::owner(self.membership.kernel().db.near(), &shown).await?.is_some())
     }
 }

@@ -82,27 +82,44 @@ pub(crate) async fn find<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<
     sql::one(conn, &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
-/// The member that holds one of these anchors; the first that joined when customers with a member each became one.
+/// The member that one of these anchors is proven for; the first that joined when customers with a member each became one.
 pub(crate) async fn find_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberRow>, Error> {
+    Ok(all_by_anchors(conn, anchors, 1).await?.pop())
+}
+
+/// Every member that has not left and that one of these anchors is proven for, the first that joined first.
+pub(crate) async fn all_by_anchors<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberRow>, Error> {
     if anchors.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let list = sql::placeholders(1, anchors.len());
-    let text = format!("SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list}) ORDER BY joined_at, id LIMIT 1");
-    let values: Vec<sea_orm::Value> = anchors.iter().map(|anchor| anchor.as_str().into()).collect();
-    sql::one(conn, &text, values).await?.as_ref().map(read).transpose()
+    let (list, limit_at) = (sql::placeholders(1, anchors.len()), anchors.len() + 1);
+    let text = format!(
+        "SELECT {COLUMNS} FROM membership_member WHERE anchor IN ({list})
+         UNION SELECT {COLUMNS} FROM membership_member
+           WHERE id IN (SELECT member FROM membership_proof WHERE membership_proof.anchor IN ({list})) AND state <> 'closed'
+         ORDER BY joined_at, id LIMIT ${limit_at}"
+    );
+    let mut values: Vec<sea_orm::Value> = anchors.iter().map(|anchor| anchor.as_str().into()).collect();
+    values.push(limit.into());
+    sql::all(conn, &text, values).await?.iter().map(read).collect()
+}
+
+/// The members that hold one of these anchors, or held it when they left.
+pub(crate) async fn find_ever<C: sql::Connection>(conn: &C, anchors: &[AnchorId], limit: u64) -> Result<Vec<MemberId>, Error> {
+    if anchors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (list, former) = (sql::placeholders(2, anchors.len()), sql::placeholders(anchors.len() + 2, anchors.len()));
+    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT $1");
+    let mut values: Vec<sea_orm::Value> = vec![limit.into()];
+    values.extend(anchors.iter().chain(anchors).map(|anchor| sea_orm::Value::from(anchor.as_str())));
+    let id = |row: &sql::Row| Ok(MemberId::new(sql::get::<String>(row, "id")?).map_err(|e| corrupt("member", e))?);
+    sql::all(conn, &text, values).await?.iter().map(id).collect()
 }
 
 /// A member that holds one of these anchors, or held it when it left.
 pub(crate) async fn find_former<C: sql::Connection>(conn: &C, anchors: &[AnchorId]) -> Result<Option<MemberId>, Error> {
-    if anchors.is_empty() {
-        return Ok(None);
-    }
-    let (list, former) = (sql::placeholders(1, anchors.len()), sql::placeholders(anchors.len() + 1, anchors.len()));
-    let text = format!("SELECT id FROM membership_member WHERE anchor IN ({list}) OR former_anchor IN ({former}) ORDER BY id LIMIT 1");
-    let values: Vec<sea_orm::Value> = anchors.iter().chain(anchors).map(|anchor| anchor.as_str().into()).collect();
-    let Some(row) = sql::one(conn, &text, values).await? else { return Ok(None) };
-    Ok(Some(MemberId::new(sql::get::<String>(&row, "id")?).map_err(|e| corrupt("member", e))?))
+    Ok(find_ever(conn, anchors, 1).await?.into_iter().next())
 }
 
 impl MemberRow {
@@ -158,10 +175,14 @@ pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, 
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.
 pub(crate) async fn lock_any(tx: &Tx, id: &MemberId) -> Result<MemberRow, Error> {
+    lock_if_there(tx, id).await?.ok_or_else(|| unknown(id))
+}
+
+/// The same for one that may be none of ours.
+pub(crate) async fn lock_if_there(tx: &Tx, id: &MemberId) -> Result<Option<MemberRow>, Error> {
     let lock = sql::for_update(tx.conn());
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1{lock}");
-    let row = sql::one(tx.conn(), &text, [id.as_str().into()]).await?;
-    row.as_ref().map(read).transpose()?.ok_or_else(|| unknown(id))
+    sql::one(tx.conn(), &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
 pub(crate) fn unknown(id: &MemberId) -> Error {

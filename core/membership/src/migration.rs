@@ -26,6 +26,18 @@ mod m20261129_000013_clearing;
 mod m20261129_000014_login;
 #[path = "migration/m20261129_000015_earning.rs"]
 mod m20261129_000015_earning;
+#[path = "migration/m20261129_000018_repeats.rs"]
+mod m20261129_000018_repeats;
+#[path = "migration/m20261130_000016_proofs.rs"]
+mod m20261130_000016_proofs;
+#[path = "migration/m20261130_000020_missed.rs"]
+mod m20261130_000020_missed;
+#[path = "migration/m20261130_000021_refund_hints.rs"]
+mod m20261130_000021_refund_hints;
+#[path = "migration/m20261130_000022_holds_of_orders.rs"]
+mod m20261130_000022_holds_of_orders;
+#[path = "migration/m20261130_000023_reservations.rs"]
+mod m20261130_000023_reservations;
 
 /// Membership's migrations.
 #[derive(Debug)]
@@ -47,6 +59,12 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000013_clearing::MIGRATION),
             Box::new(m20261129_000014_login::MIGRATION),
             Box::new(m20261129_000015_earning::MIGRATION),
+            Box::new(m20261129_000018_repeats::MIGRATION),
+            Box::new(m20261130_000016_proofs::MIGRATION),
+            Box::new(m20261130_000020_missed::MIGRATION),
+            Box::new(m20261130_000021_refund_hints::MIGRATION),
+            Box::new(m20261130_000022_holds_of_orders::MIGRATION),
+            Box::new(m20261130_000023_reservations::MIGRATION),
         ]
     }
 

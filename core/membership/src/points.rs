@@ -6,7 +6,7 @@ use crate::facade::Membership;
 use crate::hold;
 use crate::member;
 use futures::FutureExt;
-use heyuan_contract::{EntryId, Line, MemberId, OrgUnitId, Timestamp};
+use heyuan_contract::{EntryId, Line, MemberId, OrderId, OrgUnitId, Timestamp};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
@@ -50,6 +50,8 @@ pub struct SpendView {
     pub points_balance: i64,
     /// The hold that it was captured from, if it was.
     pub hold: Option<String>,
+    /// The mall's order that it paid, whose refunds alone give it back.
+    pub order: Option<String>,
 }
 
 impl SpendView {
@@ -148,8 +150,9 @@ impl Membership {
             other => other?,
         };
         let Spend { amount, unit, reference } = spend;
+        let order = order_of(&key.stored);
         let taken =
-            SpendView { id, member, unit, amount, reference, occurred_at: now, period: Some(period), points_balance: 0, hold: None };
+            SpendView { id, member, unit, amount, reference, occurred_at: now, period: Some(period), points_balance: 0, hold: None, order };
         self.record_spend(tx, key, line, taken).await
     }
 
@@ -231,6 +234,16 @@ fn spend_key(id: &str) -> String {
     format!("spend/{id}")
 }
 
+/// The key under which an order of the mall spends: no caller's key looks like it, since those begin with who calls.
+pub(crate) fn order_key(order: &OrderId) -> String {
+    format!("order/{order}")
+}
+
+/// The order of the mall that a spend under this key paid, if it paid one.
+pub(crate) fn order_of(stored: &str) -> Option<String> {
+    stored.strip_prefix("order/").map(str::to_owned)
+}
+
 /// A spend by its id.
 pub(crate) async fn find_spend<C: sql::Connection>(conn: &C, id: &str) -> Result<Option<SpendView>, Error> {
     let row = sql::one(conn, "SELECT * FROM membership_spend WHERE id = $1", [id.into()]).await?;
@@ -254,6 +267,7 @@ fn read(row: &sql::Row) -> Result<(SpendView, String), Error> {
         period: Period::from_number(sql::get(row, "period")?),
         points_balance: sql::get(row, "points_balance")?,
         hold: sql::get(row, "hold")?,
+        order: order_of(&sql::get::<String>(row, "idempotency")?),
     };
     Ok((view, sql::get(row, "idempotency_digest")?))
 }

@@ -8,18 +8,18 @@ use crate::decision;
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, MemberRow, Poised, corrupt};
-use crate::refund;
+use crate::missed::Misses;
 use crate::report::Accepted;
-use crate::rule::Change;
 use crate::transaction::{self, Row, State};
-use heyuan_contract::{DomainEvent, Fen, MemberId, Points, ProductId, Timestamp};
+use crate::waiting::WAITING_MAX;
+use heyuan_contract::{DomainEvent, Fen, MemberId, Points, Timestamp};
 use heyuan_kernel::plugin::{PluginKind, Plugins};
 use heyuan_kernel::{Kernel, Tx, sql};
 use heyuan_ledger::{Book, Lots, NewLot, Period, Transfer};
 
 impl Membership {
-    /// Posts a decided purchase, and the refunds that waited for it.
-    pub(crate) async fn post_purchase(&self, tx: &Tx, accepted: &Accepted, decided: &Decided) -> Result<Row, Error> {
+    /// Posts a decided purchase, and the refunds that waited for it; tells what rules wanted and could not give.
+    pub(crate) async fn post_purchase(&self, tx: &Tx, accepted: &Accepted, decided: &Decided) -> Result<(Row, Misses), Error> {
         let report = &accepted.report;
         let book = books::enter_purchase(self.ledger(), tx, &report.unit, &report.id).await?;
         let poised = member::lock_for_purchase(tx, &decided.snapshot.member.id, &report.unit, &report.id).await?;
@@ -36,20 +36,19 @@ impl Membership {
             row.tier = tier;
             transaction::update(tx, &row).await?;
         }
-        if let Some(id) = &row.decision {
-            decision::insert(tx, id, &row.unit, &row.id, decided, row.arrived_at).await?;
-        }
         announce(tx, &row, locked).await?;
-        announce_vouchers(tx, &row, decided).await?;
-        self.grant_by_rules(tx, &row, decided).await?;
+        let misses = self.grant_by_rules(tx, &row, decided).await?;
+        if let Some(id) = &row.decision {
+            decision::insert(tx, id, &row, decided, &misses).await?;
+        }
         // Late, since on PostgreSQL everybody who grants from the same budget waits for its row until the commit.
         budget::spend(tx, decided).await?;
         if !poised.refunds_wait {
-            return Ok(row);
+            return Ok((row, misses));
         }
         self.apply_waiting(tx, &row, book).await?;
         let whole = transaction::find(tx.conn(), &row.unit, &row.id).await?;
-        Ok(whole.unwrap_or(row))
+        Ok((whole.unwrap_or(row), misses))
     }
 
     /// Brings the tier up to date with what the purchase gave. Fails the unit of work when the tier that rules were shown is no longer the
@@ -66,7 +65,7 @@ impl Membership {
         self.settle_standing(tx, locked, &facts.standing(policies, zone, locked)?, now).await
     }
 
-    /// Moves what was earned, pays what the member owes with it, and answers the points after it. Fails the unit of work when the growth
+    /// Moves what was earned, pays what the member owes with it, and answers what can be spent after it. Fails the unit of work when the growth
     /// or points that rules were shown have moved: the accounts are locked, so that they stay so.
     async fn post_transfers(&self, tx: &Tx, row: &Row, decided: &Decided, period: Period, book: Book) -> Result<i64, Error> {
         let snapshot = &decided.snapshot;
@@ -77,9 +76,11 @@ impl Membership {
         let relied_on =
             [(points.as_str(), seen(snapshot.points.version)), (growth.as_str(), seen(snapshot.growth.version)), (owed.as_str(), None)];
         let after = self.ledger().post_new(tx, &purchase_transfers(row, decided, period)?, &relied_on).await?;
-        let [points, _, owed] = after.as_slice() else { return Err(corrupt("member", "it has no accounts").into()) };
-        let recovered = if row.points > 0 { self.recover(tx, &snapshot.member.id, owed.balance, book).await? } else { 0 };
-        Ok(points.balance - recovered)
+        let [_, _, owed] = after.as_slice() else { return Err(corrupt("member", "it has no accounts").into()) };
+        if row.points > 0 {
+            self.recover(tx, &snapshot.member.id, owed.balance, book).await?;
+        }
+        Ok(self.ledger().spendable_in(tx, &points, row.arrived_at).await?.0)
     }
 
     fn purchase_row(&self, accepted: &Accepted, decided: &Decided, period: Period) -> Result<Row, Error> {
@@ -92,6 +93,7 @@ impl Membership {
             kind: report.kind,
             refund_of: None,
             member: Some(decided.snapshot.member.id.clone()),
+            hinted: accepted.hinted.clone(),
             amount: report.amount.0,
             occurred_at: report.occurred_at,
             arrived_at: self.kernel().clock.now(),
@@ -117,26 +119,17 @@ impl Membership {
         })
     }
 
-    /// Applies the refunds that came before their purchase, in the order of their arrival.
+    /// Applies the refunds that came before their purchase, in the order of their arrival; more than these were never let wait.
     async fn apply_waiting(&self, tx: &Tx, purchase: &Row, book: Book) -> Result<(), Error> {
-        let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no";
-        let rows = sql::all(tx.conn(), text, [purchase.unit.as_str().into(), purchase.id.as_str().into()]).await?;
-        for row in &rows {
-            let mut waiting = transaction::read(row)?;
-            match refund::misfit(purchase, &waiting, self.refunded_so_far(tx, purchase).await?) {
-                None => self.apply_refund(tx, &mut waiting, book).await?,
-                Some(why) => {
-                    waiting.state = State::Refused;
-                    waiting.why = why.detail().to_owned();
-                    transaction::update(tx, &waiting).await?;
-                }
-            }
+        let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no LIMIT $3";
+        let values = [purchase.unit.as_str().into(), purchase.id.as_str().into(), WAITING_MAX.into()];
+        for row in sql::all(tx.conn(), text, values).await? {
+            // As the one before left it.
+            let purchase = transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?;
+            let purchase = purchase.ok_or_else(|| corrupt("refund", "its purchase is gone"))?;
+            self.apply_waited(tx, &purchase, transaction::read(&row)?, book).await?;
         }
         Ok(())
-    }
-
-    async fn refunded_so_far(&self, tx: &Tx, purchase: &Row) -> Result<i64, Error> {
-        Ok(transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?.map_or(0, |row| row.refunded))
     }
 }
 
@@ -217,22 +210,4 @@ pub(crate) async fn announce(tx: &Tx, row: &Row, member: &MemberRow) -> Result<(
         occurred_at: row.occurred_at,
     };
     Ok(tx.emit(member.id.as_str(), &event).await?)
-}
-
-async fn announce_vouchers(tx: &Tx, row: &Row, decided: &Decided) -> Result<(), Error> {
-    let member = &decided.snapshot.member.id;
-    for call in &decided.calls {
-        for (place, effect) in call.effects.iter().enumerate() {
-            let Change::Voucher(code) = &effect.change else { continue };
-            let event = DomainEvent::VoucherGranted {
-                member: member.clone(),
-                product: ProductId::new(code.clone()).map_err(|e| corrupt("voucher effect", e))?,
-                grant: format!("{}/{}/{}/{place}", row.unit, row.id, call.rule),
-                reason: effect.reason.clone(),
-                occurred_at: row.occurred_at,
-            };
-            tx.emit(member.as_str(), &event).await?;
-        }
-    }
-    Ok(())
 }

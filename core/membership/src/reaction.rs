@@ -3,12 +3,13 @@
 use crate::benefit;
 use crate::books;
 use crate::decision;
-use crate::error::Error;
+use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::link;
 use crate::member;
 use crate::order_points::OrderPayments;
 use crate::points;
+use crate::proof;
 use crate::report::Accepted;
 use crate::standing::MemberState;
 use crate::tier;
@@ -21,6 +22,7 @@ use heyuan_kernel::outbox::Envelope;
 use heyuan_kernel::pump::{Apply, Reaction, nothing};
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Problem, Tx, sql};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(crate) fn all(membership: &Membership) -> Vec<Arc<dyn Reaction>> {
@@ -48,6 +50,26 @@ impl Reaction for Orders {
     fn react<'a>(&'a self, envelope: &'a Envelope) -> BoxFuture<'a, Result<Apply, Problem>> {
         async move { Ok(self.decide(&envelope.event).await?) }.boxed()
     }
+
+    fn prepare<'a>(&'a self, tx: &'a Tx, group: &'a [Envelope]) -> BoxFuture<'a, Result<(), heyuan_kernel::Error>> {
+        async move { lock_buyers(&self.membership, tx, group).await.map_err(Error::into_kernel) }.boxed()
+    }
+}
+
+/// Locks the members of a group's orders in the order that everybody takes who locks several, before anything else is held that
+/// a purchase of one of them may wait for, such as a stripe.
+pub(crate) async fn lock_buyers(membership: &Membership, tx: &Tx, group: &[Envelope]) -> Result<(), Error> {
+    let buyer = |envelope: &Envelope| match &envelope.event {
+        DomainEvent::OrderPaid { member, .. } | DomainEvent::OrderExpired { member, .. } | DomainEvent::OrderRefunded { member, .. } => {
+            Some(member.clone())
+        }
+        _ => None,
+    };
+    membership.ledger().enter(tx, books::POINTS).await?;
+    for member in group.iter().filter_map(buyer).collect::<BTreeSet<_>>() {
+        member::lock_if_there(tx, &member).await?;
+    }
+    Ok(())
 }
 
 impl Orders {
@@ -57,19 +79,35 @@ impl Orders {
         if transaction::find(reader, &report.unit, &report.id).await?.is_some() {
             return Ok(nothing());
         }
+        // Events of an order come in order, so that a refund without its purchase is one of a purchase that was passed by.
+        if let Some(of) = &report.refund_of
+            && transaction::find(reader, &report.unit, of).await?.is_none()
+        {
+            return Ok(nothing());
+        }
         // A member that left or is blocked earns nothing more; what was earned is still taken back.
         let member = member::find(reader, &member).await?;
         if report.kind == Kind::Purchase && !member.as_ref().is_some_and(|member| member.state == MemberState::Open) {
             return Ok(nothing());
         }
         let body = serde_json::to_vec(&report.digested(self.membership.kernel())).map_err(|e| member::corrupt("order event", e))?;
-        let accepted = Accepted { report, line, member, digest: sha256_hex(&body), idempotency: None };
+        let accepted = Accepted { report, line, member, hinted: Vec::new(), digest: sha256_hex(&body), idempotency: None };
         let ready = Arc::new(self.membership.ready(accepted).await?);
         let membership = self.membership.clone();
         Ok(Box::new(move |tx: &Tx| {
             let (membership, ready) = (membership.clone(), ready.clone());
-            async move { membership.write_ready(tx, &ready).await.map(drop).map_err(Error::into_kernel) }.boxed()
+            async move { written_or_moved(membership.write_ready(tx, &ready).await.map(drop)) }.boxed()
         }))
+    }
+}
+
+/// A member that was blocked or left since it was decided is no fault of the event: it is decided about again, and earns nothing then.
+fn written_or_moved(written: Result<(), Error>) -> Result<(), heyuan_kernel::Error> {
+    match written {
+        Err(Error::Refused(problem)) if [codes::MEMBER_BLOCKED, codes::MEMBER_CLOSED].contains(&problem.code()) => {
+            Err(heyuan_kernel::Error::Stale("the state of a member"))
+        }
+        other => other.map_err(Error::into_kernel),
     }
 }
 
@@ -145,6 +183,7 @@ impl Membership {
             if found.state != MemberState::Closed {
                 self.forfeit_erased(tx, book, &found).await?;
                 end_sessions(tx, &found.id).await?;
+                proof::forget(tx, &found.id).await?;
             }
             link::unlink_all(self.kernel(), tx, &found.id).await?;
             let text = "UPDATE membership_member SET state = 'closed', anchor = NULL, former_anchor = NULL, tier_due = $2 WHERE id = $1";
@@ -166,6 +205,7 @@ impl Membership {
             sql::execute(tx.conn(), "UPDATE membership_transaction SET lines = '[]' WHERE member = $1", [id.into()]).await?;
             points::erase(tx, &found.id).await?;
         }
-        Ok(())
+        // What else one that has left had proven stays until it is erased, too: the request is sent again where that was not reached.
+        proof::forget_anchors(tx, anchors).await
     }
 }

@@ -9,24 +9,40 @@ use crate::member;
 use crate::post;
 use crate::report::Accepted;
 use crate::transaction::{self, Kind, Row, State};
+use crate::waiting;
 use heyuan_contract::Ratio;
 use heyuan_kernel::{Problem, Tx, sql};
 use heyuan_ledger::{Book, Lots, Period, TakeBack, TakenBack, Transfer};
 
 /// Why a refund does not fit its purchase, if it does not.
-pub(crate) fn misfit(purchase: &Row, refund: &Row, refunded: i64) -> Option<Problem> {
+pub(crate) async fn misfit(tx: &Tx, purchase: &Row, refund: &Row, refunded: i64) -> Result<Option<Problem>, Error> {
     if purchase.kind != Kind::Purchase {
-        return Some(Problem::new(codes::REFUND_MISMATCH, format!("{} is itself a refund", purchase.id)).field("refund_of"));
+        return Ok(Some(Problem::new(codes::REFUND_MISMATCH, format!("{} is itself a refund", purchase.id)).field("refund_of")));
     }
+    let elses = || Problem::new(codes::REFUND_MISMATCH, format!("{} is another member's purchase", purchase.id));
     if refund.member.is_some() && refund.member != purchase.member {
-        return Some(Problem::new(codes::REFUND_MISMATCH, format!("{} is another member's purchase", purchase.id)).field("member"));
+        return Ok(Some(elses().field("member")));
+    }
+    if is_elses(tx, purchase, refund).await? {
+        return Ok(Some(elses().field("identifiers")));
     }
     let left = purchase.amount - refunded;
     if refund.amount > left {
         let words = format!("{} fen are left of {}; {} were asked for", left, purchase.id, refund.amount);
-        return Some(Problem::new(codes::REFUND_TOO_LARGE, words).field("amount.amount"));
+        return Ok(Some(Problem::new(codes::REFUND_TOO_LARGE, words).field("amount.amount")));
     }
-    None
+    Ok(None)
+}
+
+/// Whether a refund's identifiers lead to members none of whom is the purchase's, nor was one of its customer when it was reported. Of
+/// somebody who was erased nothing is known that they could contradict.
+async fn is_elses(tx: &Tx, purchase: &Row, refund: &Row) -> Result<bool, Error> {
+    let Some(owner) = purchase.member.as_ref().filter(|_| !refund.hinted.is_empty()) else { return Ok(false) };
+    if refund.hinted.iter().any(|hinted| hinted == owner || purchase.hinted.contains(hinted)) {
+        return Ok(false);
+    }
+    let text = "SELECT COUNT(*) AS n FROM membership_member WHERE id = $1 AND (anchor IS NOT NULL OR former_anchor IS NOT NULL)";
+    Ok(sql::count(tx.conn(), text, [owner.as_str().into()]).await? > 0)
 }
 
 impl Membership {
@@ -44,8 +60,9 @@ impl Membership {
             unit: report.unit.clone(),
             line: accepted.line,
             kind: Kind::Refund,
-            refund_of: Some(of),
+            refund_of: Some(of.clone()),
             member: accepted.member.as_ref().map(|member| member.id.clone()),
+            hinted: accepted.hinted.clone(),
             amount: report.amount.0,
             occurred_at: report.occurred_at,
             arrived_at: now,
@@ -69,8 +86,13 @@ impl Membership {
             points_kept: 0,
             decision: None,
         };
-        if let Some(problem) = purchase.as_ref().and_then(|purchase| misfit(purchase, &row, purchase.refunded)) {
+        if let Some(purchase) = &purchase
+            && let Some(problem) = misfit(tx, purchase, &row, purchase.refunded).await?
+        {
             return Err(problem.into());
+        }
+        if purchase.is_none() {
+            waiting::check_room(tx, &report.unit, &of).await?;
         }
         row.no = transaction::insert(tx, &row).await?;
         if purchase.is_some() {
@@ -130,7 +152,10 @@ impl Membership {
         refund.cost = purchase.cost;
         refund.earn_version = purchase.earn_version;
         refund.tier = self.settle_tier(tx, &locked).await?;
-        refund.points_balance = self.ledger().balance_in(tx, &books::points_account(&owner)).await?.balance;
+        if refund.tier != locked.tier {
+            self.withdraw_above(tx, &owner, &refund.tier).await?;
+        }
+        refund.points_balance = self.ledger().spendable_in(tx, &books::points_account(&owner), self.kernel().clock.now()).await?.0;
         transaction::update(tx, refund).await?;
         post::announce(tx, refund, &locked).await
     }

@@ -1,15 +1,19 @@
 //! Reporting a transaction: accepted, decided, posted once; the same again is answered from what is there.
 
+use crate::books;
 use crate::decide::{Decided, Drafted};
 use crate::decision;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::join::verified;
 use crate::member::{self, MemberRow};
+use crate::missed::Misses;
+use crate::rule::Effect;
 use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
 use futures::FutureExt;
-use heyuan_contract::{Fen, Line, OrgUnitId, TransactionId};
+use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::filter::Filter;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
 use heyuan_ledger::Period;
@@ -21,6 +25,8 @@ pub(crate) struct Accepted {
     pub(crate) report: Report,
     pub(crate) line: Line,
     pub(crate) member: Option<MemberRow>,
+    /// Of whom else its identifiers speak, or spoke: of a purchase the members of one customer, of a refund every one that they lead to.
+    pub(crate) hinted: Vec<MemberId>,
     pub(crate) digest: String,
     pub(crate) idempotency: Option<String>,
 }
@@ -50,12 +56,18 @@ impl Membership {
                 if let Some(known) = self.known(report, &key).await? {
                     return Ok(known);
                 }
-                let member = self.whose(actor, report).await?;
-                let accepted =
-                    Accepted { report: report.clone(), line, member, digest: key.digest.clone(), idempotency: Some(key.stored.clone()) };
+                let (member, hinted) = self.whose(actor, report).await?;
+                let accepted = Accepted {
+                    report: report.clone(),
+                    line,
+                    member,
+                    hinted,
+                    digest: key.digest.clone(),
+                    idempotency: Some(key.stored.clone()),
+                };
                 let ready = Arc::new(self.ready(accepted).await?);
                 let (membership, writing) = (self.clone(), ready.clone());
-                let row = self
+                let (row, misses) = self
                     .kernel()
                     .db
                     .write("report transaction", move |tx| {
@@ -64,7 +76,7 @@ impl Membership {
                     })
                     .await?;
                 match &ready.decided {
-                    Some(decided) => Ok(TransactionView::of(row, effects_of(decided))),
+                    Some(decided) => Ok(TransactionView::of(row, effects_of(decided, &misses))),
                     None => self.view(row).await,
                 }
             })
@@ -86,6 +98,7 @@ impl Membership {
         // A quote is checked by nothing later on: it is made with what counts now.
         self.read_policy().await?;
         let decided = self.decide(report, line, member).await?;
+        let misses = self.foreseen(&decided, report.occurred_at).await?;
         Ok(TransactionView {
             id: report.id.clone(),
             unit: report.unit.clone(),
@@ -104,12 +117,30 @@ impl Membership {
             growth: decided.growth,
             points: decided.points,
             points_owed: 0,
-            points_balance: decided.snapshot.points.balance + decided.points,
-            tier: decided.snapshot.tier.clone(),
+            points_balance: self.balance_after(&decided).await?,
+            tier: self.tier_after(&decided, report.occurred_at).await?,
             refunded: Fen(0),
-            effects: effects_of(&decided),
+            effects: effects_of(&decided, &misses),
             decision: None,
         })
+    }
+
+    /// What could be spent after a decided purchase: with what it earns, less what that pays of the member's debts.
+    async fn balance_after(&self, decided: &Decided) -> Result<i64, Error> {
+        let owed = -self.ledger().balance(&books::receivable_account(&decided.snapshot.member.id)).await?.balance;
+        // What comes so late that it has expired is never there to be spent.
+        let earned = if decided.expires_at > self.kernel().clock.now() { decided.points } else { 0 };
+        let spendable = decided.snapshot.spendable + earned;
+        // Nothing is recovered where nothing is earned.
+        Ok(if decided.points > 0 { spendable - owed.clamp(0, spendable) } else { spendable })
+    }
+
+    /// The tier after a decided purchase.
+    async fn tier_after(&self, decided: &Decided, occurred_at: Timestamp) -> Result<String, Error> {
+        let (now, policies, member) = (self.kernel().clock.now(), &decided.policy.tiers, &decided.snapshot.member);
+        let before = self.tier_facts(self.kernel().db.near(), &member.id, policies, now).await?;
+        let after = before.without(occurred_at.min(now).ms(), -decided.growth);
+        Ok(after.standing(policies, &self.kernel().zone, member)?.tier().to_owned())
     }
 
     /// A transaction by its id; two units may have one with the same id, then the unit must be named.
@@ -118,12 +149,12 @@ impl Membership {
     /// `forbidden`, `not_found`, `conflict` when the id alone is not enough.
     pub async fn transaction(&self, actor: &Actor, id: &TransactionId, unit: Option<&OrgUnitId>) -> Result<TransactionView, Error> {
         actor.require_any(&[Scope::App, Scope::Admin])?;
-        let reader = self.kernel().db.near();
-        let rows =
-            sql::all(reader, "SELECT * FROM membership_transaction WHERE id = $1 ORDER BY unit LIMIT 1000", [id.as_str().into()]).await?;
-        let rows = rows.iter().map(transaction::read).collect::<Result<Vec<Row>, Error>>()?;
-        let mut seen = rows.into_iter().filter(|row| actor.reach().covers(&row.unit) && unit.is_none_or(|unit| *unit == row.unit));
-        let first = seen.next().ok_or_else(|| Problem::not_found("transaction", id))?;
+        let filter = Filter::everything().and("id", "=", id.as_str()).and_if("unit", "=", unit.map(ToString::to_string));
+        // One more than can be answered tells that the id alone is not enough.
+        let (text, values) = filter.within("unit", actor.reach()).page("SELECT * FROM membership_transaction", "unit", 1);
+        let rows = sql::all(self.kernel().db.near(), &text, values).await?;
+        let mut seen = rows.iter().map(transaction::read);
+        let first = seen.next().transpose()?.ok_or_else(|| Problem::not_found("transaction", id))?;
         if seen.next().is_some() {
             let words = "several units have a transaction with this id; add ?unit=";
             return Err(Problem::new(kernel_codes::CONFLICT, words).field("unit").into());
@@ -147,16 +178,25 @@ impl Membership {
         Err(Problem::new(codes::TRANSACTION_ID_REUSED, words).field("id").into())
     }
 
-    async fn whose(&self, actor: &Actor, report: &Report) -> Result<Option<MemberRow>, Error> {
-        match &report.who {
-            None => Ok(None),
-            Some(Who::Member(id)) => {
+    /// Whose a report is, and of whom else its identifiers speak. A refund is its purchase's member's: identifiers only say whose it can't be.
+    async fn whose(&self, actor: &Actor, report: &Report) -> Result<(Option<MemberRow>, Vec<MemberId>), Error> {
+        match (&report.who, report.kind) {
+            (None, _) => Ok((None, Vec::new())),
+            (Some(Who::Member(id)), _) => {
                 let found = member::find(self.kernel().db.near(), id).await?;
-                found.map(Some).ok_or_else(|| member::unknown(id))
+                Ok((Some(found.ok_or_else(|| member::unknown(id))?), Vec::new()))
             }
-            Some(Who::Identifiers(list)) => {
-                let anchor = self.customers().anchor_for(actor, &report.unit, &verified(list)?).await?;
-                self.member_behind(&anchor).await?.map(Some).ok_or_else(nobody)
+            (Some(Who::Identifiers(list)), Kind::Refund) => Ok((None, self.members_ever_behind(&verified(list)?).await?)),
+            (Some(Who::Identifiers(list)), Kind::Purchase) => {
+                let identifiers = verified(list)?;
+                // Nothing is kept of a stranger: what was seen together is recorded of members alone.
+                let found = self.member_among(&self.customers().find_anchors(&identifiers).await?).await?.ok_or_else(nobody)?;
+                let anchor = self.customers().anchor_for(actor, &report.unit, &identifiers).await?;
+                // What was recorded may have made customers one, whose first member counts.
+                let members = self.members_behind(&anchor).await?;
+                let several = members.len() > 1;
+                let hinted = members.iter().filter(|_| several).map(|member| member.id.clone()).collect();
+                Ok((Some(members.into_iter().next().unwrap_or(found)), hinted))
             }
         }
     }
@@ -167,12 +207,7 @@ impl Membership {
             None => Err(Problem::invalid("member", "name the member").into()),
             Some(Who::Member(id)) => member::find(self.kernel().db.near(), id).await?.ok_or_else(|| member::unknown(id)),
             Some(Who::Identifiers(list)) => {
-                for anchor in self.customers().find_anchors(&verified(list)?).await? {
-                    if let Some(found) = self.member_behind(&anchor).await? {
-                        return Ok(found);
-                    }
-                }
-                Err(nobody())
+                self.member_among(&self.customers().find_anchors(&verified(list)?).await?).await?.ok_or_else(nobody)
             }
         }
     }
@@ -187,8 +222,8 @@ impl Membership {
         Ok(Ready { accepted, decided })
     }
 
-    /// Writes what was decided.
-    pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<Row, Error> {
+    /// Writes what was decided; tells what rules wanted and could not give.
+    pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<(Row, Misses), Error> {
         match &ready.decided {
             Some(decided) => {
                 let posted = self.post_purchase(tx, &ready.accepted, decided).await;
@@ -197,7 +232,7 @@ impl Membership {
                 }
                 posted
             }
-            None => self.post_refund(tx, &ready.accepted).await,
+            None => Ok((self.post_refund(tx, &ready.accepted).await?, Misses::new())),
         }
     }
 
@@ -214,9 +249,14 @@ fn nobody() -> Error {
     Error::refused(codes::UNKNOWN_MEMBER, "nobody with these identifiers has joined")
 }
 
-fn effects_of(decided: &Decided) -> Vec<RuleEffect> {
-    let of_call = |call: &Drafted| {
-        call.effects.iter().map(|effect| RuleEffect { rule: call.rule.clone(), effect: effect.clone() }).collect::<Vec<_>>()
+fn effects_of(decided: &Decided, misses: &Misses) -> Vec<RuleEffect> {
+    let of_call = |(call_place, call): (usize, &Drafted)| {
+        let of_place = |(place, effect): (usize, &Effect)| RuleEffect {
+            rule: call.rule.clone(),
+            effect: effect.clone(),
+            missed: misses.get(&(call_place, place)).copied(),
+        };
+        call.effects.iter().enumerate().map(of_place).collect::<Vec<_>>()
     };
-    decided.calls.iter().flat_map(of_call).collect()
+    decided.calls.iter().enumerate().flat_map(of_call).collect()
 }

@@ -13,14 +13,20 @@ use crate::member::corrupt;
 use futures::FutureExt;
 use heyuan_contract::{EntryId, Line, Timestamp};
 use heyuan_kernel::error::codes as kernel_codes;
+use heyuan_kernel::idempotency::IdempotencyKey;
+use heyuan_kernel::keys::same_hand;
 use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
+use serde::Serialize;
 
 /// Longest words of a dispute or an answer, in bytes.
 const WORDS_BYTES_MAX: usize = 500;
 /// Largest correction: a hundred million yuan.
 const CORRECTION_FEN_MAX: i64 = 10_000_000_000;
+
+/// The act of speaking to a statement in the audit record; never renamed.
+pub(crate) const SAID: &str = "say to a statement";
 
 /// Where a statement stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +77,24 @@ pub struct LineStatement {
     pub dispute: Option<String>,
 }
 
-/// What somebody says to a statement.
+/// What a line says to its statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Say {
     /// The line agrees.
     Confirm,
     /// The line disagrees, and why.
     Dispute(String),
-    /// The group answers, with a correction in fen or none.
-    Answer(String, i64),
+}
+
+/// What the group answers to a dispute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// In people's words, without personal data.
+    pub words: String,
+    /// What the line gets, or with a minus owes; 0 for an answer without a correction.
+    pub correction_fen: i64,
+    /// The dispute that is answered, where the caller says which it read: another one is not.
+    pub dispute: Option<String>,
 }
 
 impl Say {
@@ -87,22 +102,13 @@ impl Say {
         match self {
             Say::Confirm => StatementState::Confirmed,
             Say::Dispute(_) => StatementState::Disputed,
-            Say::Answer(..) => StatementState::Answered,
         }
     }
 
     fn words(&self) -> &str {
         match self {
             Say::Confirm => "",
-            Say::Dispute(words) | Say::Answer(words, _) => words,
-        }
-    }
-
-    /// From which states it leads on.
-    const fn follows(&self, state: StatementState) -> bool {
-        match self {
-            Say::Confirm | Say::Dispute(_) => matches!(state, StatementState::Issued | StatementState::Answered),
-            Say::Answer(..) => matches!(state, StatementState::Disputed),
+            Say::Dispute(words) => words,
         }
     }
 
@@ -110,7 +116,6 @@ impl Say {
         match self {
             Say::Confirm => Ok(()),
             Say::Dispute(words) => check_words(words),
-            Say::Answer(words, fen) => check_words(words).and_then(|()| check_correction("correction_fen", *fen)),
         }
     }
 }
@@ -136,23 +141,16 @@ impl Membership {
         Ok(statements)
     }
 
-    /// Confirms, disputes or answers a line's statement. Saying the same again changes nothing.
+    /// Confirms or disputes a line's statement. Saying the same again changes nothing.
     ///
     /// # Errors
-    /// `forbidden`, for the line's part to a key that does not reach all of its units, and for the answer to any but the group's;
-    /// `invalid_request`; `not_found`; `statement_state` when it stands otherwise, as a dispute of what was confirmed.
+    /// `forbidden` to a key that does not reach all of the line's units; `invalid_request`; `not_found`; `statement_state` when it stands
+    /// otherwise, as a dispute of what was confirmed.
     pub async fn say(&self, actor: &Actor, period: &str, line: Line, say: Say) -> Result<LineStatement, Error> {
         actor.require(Scope::Admin)?;
-        let allowed = if matches!(say, Say::Answer(..)) { *actor.reach() == Reach::Everything } else { self.speaks_for(actor, line) };
-        if !allowed {
-            let words = "a line's own key, which covers all of its units, confirms or disputes; a key of the whole group answers";
-            return Err(Error::refused(kernel_codes::FORBIDDEN, words));
-        }
+        check_allowed(self.speaks_for(actor, line))?;
         say.check()?;
-        let period = Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?;
-        let clearing = self.closed_clearing(self.kernel().db.reader(), period).await?;
-        let figures = clearing.lines.into_iter().find(|row| row.line == line);
-        let figures = figures.ok_or_else(|| Problem::not_found("statement of line", line))?;
+        let (period, figures) = self.figures_of(period, line).await?;
         let (membership, actor) = (self.clone(), actor.clone());
         self.kernel()
             .db
@@ -163,35 +161,107 @@ impl Membership {
             .await
     }
 
+    /// Answers a disputed statement for the group, with a correction in fen or none. The same key again is answered from what it did,
+    /// whatever was said since.
+    ///
+    /// # Errors
+    /// `forbidden` to any key but the group's; `invalid_request`; `not_found`; `statement_state` when the statement stands in no dispute, or
+    /// in another one than is named; `four_eyes` for a correction by whoever disputed; `idempotency_key_reused`.
+    pub async fn answer(
+        &self,
+        actor: &Actor,
+        period: &str,
+        line: Line,
+        answer: &Answer,
+        header: Option<&str>,
+    ) -> Result<LineStatement, Error> {
+        actor.require(Scope::Admin)?;
+        check_allowed(*actor.reach() == Reach::Everything)?;
+        let key = IdempotencyKey::new(actor, "answer a dispute", header, &(period, line, answer))?;
+        check_words(&answer.words)?;
+        check_correction("correction_fen", answer.correction_fen)?;
+        let (period, figures) = self.figures_of(period, line).await?;
+        let (membership, actor, answer) = (self.clone(), actor.clone(), answer.clone());
+        self.kernel()
+            .db
+            .settle(|| async {
+                let (membership, actor, answer) = (membership.clone(), actor.clone(), answer.clone());
+                let (figures, key) = (figures.clone(), key.clone());
+                self.kernel()
+                    .db
+                    .write("answer a dispute", move |tx| {
+                        let (membership, actor, answer) = (membership.clone(), actor.clone(), answer.clone());
+                        let (figures, key) = (figures.clone(), key.clone());
+                        async move { membership.write_answer(tx, &actor, (period, figures), &answer, &key).await }.boxed()
+                    })
+                    .await
+            })
+            .await
+    }
+
+    /// The month that somebody names, with the figures of a line in its statement.
+    async fn figures_of(&self, period: &str, line: Line) -> Result<(Period, ClearingLine), Error> {
+        let period = Period::parse(period).ok_or_else(|| Problem::invalid("period", "expected a month such as 2026-11"))?;
+        let clearing = self.closed_clearing(self.kernel().db.reader(), period).await?;
+        let figures = clearing.lines.into_iter().find(|row| row.line == line);
+        Ok((period, figures.ok_or_else(|| Problem::not_found("statement of line", line))?))
+    }
+
     async fn write_say(&self, tx: &Tx, actor: &Actor, period: Period, figures: ClearingLine, say: &Say) -> Result<LineStatement, Error> {
-        // A correction counts in the first open month, which nobody closes meanwhile; the statement's own name keeps two voices apart.
-        let book = self.ledger().enter_alone(tx, books::POINTS, &lock_name(period, figures.line)).await?;
+        // The statement's own name keeps two voices apart.
+        self.ledger().enter_alone(tx, books::POINTS, &lock_name(period, figures.line)).await?;
         let before = read(tx.conn(), period, figures.clone()).await?;
         let repeated = before.state == say.state() && before.words.as_deref().unwrap_or_default() == say.words();
         if repeated {
             return Ok(before);
         }
-        if !say.follows(before.state) {
-            let words = format!("the statement of {} for {period} is {}", figures.line, before.state.as_str());
-            return Err(Error::refused(codes::STATEMENT_STATE, words));
+        if !matches!(before.state, StatementState::Issued | StatementState::Answered) {
+            return Err(stands_otherwise(&before));
         }
         let (now, line) = (self.kernel().clock.now(), figures.line);
-        let mut entry = audit::Entry::new(actor, "say to a statement", &format!("{period}/{line}")).detail("state", say.state().as_str());
-        if let Say::Answer(words, fen) = say
-            && *fen != 0
-        {
-            if before.by.as_deref() == Some(actor.name()) {
-                let words = "this key disputed the statement itself; somebody else answers it with a correction";
-                return Err(Error::refused(codes::SECOND_PERSON_NEEDED, words));
-            }
-            entry = entry.detail("correction_fen", *fen);
-            let counts_in = book.period(Period::of(&self.kernel().zone, now));
-            correction::answered(tx, actor, Answered { of: (period, line), fen: *fen, words, dispute: before.dispute, counts_in, at: now })
-                .await?;
-        }
         record(tx, period, line, say.state(), say.words(), actor, now).await?;
-        audit::record(tx, &entry).await?;
+        audit::record(tx, &said(actor, period, line, say.state())).await?;
         read(tx.conn(), period, figures).await
+    }
+
+    async fn write_answer(
+        &self,
+        tx: &Tx,
+        actor: &Actor,
+        (period, figures): (Period, ClearingLine),
+        answer: &Answer,
+        key: &IdempotencyKey,
+    ) -> Result<LineStatement, Error> {
+        let line = figures.line;
+        // A correction counts in the first open month, which nobody closes meanwhile.
+        let book = self.ledger().enter_alone(tx, books::POINTS, &lock_name(period, line)).await?;
+        let before = read(tx.conn(), period, figures).await?;
+        if let Some(known) = answered_before(tx, key, &before).await? {
+            return Ok(known);
+        }
+        let other = answer.dispute.is_some() && answer.dispute != before.dispute;
+        if before.state != StatementState::Disputed || other {
+            return Err(stands_otherwise(&before));
+        }
+        let (now, fen) = (self.kernel().clock.now(), answer.correction_fen);
+        let mut entry = said(actor, period, line, StatementState::Answered);
+        if fen != 0 {
+            if let Some(by) = &before.by
+                && same_hand(tx.conn(), actor.name(), by).await?
+            {
+                let words = "this key, or one that has a maker in common with it, disputed the statement; somebody else answers it with a correction";
+                return Err(Error::refused(codes::FOUR_EYES, words));
+            }
+            entry = entry.detail("correction_fen", fen);
+            let counts_in = book.period(Period::of(&self.kernel().zone, now));
+            let (of, words, dispute) = ((period, line), answer.words.as_str(), before.dispute.clone());
+            correction::answered(tx, actor, Answered { of, fen, words, dispute, counts_in, at: now }).await?;
+        }
+        let word = record(tx, period, line, StatementState::Answered, &answer.words, actor, now).await?;
+        audit::record(tx, &entry).await?;
+        let after = read(tx.conn(), period, before.figures.clone()).await?;
+        keep_answer(tx, &word, key, before.dispute.as_deref(), after.corrected_fen).await?;
+        Ok(after)
     }
 
     /// Whether a key may speak for a line: it reaches every unit of it.
@@ -200,6 +270,21 @@ impl Membership {
         let mut units = tree.units().filter(|unit| unit.line == Some(line)).peekable();
         *actor.reach() == Reach::Everything || (units.peek().is_some() && units.all(|unit| actor.reach().covers(&unit.id)))
     }
+}
+
+fn check_allowed(allowed: bool) -> Result<(), Error> {
+    let words = "a line's own key, which covers all of its units, confirms or disputes; a key of the whole group answers";
+    if allowed { Ok(()) } else { Err(Error::refused(kernel_codes::FORBIDDEN, words)) }
+}
+
+fn stands_otherwise(statement: &LineStatement) -> Error {
+    let dispute = statement.dispute.as_deref().map_or(String::new(), |dispute| format!(", by {dispute}"));
+    let words = format!("the statement of {} for {} is {}{dispute}", statement.figures.line, statement.period, statement.state.as_str());
+    Error::refused(codes::STATEMENT_STATE, words)
+}
+
+fn said(actor: &Actor, period: Period, line: Line, state: StatementState) -> audit::Entry {
+    audit::Entry::new(actor, SAID, &format!("{period}/{line}")).detail("state", state.as_str())
 }
 
 /// Refuses what is no reason.
@@ -224,7 +309,7 @@ pub(crate) fn lock_name(period: Period, line: Line) -> String {
     format!("membership/statement/{period}/{line}")
 }
 
-/// Writes where a statement stands now, and keeps what was said.
+/// Writes where a statement stands now, and keeps what was said; answers under which id.
 pub(crate) async fn record(
     tx: &Tx,
     period: Period,
@@ -233,7 +318,7 @@ pub(crate) async fn record(
     words: &str,
     actor: &Actor,
     at: Timestamp,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     let values = || -> [sea_orm::Value; 6] {
         [period.number().into(), line.as_str().into(), state.as_str().into(), words.into(), actor.name().into(), at.ms().into()]
     };
@@ -242,8 +327,34 @@ pub(crate) async fn record(
     sql::execute(tx.conn(), text, values()).await?;
     let text = "INSERT INTO membership_statement_word (period, line, state, words, actor, at, id) VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let id = Kernel::new_id::<EntryId>("say").to_string();
-    sql::execute(tx.conn(), text, values().into_iter().chain([id.into()])).await?;
+    sql::execute(tx.conn(), text, values().into_iter().chain([id.clone().into()])).await?;
+    Ok(id)
+}
+
+/// Keeps with an answer the key that made it, and what its caller hears.
+async fn keep_answer(tx: &Tx, word: &str, key: &IdempotencyKey, dispute: Option<&str>, corrected_fen: i64) -> Result<(), Error> {
+    let text =
+        "UPDATE membership_statement_word SET idempotency = $2, idempotency_digest = $3, dispute = $4, corrected_fen = $5 WHERE id = $1";
+    let (dispute, corrected) = (dispute.map(str::to_owned), corrected_fen);
+    let values = [word.into(), key.stored.clone().into(), key.digest.clone().into(), dispute.into(), corrected.into()];
+    sql::execute(tx.conn(), text, values).await?;
     Ok(())
+}
+
+/// What a key answered before, as its caller heard it: what was said since then changes nothing of it.
+async fn answered_before(tx: &Tx, key: &IdempotencyKey, now: &LineStatement) -> Result<Option<LineStatement>, Error> {
+    let text = "SELECT words, actor, at, corrected_fen, idempotency_digest FROM membership_statement_word WHERE idempotency = $1";
+    let Some(row) = sql::one(tx.conn(), text, [key.stored.clone().into()]).await? else { return Ok(None) };
+    key.check(&sql::get::<String>(&row, "idempotency_digest")?)?;
+    Ok(Some(LineStatement {
+        state: StatementState::Answered,
+        words: Some(sql::get(&row, "words")?),
+        by: Some(sql::get(&row, "actor")?),
+        at: Some(Timestamp::clamped(sql::get(&row, "at")?)),
+        corrected_fen: sql::get(&row, "corrected_fen")?,
+        dispute: None,
+        ..now.clone()
+    }))
 }
 
 /// Writes a correction as the clearing sums it.

@@ -51,6 +51,8 @@ pub(crate) enum Cell {
     Text(String),
     /// A whole number.
     Whole(i64),
+    /// A whole number that may be larger than an amount.
+    Long(i128),
     /// Fen, shown as yuan with two decimals.
     Yuan(i64),
     /// Nothing.
@@ -89,6 +91,7 @@ fn plain(cell: &Cell) -> String {
     match cell {
         Cell::Text(text) => guarded(text),
         Cell::Whole(number) => number.to_string(),
+        Cell::Long(number) => number.to_string(),
         Cell::Yuan(fen) => Fen(*fen).to_yuan(),
         Cell::Empty => String::new(),
     }
@@ -137,7 +140,7 @@ fn workbook(sheets: &[Sheet], created_at: Timestamp) -> Result<Vec<u8>, XlsxErro
 
 /// The number of a cell as the format stores it. Its numbers are floats; decimals of up to 15 digits go into one and back as they are.
 fn number(cell: &Cell) -> Option<f64> {
-    if !matches!(cell, Cell::Whole(_) | Cell::Yuan(_)) {
+    if !matches!(cell, Cell::Whole(_) | Cell::Long(_) | Cell::Yuan(_)) {
         return None;
     }
     let text = plain(cell);
@@ -176,6 +179,8 @@ mod tests {
         for (cell, expected) in [
             (Cell::Whole(999_999_999_999_999), Some("999999999999999")),
             (Cell::Whole(1_000_000_000_000_000), None),
+            (Cell::Long(i128::MIN), None),
+            (Cell::Long(-7), Some("-7")),
             (Cell::Yuan(999_999_999_999_999), Some("9999999999999.99")),
             (Cell::Yuan(-1), Some("-0.01")),
             (Cell::Text("1".into()), None),

@@ -4,6 +4,7 @@ use crate::customers::Identifier;
 use crate::error::{Error, codes};
 use crate::join::verified;
 use crate::member::corrupt;
+use crate::missed::Missed;
 use crate::rule::Effect;
 use heyuan_contract::{Fen, Line, MemberId, OrderLine, OrgUnitId, Ratio, Timestamp, TransactionId};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
@@ -96,7 +97,7 @@ pub struct Report {
     pub amount: Fen,
     /// `CNY`.
     pub currency: String,
-    /// A refund may leave it out.
+    /// A refund may leave it out: it is the purchase's member that it is taken back from.
     pub who: Option<Who>,
     /// The lines of the order.
     pub lines: Vec<OrderLine>,
@@ -203,6 +204,8 @@ pub(crate) struct Row {
     pub(crate) kind: Kind,
     pub(crate) refund_of: Option<TransactionId>,
     pub(crate) member: Option<MemberId>,
+    /// Of a purchase the members of its customer, where there were several; of a refund those that its identifiers lead or led to.
+    pub(crate) hinted: Vec<MemberId>,
     pub(crate) amount: i64,
     pub(crate) occurred_at: Timestamp,
     pub(crate) arrived_at: Timestamp,
@@ -235,7 +238,7 @@ impl Row {
 }
 
 /// The columns in the order of [`values`].
-const WRITTEN: [&str; 30] = [
+const WRITTEN: [&str; 31] = [
     "id",
     "unit",
     "line",
@@ -266,6 +269,7 @@ const WRITTEN: [&str; 30] = [
     "growth_kept",
     "points_kept",
     "decision",
+    "hinted",
 ];
 
 fn values(row: &Row) -> Vec<sea_orm::Value> {
@@ -300,7 +304,14 @@ fn values(row: &Row) -> Vec<sea_orm::Value> {
         row.growth_kept.into(),
         row.points_kept.into(),
         row.decision.clone().into(),
+        hinted(&row.hinted).into(),
     ]
+}
+
+/// Members as one column holds them: by spaces, which no id has.
+fn hinted(members: &[MemberId]) -> Option<String> {
+    let ids: Vec<&str> = members.iter().map(MemberId::as_str).collect();
+    (!ids.is_empty()).then(|| ids.join(" "))
 }
 
 /// Writes a new transaction and answers its number; [`heyuan_kernel::Error::Stale`] when its id or its key is there already.
@@ -349,6 +360,7 @@ pub(crate) fn read(row: &sql::Row) -> Result<Row, Error> {
     let (kind, line, state) = (text("kind")?, text("line")?, text("state")?);
     let refund_of: Option<String> = sql::get(row, "refund_of")?;
     let member: Option<String> = sql::get(row, "member")?;
+    let hinted: Option<String> = sql::get(row, "hinted")?;
     let id_error = |e: heyuan_contract::InvalidId| corrupt("transaction", e);
     let cost = Ratio::new(number("cost_numerator")?, number("cost_denominator")?);
     Ok(Row {
@@ -359,6 +371,7 @@ pub(crate) fn read(row: &sql::Row) -> Result<Row, Error> {
         kind: if kind == "refund" { Kind::Refund } else { Kind::Purchase },
         refund_of: refund_of.map(TransactionId::new).transpose().map_err(id_error)?,
         member: member.map(MemberId::new).transpose().map_err(id_error)?,
+        hinted: hinted.iter().flat_map(|ids| ids.split(' ')).map(MemberId::new).collect::<Result<_, _>>().map_err(id_error)?,
         amount: number("amount")?,
         occurred_at: Timestamp::clamped(number("occurred_at")?),
         arrived_at: Timestamp::clamped(number("arrived_at")?),
@@ -408,6 +421,8 @@ pub struct RuleEffect {
     pub rule: String,
     /// What it does, after limits and budgets.
     pub effect: Effect,
+    /// Why that could not be given, if it could not.
+    pub missed: Option<Missed>,
 }
 
 /// A transaction as shown.
@@ -447,13 +462,13 @@ pub struct TransactionView {
     pub points: i64,
     /// Of the points taken back: those that had been spent, and are owed now.
     pub points_owed: i64,
-    /// Points after it.
+    /// What can be spent after it.
     pub points_balance: i64,
     /// The tier after it.
     pub tier: String,
     /// Of a purchase: what went back so far.
     pub refunded: Fen,
-    /// What rules added.
+    /// What rules added, and what of it could not be given.
     pub effects: Vec<RuleEffect>,
     /// The decision behind it.
     pub decision: Option<String>,

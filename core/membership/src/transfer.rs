@@ -147,6 +147,9 @@ impl Membership {
         let now = self.kernel().clock.now();
         let TransferPoints { amount, note, .. } = decided.request;
         self.check_limits(tx, &from.id, amount, &decided.policy, now).await?;
+        // All at once, since what is recovered and what is carried are posted one after the other.
+        let accounts = [&from.id, &to.id].map(|id| [books::points_account(id), books::receivable_account(id)]);
+        self.ledger().lock_accounts(tx, accounts.as_flattened()).await?;
         // Nobody gives away what it owes.
         self.recover_owed(tx, &from.id, book).await?;
         let (id, period) = (Kernel::new_id::<EntryId>("ptr").to_string(), book.period(Period::of(&self.kernel().zone, now)));

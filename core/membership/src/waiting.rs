@@ -1,23 +1,28 @@
 //! Refunds that wait for a purchase which does not come: after a while they are refused, with the reason.
 
 use crate::books;
-use crate::error::Error;
+use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::transaction::{self, State};
+use crate::refund;
+use crate::transaction::{self, Row, State};
 use futures::FutureExt;
 use heyuan_contract::{OrgUnitId, TransactionId};
 use heyuan_kernel::lease::Fence;
-use heyuan_kernel::{Tx, sql};
+use heyuan_kernel::{Problem, Tx, sql};
+use heyuan_ledger::Book;
 
 /// How long a refund waits. A till that reports after a quarter of a year reports by hand.
-const WAIT_MS: i64 = 90 * 86_400_000;
+pub(crate) const WAIT_MS: i64 = 90 * 86_400_000;
+/// Most refunds that wait for one purchase: all of them are applied in the unit of work that posts it.
+pub(crate) const WAITING_MAX: u64 = 50;
 /// Refunds of one look.
 const BATCH_MAX: u64 = 50;
 /// What the caller reads.
 const WHY: &str = "its purchase was not reported within 90 days; report the purchase, then the refund under a new id";
 
 impl Membership {
-    /// Refuses a batch of refunds that have waited too long; answers how many.
+    /// Refuses a batch of refunds that have waited too long; answers how many. One whose purchase is there is applied: an earlier release
+    /// let more wait than are applied with their purchase.
     ///
     /// # Errors
     /// The database's.
@@ -52,14 +57,40 @@ impl Membership {
         if let Some(fence) = fence {
             fence.check(tx).await?;
         }
-        books::enter_purchase(self.ledger(), tx, unit, of).await?;
-        let Some(mut refund) = transaction::find(tx.conn(), unit, id).await? else { return Ok(()) };
+        let book = books::enter_purchase(self.ledger(), tx, unit, of).await?;
         // Its purchase may have come at the last moment.
-        if refund.state == State::Waiting {
-            refund.state = State::Refused;
-            refund.why = WHY.to_owned();
-            transaction::update(tx, &refund).await?;
+        let refund = transaction::find(tx.conn(), unit, id).await?.filter(|refund| refund.state == State::Waiting);
+        let Some(mut refund) = refund else { return Ok(()) };
+        match transaction::find(tx.conn(), unit, of).await? {
+            Some(purchase) => self.apply_waited(tx, &purchase, refund, book).await,
+            None => {
+                refund.state = State::Refused;
+                refund.why = WHY.to_owned();
+                transaction::update(tx, &refund).await
+            }
         }
-        Ok(())
     }
+
+    /// Applies a refund that waited for its purchase, or refuses it where it does not fit.
+    pub(crate) async fn apply_waited(&self, tx: &Tx, purchase: &Row, mut refund: Row, book: Book) -> Result<(), Error> {
+        match refund::misfit(tx, purchase, &refund, purchase.refunded).await? {
+            None => self.apply_refund(tx, &mut refund, book).await,
+            Some(why) => {
+                refund.state = State::Refused;
+                refund.why = why.detail().to_owned();
+                transaction::update(tx, &refund).await
+            }
+        }
+    }
+}
+
+/// Refuses one more refund that would wait for a purchase.
+pub(crate) async fn check_room(tx: &Tx, unit: &OrgUnitId, of: &TransactionId) -> Result<(), Error> {
+    let text = "SELECT COUNT(*) AS n FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting'";
+    let waiting = sql::count(tx.conn(), text, [unit.as_str().into(), of.as_str().into()]).await?;
+    if u64::try_from(waiting).is_ok_and(|waiting| waiting < WAITING_MAX) {
+        return Ok(());
+    }
+    let words = format!("{waiting} refunds wait for {of}, which was not reported; report the purchase first");
+    Err(Problem::new(codes::TOO_MANY_WAITING, words).field("refund_of").into())
 }

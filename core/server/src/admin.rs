@@ -4,9 +4,10 @@ use crate::access;
 use actix_web::{HttpRequest, HttpResponse, get, post, put, web};
 use futures::future;
 use heyuan_contract::{Line, OrgUnitId, UnitKind};
-use heyuan_kernel::error::{ProblemBody, codes};
+use heyuan_kernel::error::codes;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
 use heyuan_kernel::org::OrgUnit;
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Stranger, Unwelcome};
 use heyuan_kernel::pump::Pump;
 use heyuan_kernel::{Kernel, Problem, Rfc3339, Scope, sql};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ struct Me {
 }
 
 #[utoipa::path(tag = "Tenant", summary = "Who am I", security(("key" = [])),
-    responses((status = 200, body = Me), (status = 401, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Me), Stranger))]
 #[get("/v1/me")]
 async fn me(Authenticated(actor): Authenticated) -> web::Json<Me> {
     let scopes = Scope::ALL.into_iter().filter(|scope| actor.has(*scope)).map(|scope| scope.to_string()).collect();
@@ -68,10 +69,7 @@ struct PutUnits {
 }
 
 #[utoipa::path(tag = "Tenant", summary = "Add or rename org units", security(("key" = [])), request_body = PutUnits,
-    responses((status = 204), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 204), Invalid, Unwelcome, Conflicting))]
 #[put("/v1/org-units")]
 async fn put_units(Authenticated(actor): Authenticated, kernel: web::Data<Kernel>, body: Body<PutUnits>) -> Result<HttpResponse, Problem> {
     actor.require(Scope::Admin)?;
@@ -90,9 +88,7 @@ async fn put_units(Authenticated(actor): Authenticated, kernel: web::Data<Kernel
 }
 
 #[utoipa::path(tag = "Tenant", summary = "List org units", security(("key" = [])), params(PageQuery),
-    responses((status = 200, body = Page<UnitView>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Page<UnitView>), Invalid, Unwelcome))]
 #[get("/v1/org-units")]
 async fn list_units(
     Authenticated(actor): Authenticated,
@@ -128,9 +124,7 @@ struct Parked {
 }
 
 #[utoipa::path(tag = "Tenant", summary = "List domain events that a consumer could not apply", security(("key" = [])), params(PageQuery),
-    responses((status = 200, body = Page<Parked>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Page<Parked>), Invalid, Unwelcome))]
 #[get("/v1/parked-events")]
 async fn list_parked(
     Authenticated(actor): Authenticated,
@@ -175,9 +169,7 @@ struct Retried {
 
 #[utoipa::path(tag = "Tenant", summary = "Try parked events of a consumer again", security(("key" = [])),
     params(("consumer" = String, Path, description = "As listed")),
-    responses((status = 200, body = Retried), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Retried), Unwelcome, Missing))]
 #[post("/v1/parked-events/{consumer}/retry")]
 async fn retry_parked(
     Authenticated(actor): Authenticated,

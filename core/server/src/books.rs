@@ -12,6 +12,7 @@ use heyuan_kernel::chain::{Finding, Head};
 use heyuan_kernel::time::format_rfc3339;
 use heyuan_kernel::{Kernel, Rfc3339, audit};
 use heyuan_ledger::{ENTRY_COLUMNS, Ledger, Period};
+use heyuan_membership::verify_clearing;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// The double-entry book.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LedgerCommand {
-    /// Check every promise of the book: chain, sums, balances, versions, lots, stripes, holds
+    /// Check every promise of the book: chain, sums, balances, versions, lots, stripes, holds; and closed months and corrections against it
     Verify(Verify),
     /// Print what an account held before a month, what moved in it, entry by entry, and what it held then, as CSV
     Statement(Statement),
@@ -206,12 +207,23 @@ async fn export_entries(options: &ExportEntries) -> anyhow::Result<()> {
 /// When anything is wrong with the book, or it can't be read.
 async fn verify_ledger(options: &Verify) -> anyhow::Result<()> {
     let (kernel, lines) = options.open().await?;
-    let ledger = Ledger::new(kernel);
-    let report = ledger.verify_against(&heads_of(ledger.chain().name(), &lines)).await?;
+    let ledger = Ledger::new(kernel.clone());
+    let mut report = ledger.verify_against(&heads_of(ledger.chain().name(), &lines)).await?;
     cli::print(&format!(
         "checked {} entries of {} accounts and {} lots; {} transfers are sealed, {} committed ones wait for the sealer",
         report.entries, report.accounts, report.lots, report.sealed, report.tail
     ))?;
+    // What of the clearing is no entry of the book is compared with it, and with what is sealed in the audit record.
+    match verify_clearing(&kernel, &ledger).await {
+        Ok(clearing) => {
+            cli::print(&format!("checked the statements of {} closed months", clearing.statements))?;
+            report.findings.extend(clearing.findings);
+        }
+        Err(error) => {
+            let why = format!("the check broke off: {error}");
+            report.findings.push(Finding { check: "unfinished", place: "clearing".to_owned(), why });
+        }
+    }
     judge("the book", &report.findings)
 }
 

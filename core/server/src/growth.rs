@@ -20,6 +20,9 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Steps that a task may take until it has nothing to do; each test removes a row or two.
 const STEPS_MAX: usize = 20;
 
+/// What staff's housekeeping removes, with its keys.
+const STAFF_ROWS: [(&str, &str); 3] = [("staff_used_state", "state"), ("staff_seen_log_out", "token"), ("staff_provider_session", "id")];
+
 /// A row of the table in the operations page.
 struct Stated {
     tables: Vec<String>,
@@ -205,11 +208,15 @@ async fn what_waits_goes_once_it_is_done() {
         ground.run("lake sweep").await;
         assert_eq!(ground.count("lake_pin").await, 1);
         for (state, expires_at) in [("over", NOW_MS), ("open", NOW_MS + 1)] {
-            let text = "INSERT INTO staff_used_state (state, expires_at) VALUES ($1, $2)";
-            ground.execute(text, vec![state.into(), expires_at.into()]).await;
+            for (table, key) in STAFF_ROWS {
+                let text = format!("INSERT INTO {table} ({key}, expires_at) VALUES ($1, $2)");
+                ground.execute(&text, vec![state.into(), expires_at.into()]).await;
+            }
         }
         ground.run("staff housekeeping").await;
-        assert_eq!(ground.count("staff_used_state").await, 1);
+        for (table, _) in STAFF_ROWS {
+            assert_eq!(ground.count(table).await, 1, "{table}");
+        }
     })
     .await;
 }

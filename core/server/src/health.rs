@@ -7,10 +7,11 @@ use actix_web::http::ConnectionType;
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, get, web};
 use heyuan_cdp::Cdp;
-use heyuan_kernel::Kernel;
 use heyuan_kernel::schema::Blueprint;
+use heyuan_kernel::{Error, Kernel};
 use serde::Serialize;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -18,6 +19,8 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 /// How long the database may take to answer a probe; whoever asks does not wait for ever either.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
+/// How old the last sign of life of the database may be at rest, where it is seen every few seconds.
+pub(crate) const SEEN_WITHIN: Duration = Duration::from_secs(15);
 /// Why, when it did not.
 const AWAY: &str = "database away";
 
@@ -52,12 +55,14 @@ pub(crate) struct Health {
     cdp: Cdp,
     blueprint: Blueprint,
     leaving: watch::Receiver<bool>,
+    /// When the schema was last found servable.
+    servable_at: Mutex<Option<Instant>>,
 }
 
 impl Health {
     /// Health of a process that was told to stop once `leaving` is true.
     pub(crate) fn new(kernel: Kernel, cdp: Cdp, leaving: watch::Receiver<bool>) -> Health {
-        Health { kernel, cdp, blueprint: place::blueprint(), leaving }
+        Health { kernel, cdp, blueprint: place::blueprint(), leaving, servable_at: Mutex::default() }
     }
 
     /// The schema that this release knows.
@@ -67,11 +72,15 @@ impl Health {
 
     /// Looks now: at the stop, the database and its schema, and the disk. A full disk refuses new events alone, so that whoever pays,
     /// redeems or is given something back is still sent here.
+    ///
+    /// At rest the database is not asked once more for each probe: what it said last still holds, since whoever makes a step of the schema
+    /// wakes the process. One that breaks the connection wakes it at once as well, and one that is silent is found out when the lease is
+    /// next renewed or looked at, at the latest after nine seconds; were that broken too, the database is asked again after fifteen.
     pub(crate) async fn look(&self) -> Readiness {
         if *self.leaving.borrow() {
             return Readiness::not("stopping");
         }
-        match timeout(ANSWER_TIME, self.blueprint.refusal(&self.kernel.db)).await {
+        match timeout(ANSWER_TIME, self.refusal()).await {
             Ok(Ok(None)) if self.cdp.disk_is_short() => {
                 Readiness { ready: true, why: "disk full: events are refused, the rest is served".into() }
             }
@@ -83,6 +92,18 @@ impl Health {
             }
             Err(_) => Readiness::not(AWAY),
         }
+    }
+
+    /// Why the schema may not be served on.
+    async fn refusal(&self) -> Result<Option<String>, Error> {
+        let known = *self.servable_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_some_and(|at| self.kernel.db.rest().holds_since(at, SEEN_WITHIN)) {
+            return Ok(None);
+        }
+        let asked_at = Instant::now();
+        let refusal = self.blueprint.refusal(&self.kernel.db).await?;
+        *self.servable_at.lock().unwrap_or_else(PoisonError::into_inner) = refusal.is_none().then_some(asked_at);
+        Ok(refusal)
     }
 }
 

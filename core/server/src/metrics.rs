@@ -1,6 +1,7 @@
 //! `/metrics`: what an operator watches, read when it is asked for.
 
 use crate::admin::Pumps;
+use crate::health::SEEN_WITHIN;
 use actix_web::http::{Method, header};
 use actix_web::{HttpResponse, get, web};
 use heyuan_cdp::Cdp;
@@ -9,7 +10,8 @@ use heyuan_kernel::lag::Lag;
 use heyuan_kernel::{Kernel, Problem, telemetry, time};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Gauge, Histogram};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Upper bounds of a request's duration, in seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -18,7 +20,7 @@ const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH"];
 
 /// The server's own instruments.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
     requests: Histogram<f64>,
     lag: Lag,
@@ -30,6 +32,8 @@ pub(crate) struct Metrics {
     rejected_bytes: Gauge<i64>,
     rejected_unkept: Gauge<i64>,
     body_bytes: Gauge<i64>,
+    /// When the tables were last read.
+    read_at: Mutex<Option<Instant>>,
 }
 
 impl Metrics {
@@ -51,6 +55,7 @@ impl Metrics {
                 "Rejected events that were not kept, or not for their days, for want of room",
             ),
             body_bytes: gauge("heyuan_body_bytes", "Bytes of the bodies of requests that are in memory"),
+            read_at: Mutex::default(),
         }
     }
 
@@ -68,6 +73,12 @@ impl Metrics {
 
     async fn observe(&self, kernel: &Kernel, cdp: &Cdp, pumps: &Pumps, bodies: &Bodies) -> Result<(), Problem> {
         self.body_bytes.record(whole(bodies.taken()), &[]);
+        let read_at = *self.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // At rest nobody commits anything, so that the figures stand.
+        if read_at.is_some_and(|at| kernel.db.rest().holds_since(at, SEEN_WITHIN)) {
+            return Ok(());
+        }
+        let begun = Instant::now();
         let consumers: Vec<(&'static str, i64)> = pumps.0.iter().map(|(name, pump)| (*name, pump.looked_at())).collect();
         self.lag.observe(&kernel.db, &consumers).await?;
         let waiting = cdp.waiting().await?;
@@ -80,6 +91,7 @@ impl Metrics {
         let (bytes, unkept) = cdp.rejected_totals().await?;
         self.rejected_bytes.record(bytes, &[]);
         self.rejected_unkept.record(unkept, &[]);
+        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ use anyhow::Context;
 use heyuan_kernel::error::{ProblemBody, codes};
 use heyuan_kernel::http::{Authenticated, Body, header_text};
 use heyuan_kernel::keys::{Credentials, same};
+use heyuan_kernel::problems::{Invalid, Stranger};
 use heyuan_kernel::schema::Level;
 use heyuan_kernel::secret::sha256_hex;
 use heyuan_kernel::{Actor, Connections, Kernel, Problem, Scope};
@@ -161,7 +162,7 @@ struct DatabaseStatus {
 }
 
 #[utoipa::path(tag = "Operator", summary = "How this process stands", security(("operator" = [])),
-    responses((status = 200, body = Status), (status = 401, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Status), Stranger))]
 #[get("/v1/operator/status")]
 async fn status(
     Authenticated(actor): Authenticated,
@@ -228,9 +229,9 @@ struct AdminKey {
 
 #[utoipa::path(tag = "Operator", summary = "Take over the key with which the group is administered; the same again changes nothing",
     security(("operator" = [])), request_body = PutAdminKey,
-    responses((status = 200, body = AdminKey), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`key_revoked`: it was revoked and stays so")))]
+    responses((status = 200, body = AdminKey),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "`key_revoked`: it was revoked and stays so"),
+        Invalid, Stranger))]
 #[put("/v1/operator/admin-key")]
 async fn put_admin_key(
     Authenticated(actor): Authenticated,

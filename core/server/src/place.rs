@@ -74,7 +74,10 @@ impl Place {
             _ if schema == Schema::Read => {}
             _ => std::fs::create_dir_all(&self.data).with_context(|| format!("could not make the data folder {}", self.data.display()))?,
         }
-        let db = Database::open(&location).await.context("could not open the database")?;
+        // Whoever only reads walks whole books, and nobody waits for it.
+        let opened = if schema == Schema::Read { Database::open_unhurried(&location).await } else { Database::open(&location).await };
+        let db = opened.context("could not open the database")?;
+        db.rest().set(settings.database.rest()?);
         prepare_schema(&db, schema, &settings.database, &Copies::of(&self.data)).await?;
         let begun = TenantKeys::mark(&db).await?.is_some();
         if schema == Schema::Read && !begun {

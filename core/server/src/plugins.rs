@@ -9,6 +9,7 @@ use heyuan_cdp::know::Know;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, read_body};
 use heyuan_kernel::plugin::{Approval, MODULE_BYTES_MAX, Plugins, Version};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, TooLarge, Unwelcome};
 use heyuan_kernel::{Problem, Scope};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -46,11 +47,7 @@ impl FromRequest for Module {
 #[utoipa::path(tag = "Plugins", summary = "Upload a version of a plugin", security(("key" = [])),
     params(("name" = String, Path, description = "The plugin's name: 1 to 63 characters of a-z 0-9 -")),
     request_body(content = Vec<u8>, content_type = "application/wasm", description = "A WebAssembly component of the world tagger or benefit-rule"),
-    responses((status = 200, body = Version), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Version), Invalid, Unwelcome, Conflicting, TooLarge))]
 #[put("/v1/plugins/{name}/versions")]
 async fn upload_plugin(
     Authenticated(actor): Authenticated,
@@ -62,9 +59,7 @@ async fn upload_plugin(
 }
 
 #[utoipa::path(tag = "Plugins", summary = "List versions of plugins", security(("key" = [])), params(PageQuery),
-    responses((status = 200, body = Page<Version>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Page<Version>), Invalid, Unwelcome))]
 #[get("/v1/plugins")]
 async fn list_plugins(
     Authenticated(actor): Authenticated,
@@ -87,9 +82,7 @@ struct PutApproval {
 
 #[utoipa::path(tag = "Plugins", summary = "What a plugin may read", security(("key" = [])),
     params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 200, body = Approval), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = Approval), Invalid, Unwelcome))]
 #[get("/v1/plugins/{name}/approval")]
 async fn get_approval(
     Authenticated(actor): Authenticated,
@@ -101,11 +94,10 @@ async fn get_approval(
 
 #[utoipa::path(tag = "Plugins", summary = "Approve what a plugin may read, as a whole list", security(("key" = [])),
     params(("name" = String, Path, description = "The plugin's name; its versions need not be there yet")), request_body = PutApproval,
-    responses((status = 200, body = Approval), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+    responses((status = 200, body = Approval),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
-            description = "The active version reads what the list leaves out")))]
+            description = "The active version reads what the list leaves out"),
+        Invalid, Unwelcome))]
 #[put("/v1/plugins/{name}/approval")]
 async fn put_approval(
     Authenticated(actor): Authenticated,
@@ -136,12 +128,10 @@ struct Activate {
 
 #[utoipa::path(tag = "Plugins", summary = "Make a version the one that counts, or go back to an earlier one", security(("key" = [])),
     params(("name" = String, Path, description = "The plugin's name")), request_body = Activate,
-    responses((status = 200, body = Version), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+    responses((status = 200, body = Version),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
-            description = "`approval_needed`: the version reads what is not approved; `managed_by_operator`: its Plugin object rules it")))]
+            description = "`approval_needed`: the version reads what is not approved; `managed_by_operator`: its Plugin object rules it"),
+        Invalid, Unwelcome, Missing))]
 #[post("/v1/plugins/{name}/activate")]
 async fn activate_plugin(
     Authenticated(actor): Authenticated,
@@ -162,9 +152,7 @@ async fn activate_plugin(
 
 #[utoipa::path(tag = "Plugins", summary = "Take a plugin out of service", security(("key" = [])),
     params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 204), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 204), Unwelcome, Missing))]
 #[post("/v1/plugins/{name}/retire")]
 async fn retire_plugin(
     Authenticated(actor): Authenticated,

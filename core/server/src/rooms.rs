@@ -5,7 +5,7 @@ use crate::place::Place;
 use crate::sandbox::Sandbox;
 use crate::settings::Settings;
 use crate::usage::Usage;
-use crate::wiring::{Hooks, Identities, MallMembers, Past};
+use crate::wiring::{Hooks, Identities, MallMembers, MallVouchers, Past};
 use actix_web::web;
 use heyuan_attribution::Attribution;
 use heyuan_cdp::Cdp;
@@ -17,7 +17,7 @@ use heyuan_kernel::processor::Task;
 use heyuan_kernel::pump::Reaction;
 use heyuan_kernel::{Kernel, audit};
 use heyuan_lake::Lake;
-use heyuan_ledger::{HoldClock, Ledger};
+use heyuan_ledger::Ledger;
 use heyuan_mall::Mall;
 use heyuan_membership::{Login, Membership};
 use heyuan_staff::{Housekeeping, StaffLogin};
@@ -62,7 +62,9 @@ impl Rooms {
         let past = Past { cdp: cdp.clone(), lake: lake.clone() };
         let know = Know::new(kernel.clone(), hooks.clone(), Arc::new(past));
         let identities = Arc::new(Identities { cdp: cdp.clone(), know: know.clone() });
-        let membership = Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks);
+        let vouchers = Arc::new(MallVouchers(kernel.db.clone()));
+        let membership =
+            Membership::new(kernel.clone(), ledger.clone(), credentials.clone(), plugins.clone(), identities.clone(), hooks, vouchers);
         membership.prepare().await?;
         let login = Login::new(membership.clone(), settings.login.clone())?;
         let members = Arc::new(MallMembers::default());
@@ -103,7 +105,6 @@ impl Rooms {
         all.extend(self.lake.tasks());
         all.push(Arc::new(Sealer::new(self.ledger.chain())));
         all.push(Arc::new(Sealer::new(self.audit.clone())));
-        all.push(Arc::new(HoldClock::new(self.ledger.clone())));
         all.extend(self.membership.tasks());
         all.extend(self.mall.tasks());
         all.extend(self.attribution.tasks());

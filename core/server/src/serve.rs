@@ -62,12 +62,14 @@ pub(crate) async fn serve(place: &Place, listen: &str, operator_listen: Option<&
     tasks.extend(rooms.tasks());
     let (stop, stopped) = watch::channel(false);
     let holder = format!("{}-{}", std::process::id(), uuid_text());
+    let (db, stop_following) = (kernel.db.clone(), stopped.clone());
+    tokio::spawn(async move { db.follow_others(stop_following).await });
     if kernel.db.backend() == DbBackend::Postgres {
-        tokio::spawn(follow::units(kernel.org.clone(), stopped.clone()));
+        tokio::spawn(follow::units(kernel.org.clone(), kernel.db.rest().clone(), stopped.clone()));
         let (db, drain, stopped) = (kernel.db.clone(), settings.database.drain(), stopped.clone());
         tokio::spawn(async move { db.follow_login(drain, stopped).await });
     }
-    let processor = Processor::new(kernel.db.clone(), holder, tasks);
+    let processor = Processor::new(kernel.db.clone(), kernel.clock.clone(), holder, tasks);
     let process = web::Data::new(Process { is_processor: processor.holds() });
     let processor = tokio::spawn(processor.run(stopped));
     let copies = web::Data::new(Copies::of(&place.data));
@@ -314,6 +316,7 @@ const OWN_DOORS: &[&str] = &[
     "/v1/payments/notifications",
     "/v1/staff/log-ins",
     "/v1/staff/log-ins:finish",
+    "/v1/staff/log-outs",
     "/v1/staff/sessions:refresh",
     "/v1/staff/sessions:revoke",
 ];

@@ -2,6 +2,7 @@
 
 use heyuan_kernel::Error;
 use heyuan_kernel::bodies::Bounds;
+use heyuan_kernel::rest::RestTimes;
 use heyuan_kernel::telemetry::Telemetry;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -56,17 +57,37 @@ pub(crate) struct DatabaseSettings {
     pub(crate) drain_seconds_max: u64,
     /// How long a step of the schema waits for locks of others, in seconds; then it fails and changes nothing.
     pub(crate) lock_seconds_max: u64,
+    /// After how long without a commit of any process of the tenant a process rests, in milliseconds: it keeps one connection to PostgreSQL
+    /// and asks nothing but for its lease, until somebody commits or something is due. 0: never. The same for all processes of a tenant, as
+    /// the next one; neither needs to be changed.
+    pub(crate) rest_after_ms: u64,
+    /// How often a process that commits tells the others, in milliseconds; at most half of the one before.
+    pub(crate) notice_every_ms: u64,
 }
 
 impl Default for DatabaseSettings {
     fn default() -> Self {
-        DatabaseSettings { url_file: PathBuf::new(), drain_seconds_max: 30, lock_seconds_max: 5 }
+        DatabaseSettings {
+            url_file: PathBuf::new(),
+            drain_seconds_max: 30,
+            lock_seconds_max: 5,
+            rest_after_ms: 45_000,
+            notice_every_ms: 20_000,
+        }
     }
 }
 
 impl DatabaseSettings {
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds_max)
+    }
+
+    /// When its processes rest.
+    ///
+    /// # Errors
+    /// `Setting` where a process would rest while another one works.
+    pub(crate) fn rest(&self) -> Result<RestTimes, Error> {
+        RestTimes::new(Duration::from_millis(self.rest_after_ms), Duration::from_millis(self.notice_every_ms))
     }
 
     pub(crate) fn lock_wait(&self) -> Duration {

@@ -7,11 +7,11 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use heyuan_cdp::know::{self, ActiveTagger, ColumnValues, EventPages, History, Know, TagColumn, TaggerFeature, Taggers, Value};
 use heyuan_cdp::{Cdp, Known};
-use heyuan_contract::{AnchorId, CustomerId, MemberId, OrgUnitId, Timestamp};
+use heyuan_contract::{AnchorId, CustomerId, MemberId, OrgUnitId, ProductId, Timestamp};
 use heyuan_kernel::error::codes;
 use heyuan_kernel::guard::outside_unit;
 use heyuan_kernel::plugin::{Active, PluginKind, Plugins};
-use heyuan_kernel::{Actor, Problem, Reach, Scope, Zone};
+use heyuan_kernel::{Actor, Database, Problem, Reach, Scope, Zone};
 use heyuan_lake::{EventRow, Lake, Scan, ScanOrder};
 use heyuan_mall::PointsWanted;
 use heyuan_membership::{BenefitRules, Change, FeatureValue, Features, HoldPoints, Membership, RuleAnswer, RuleError, RuleInput};
@@ -350,12 +350,11 @@ impl heyuan_membership::Customers for Identities {
         async move { Ok(self.cdp.anchors_of(customer).await?) }.boxed()
     }
 
-    fn erase<'a>(&'a self, actor: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
+    fn erase<'a>(&'a self, actor: &'a Actor, proven: &'a [AnchorId], unclaimed: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
         async move {
-            let customer = heyuan_membership::Customers::customer_of(self, anchor).await?;
             // The person's own right, whoever brings it: its name in the audit record, the reach of the whole group.
             let person = Actor::key(actor.name().to_owned(), vec![Scope::Admin], None, Reach::Everything);
-            self.cdp.erase(&person, &customer).await.map(drop)
+            self.cdp.erase_proven(&person, proven, unclaimed).await
         }
         .boxed()
     }
@@ -441,11 +440,24 @@ impl heyuan_mall::Members for MallMembers {
             expires_at: None,
             minutes: Some(wanted.minutes),
         };
-        async move { Ok(self.membership()?.set_aside(actor, &wanted.member, &points, &wanted.name).await?) }.boxed()
+        async move { Ok(self.membership()?.set_aside(actor, &wanted.member, &points, &wanted.name, &wanted.order).await?) }.boxed()
     }
 
     fn set_free<'a>(&'a self, member: &'a MemberId, hold: &'a str) -> BoxFuture<'a, Result<(), Problem>> {
         async move { Ok(self.membership()?.set_free(member, hold).await?) }.boxed()
+    }
+}
+
+/// The mall's vouchers, for membership. The mall itself stands on membership; its tables alone are asked.
+pub(crate) struct MallVouchers(pub(crate) Database);
+
+impl heyuan_membership::Vouchers for MallVouchers {
+    fn unit_of<'a>(&'a self, product: &'a ProductId) -> BoxFuture<'a, Result<Option<OrgUnitId>, Problem>> {
+        async move {
+            outside_unit("a question to the mall");
+            Ok(heyuan_mall::voucher_unit(&self.0, product).await?)
+        }
+        .boxed()
     }
 }
 

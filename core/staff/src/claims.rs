@@ -1,73 +1,21 @@
-//! What the provider's token says, and why it may not be believed.
+//! What the provider's tokens say: those of log-ins, and what they share with those of log-outs.
 
-use crate::problem::codes;
-use heyuan_kernel::Problem;
+use crate::refusal::Refusal;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// How far the provider's clock and ours may be apart, in seconds.
 pub(crate) const LEEWAY_S: i64 = 60;
 /// Longest token that is looked at, in bytes; people with hundreds of groups have long ones.
 const TOKEN_BYTES_MAX: usize = 32 * 1024;
-/// Longest name that a provider may have for a person, in bytes (OpenID Connect Core 1.0, section 2).
-const SUBJECT_BYTES_MAX: usize = 255;
+/// Longest name that a provider may have for a person, and for a session or a token, in bytes (OpenID Connect Core 1.0, section 2).
+const NAME_BYTES_MAX: usize = 255;
 /// Roles of a person that are looked at.
 const ROLES_MAX: usize = 1000;
-
-/// Why a token is not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    Unsigned,
-    UnknownKey,
-    Signature,
-    Claims,
-    Issuer,
-    Audience,
-    Expired,
-    NotYet,
-    Nonce,
-    Subject,
-}
-
-impl Refusal {
-    /// The reason in the audit record.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Refusal::Unsigned => "unsigned",
-            Refusal::UnknownKey => "unknown_key",
-            Refusal::Signature => "signature",
-            Refusal::Claims => "claims",
-            Refusal::Issuer => "issuer",
-            Refusal::Audience => "audience",
-            Refusal::Expired => "expired",
-            Refusal::NotYet => "not_yet",
-            Refusal::Nonce => "nonce",
-            Refusal::Subject => "subject",
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Refusal::Unsigned => "it is not signed by RS256 or ES256",
-            Refusal::UnknownKey => "it names no key that the provider publishes for signing",
-            Refusal::Signature => "its signature is not the provider's",
-            Refusal::Claims => "it lacks a claim that every token has (iss, sub, aud, exp, iat), or one is of a wrong type",
-            Refusal::Issuer => "it was issued by somebody else (iss)",
-            Refusal::Audience => "it was issued for somebody else (aud, azp)",
-            Refusal::Expired => "it has expired (exp); compare the provider's clock with ours",
-            Refusal::NotYet => "it does not hold yet (nbf, iat); compare the provider's clock with ours",
-            Refusal::Nonce => "it was not asked for by this log-in (nonce)",
-            Refusal::Subject => "it names nobody (sub)",
-        }
-    }
-
-    pub(crate) fn problem(self) -> Problem {
-        Problem::new(codes::ID_TOKEN_REFUSED, format!("the token that the provider answered is refused: {}", self.words()))
-    }
-}
 
 /// One name or several.
 #[derive(Debug, Clone, Deserialize)]
@@ -86,36 +34,30 @@ impl OneOrMany {
     }
 }
 
-/// The claims of a token whose signature holds.
+/// What every token of a provider has: by whom, for whom and when.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Claims {
+pub(crate) struct Issued {
     iss: String,
-    sub: String,
     aud: OneOrMany,
     exp: i64,
     iat: i64,
     nbf: Option<i64>,
-    nonce: Option<String>,
     azp: Option<String>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
 }
 
-/// What a token of this log-in says.
+/// By whom and for whom a token has to be, and what time it is.
 pub(crate) struct Expected<'a> {
     pub(crate) issuer: &'a str,
     pub(crate) client_id: &'a str,
-    pub(crate) nonce: &'a str,
     pub(crate) now_s: i64,
 }
 
-impl Claims {
-    /// What the provider calls the person.
-    pub(crate) fn subject(&self) -> &str {
-        &self.sub
+impl Issued {
+    /// When it was issued, in seconds by the provider's clock.
+    pub(crate) fn at_s(&self) -> i64 {
+        self.iat
     }
 
-    /// Checks everything that a signature does not show (OpenID Connect Core 1.0, section 3.1.3.7).
     pub(crate) fn check(&self, expected: &Expected<'_>) -> Result<(), Refusal> {
         if self.iss != expected.issuer {
             return Err(Refusal::Issuer);
@@ -133,27 +75,62 @@ impl Claims {
         if begins > expected.now_s.saturating_add(LEEWAY_S) {
             return Err(Refusal::NotYet);
         }
-        if self.nonce.as_deref() != Some(expected.nonce) {
-            return Err(Refusal::Nonce);
-        }
-        if self.sub.is_empty() || self.sub.len() > SUBJECT_BYTES_MAX {
-            return Err(Refusal::Subject);
-        }
         Ok(())
     }
+}
 
-    /// The person's roles: a text or a list of texts in the claim of this name, or inside others along a path with dots.
-    pub(crate) fn roles(&self, claim: &str) -> Vec<String> {
-        let along = || {
-            let mut names = claim.split('.');
-            let first = self.rest.get(names.next()?)?;
-            names.try_fold(first, |value, name| value.get(name))
-        };
-        match self.rest.get(claim).or_else(along) {
-            Some(Value::String(role)) => vec![role.clone()],
-            Some(Value::Array(roles)) => roles.iter().take(ROLES_MAX).filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => Vec::new(),
+/// The claims of an ID token whose signature holds.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Claims {
+    #[serde(flatten)]
+    pub(crate) issued: Issued,
+    sub: String,
+    nonce: Option<String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl Claims {
+    /// What the provider calls the person.
+    pub(crate) fn subject(&self) -> &str {
+        &self.sub
+    }
+
+    /// What the provider calls the person's session there, where it names one.
+    pub(crate) fn session(&self) -> Option<&str> {
+        self.rest.get("sid").and_then(Value::as_str).filter(|sid| is_name(sid))
+    }
+
+    /// Checks everything that a signature does not show (OpenID Connect Core 1.0, section 3.1.3.7).
+    pub(crate) fn check(&self, expected: &Expected<'_>, nonce: &str) -> Result<(), Refusal> {
+        self.issued.check(expected)?;
+        if self.nonce.as_deref() != Some(nonce) {
+            return Err(Refusal::Nonce);
         }
+        if is_name(&self.sub) { Ok(()) } else { Err(Refusal::Subject) }
+    }
+
+    /// The person's roles, as far as the token says them.
+    pub(crate) fn roles(&self, claim: &str) -> Vec<String> {
+        roles_in(&self.rest, claim)
+    }
+}
+
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX
+}
+
+/// The roles among claims: a text or a list of texts in the claim of this name, or inside others along a path with dots.
+pub(crate) fn roles_in(claims: &Map<String, Value>, claim: &str) -> Vec<String> {
+    let along = || {
+        let mut names = claim.split('.');
+        let first = claims.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.get(name))
+    };
+    match claims.get(claim).or_else(along) {
+        Some(Value::String(role)) => vec![role.clone()],
+        Some(Value::Array(roles)) => roles.iter().take(ROLES_MAX).filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -189,14 +166,14 @@ fn fits(key: &Jwk, algorithm: Algorithm) -> bool {
 }
 
 /// The claims of a token that is signed with this key by this algorithm.
-pub(crate) fn read(token: &str, key: &Jwk, algorithm: Algorithm) -> Result<Claims, Refusal> {
+pub(crate) fn read<T: DeserializeOwned + Clone>(token: &str, key: &Jwk, algorithm: Algorithm) -> Result<T, Refusal> {
     let key = DecodingKey::from_jwk(key).map_err(|_| Refusal::Signature)?;
-    // The library would compare with the machine's clock; `Claims::check` does so with the tenant's.
+    // The library would compare with the machine's clock; `Issued::check` does so with the tenant's.
     let mut validation = Validation::new(algorithm);
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
-    let decoded = jsonwebtoken::decode::<Claims>(token, &key, &validation);
+    let decoded = jsonwebtoken::decode::<T>(token, &key, &validation);
     decoded.map(|token| token.claims).map_err(|error| match error.kind() {
         ErrorKind::Json(_) => Refusal::Claims,
         ErrorKind::InvalidAlgorithm | ErrorKind::InvalidToken => Refusal::Unsigned,
@@ -250,8 +227,17 @@ mod tests {
             (json!({ "exp": "tomorrow" }), Err(Refusal::Claims)),
             (json!({ "iat": null }), Err(Refusal::Claims)),
         ] {
-            let expect = Expected { issuer: "https://login", client_id: "heyuan", nonce: "n", now_s: NOW_S };
-            assert_eq!(claims(changes.clone()).and_then(|claims| claims.check(&expect)), expected, "{changes}");
+            let expect = Expected { issuer: "https://login", client_id: "heyuan", now_s: NOW_S };
+            assert_eq!(claims(changes.clone()).and_then(|claims| claims.check(&expect, "n")), expected, "{changes}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_named_where_the_provider_names_one() {
+        for (sid, expected) in
+            [(Value::Null, None), (json!("s1"), Some("s1")), (json!(""), None), (json!(7), None), (json!("x".repeat(256)), None)]
+        {
+            assert_eq!(claims(json!({ "sid": sid.clone() })).expect("they are whole").session(), expected, "{sid}");
         }
     }
 

@@ -25,6 +25,7 @@ impl Task for Housekeeping {
     }
 
     fn waits(&self) -> Waits {
+        // At rest about once an hour: what it removes is used up and harms nobody.
         Waits::time(Duration::from_secs(60))
     }
 

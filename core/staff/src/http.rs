@@ -5,19 +5,24 @@
 use crate::log_in::{Begun, Finish, LoggedIn, Person, StaffLogin};
 use actix_web::{HttpResponse, HttpResponseBuilder, delete, get, post, web};
 use heyuan_contract::StaffId;
-use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
+use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, read_body};
 use heyuan_kernel::keys::{Staff, StaffSession};
-use heyuan_kernel::problems::{Away, Conflicting, Invalid, Limited, Missing, Unwelcome};
+use heyuan_kernel::problems::{Away, Conflicting, Forbidden, Invalid, Limited, Missing, TooLarge, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
+
+/// Largest form that a provider sends, in bytes; the real ones have a few thousand.
+const FORM_BYTES_MAX: usize = 64 * 1024;
 
 /// Registers staff's routes.
 pub fn routes(config: &mut ServiceConfig) {
     config
         .service(begin_log_in)
         .service(finish_log_in)
+        .service(hear_log_out)
         .service(refresh_staff_session)
         .service(revoke_staff_session)
         .service(list_staff_sessions)
@@ -114,6 +119,24 @@ impl From<LoggedIn> for StaffTokensBody {
     }
 }
 
+/// What the provider tells.
+#[derive(ToSchema)]
+struct LogOutForm {
+    /// A token that it has signed.
+    logout_token: String,
+}
+
+impl LogOutForm {
+    /// Reads the form; what else stands in it means nothing here.
+    fn read(body: &[u8]) -> Result<LogOutForm, Problem> {
+        let mut pairs = form_urlencoded::parse(body);
+        let token = pairs.find(|(name, _)| name == "logout_token").map(|(_, token)| token.into_owned());
+        let words = "expected the provider's token in a form (application/x-www-form-urlencoded)";
+        let logout_token = token.filter(|token| !token.is_empty()).ok_or_else(|| Problem::invalid("logout_token", words))?;
+        Ok(LogOutForm { logout_token })
+    }
+}
+
 /// A refresh token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -207,13 +230,26 @@ async fn begin_log_in(login: web::Data<StaffLogin>) -> Result<HttpResponse, Prob
 }
 
 /// Finishes a log-in with what came back from the provider, once, within ten minutes, and opens a session. What the person may do comes from
-/// the roles in the provider's token, as the settings map them (`staff.grants`); it holds for the session. `id_token_refused` says what is wrong
+/// the roles that the provider states, as the settings map them (`staff.grants`); it holds for the session. `id_token_refused` says what is wrong
 /// with the provider's token; nobody is let in by half of one.
 #[utoipa::path(tag = "Staff", summary = "Finish a staff log-in", request_body = FinishBody,
-    responses((status = 201, body = StaffTokensBody), Invalid, (status = 403, body = heyuan_kernel::error::ProblemBody, content_type = "application/problem+json"), Conflicting, Limited, Away))]
+    responses((status = 201, body = StaffTokensBody), Invalid, Forbidden, Conflicting, Limited, Away))]
 #[post("/v1/staff/log-ins:finish")]
 async fn finish_log_in(login: web::Data<StaffLogin>, body: Body<FinishBody>) -> Result<HttpResponse, Problem> {
     Ok(unstored(HttpResponse::Created()).json(StaffTokensBody::from(login.finish(&body.0.into()).await?)))
+}
+
+/// Takes the word of the provider that somebody has logged out there (OpenID Connect Back-Channel Logout 1.0), and ends the sessions that came
+/// of it: those of one session at the provider, where the token names one (`sid`), else all of the person (`sub`). Their tokens are refused here
+/// at once and everywhere within five seconds. A token counts once. Register this address at the provider as `backchannel_logout_uri`.
+#[utoipa::path(tag = "Staff", summary = "Hear from the provider of a log-out",
+    request_body(content = LogOutForm, content_type = "application/x-www-form-urlencoded"),
+    responses((status = 200), Invalid, Conflicting, TooLarge, Away))]
+#[post("/v1/staff/log-outs")]
+async fn hear_log_out(login: web::Data<StaffLogin>, payload: web::Payload) -> Result<HttpResponse, Problem> {
+    let form = LogOutForm::read(&read_body(payload.into_inner(), FORM_BYTES_MAX).await?)?;
+    login.hear_log_out(&form.logout_token).await?;
+    Ok(unstored(HttpResponse::Ok()).finish())
 }
 
 /// Gives the next tokens of a staff session, once: the refresh token itself is the credential. One that was used before ends the session, for

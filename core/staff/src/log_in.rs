@@ -1,8 +1,10 @@
 //! Logging in: begun with an address to go to, finished with the code that comes back.
 
-use crate::claims::Claims;
+mod told;
+
 use crate::problem::codes;
-use crate::provider::{Failure, Provider};
+use crate::provider::{Failure, Provider, Vouched};
+use crate::refusal::Refusal;
 use crate::refusals::Refusals;
 use crate::settings::{Rights, StaffSettings};
 use crate::ticket::{Ticket, spent};
@@ -22,8 +24,10 @@ const CODE_BYTES_MAX: usize = 4096;
 const EXCHANGES_MAX: usize = 16;
 /// When to come again while they all are taken.
 const AGAIN_S: u32 = 2;
-/// Used states of one sweep.
+/// Rows of one sweep of one table.
 const SWEEP_ROWS: u64 = 500;
+/// What goes at an instant of its own: tables with their keys.
+const SWEPT: [(&str, &str); 3] = [("staff_used_state", "state"), ("staff_seen_log_out", "token"), ("staff_provider_session", "id")];
 
 /// A log-in that was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,16 @@ impl fmt::Debug for Finish {
 /// Somebody who is logged in, with the tokens of the session.
 pub type LoggedIn = Tokens<Staff>;
 
+/// Somebody whom the provider vouches for, with what the settings give them.
+struct Entrance {
+    subject: String,
+    /// The provider's session, as it is kept.
+    origin: Option<String>,
+    /// When the provider vouched, in seconds by its own clock.
+    at_s: i64,
+    rights: Rights,
+}
+
 /// Somebody who has logged in before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Person {
@@ -78,7 +92,8 @@ struct Parts {
     kernel: Kernel,
     credentials: Credentials,
     provider: Option<Provider>,
-    refusals: Refusals,
+    refused_log_ins: Refusals,
+    refused_log_outs: Refusals,
     exchanges: Semaphore,
 }
 
@@ -89,9 +104,10 @@ impl StaffLogin {
     /// The setting that can't work.
     pub fn new(kernel: Kernel, credentials: Credentials, settings: &StaffSettings) -> Result<StaffLogin, Error> {
         let provider = settings.checked()?.map(|checked| Provider::new(checked, kernel.clock.clone()));
-        let refusals = Refusals::new(kernel.db.clone(), kernel.clock.clone());
+        let refusals = |action| Refusals::new(action, kernel.db.clone(), kernel.clock.clone());
+        let (refused_log_ins, refused_log_outs) = (refusals("refuse log-in"), refusals("refuse log-out"));
         let exchanges = Semaphore::new(EXCHANGES_MAX);
-        Ok(StaffLogin { parts: Arc::new(Parts { kernel, credentials, provider, refusals, exchanges }) })
+        Ok(StaffLogin { parts: Arc::new(Parts { kernel, credentials, provider, refused_log_ins, refused_log_outs, exchanges }) })
     }
 
     fn provider(&self) -> Result<&Provider, Problem> {
@@ -128,37 +144,35 @@ impl StaffLogin {
         let kernel = &self.parts.kernel;
         let ticket = Ticket::opened(&kernel.keys, &finish.ticket, &finish.state, kernel.clock.now().ms())?;
         if self.is_used(&ticket).await? {
-            self.parts.refusals.record(None, "state_used").await?;
+            self.parts.refused_log_ins.record(None, "state_used").await?;
             return Err(spent());
         }
-        let claims = self.vouched(provider, &ticket, finish).await?;
-        let subject = self.subject(claims.subject())?;
-        let Some(rights) = provider.settings.rights(&claims.roles(&provider.settings.roles_claim)) else {
-            let words = "none of the person's roles is in the settings (staff.grants); the claim staff.roles_claim of the token holds them";
+        let vouched = self.vouched(provider, &ticket, finish).await?;
+        let subject = self.subject(&vouched.subject)?;
+        let Some(rights) = provider.settings.rights(&vouched.roles) else {
+            let words =
+                "none of the person's roles is in the settings (staff.grants); staff.roles_claim and staff.roles_from say where they are";
             return self.refuse(Some(&subject), "no_role", Problem::new(codes::NO_STAFF_ROLE, words)).await;
         };
         if let Some(unit) = rights.unit.as_ref().filter(|unit| kernel.org.tree().get(unit).is_none()) {
             let words = format!("the person's role is for the unit {unit}, which does not exist (staff.grants)");
             return self.refuse(Some(&subject), "unknown_unit", Problem::new(codes::NO_STAFF_ROLE, words)).await;
         }
-        self.enter(&ticket, subject, rights).await
+        let origin = vouched.session.map(|session| self.origin(&session)).transpose()?;
+        self.enter(&ticket, Entrance { subject, origin, at_s: vouched.at_s, rights }).await
     }
 
     /// What the provider says of the person whom it sent back.
-    async fn vouched(&self, provider: &Provider, ticket: &Ticket, finish: &Finish) -> Result<Claims, Problem> {
+    async fn vouched(&self, provider: &Provider, ticket: &Ticket, finish: &Finish) -> Result<Vouched, Problem> {
         let words = "as many log-ins as may be are being finished; try again";
         let slot = self.parts.exchanges.try_acquire();
         let slot = slot.map_err(|_| Problem::new(kernel_codes::LIMITED, words).retry_after_s(AGAIN_S))?;
         let vouched = provider.vouch(ticket, &finish.code, finish.issuer.as_deref()).await;
         drop(slot);
         match vouched {
-            Ok(claims) => Ok(claims),
+            Ok(vouched) => Ok(vouched),
             Err(Failure::Away(problem)) => Err(problem),
             Err(Failure::Disbelieved(refusal)) => self.refuse(None, refusal.reason(), refusal.problem()).await,
-            Err(Failure::CodeRefused) => {
-                let words = "the provider does not take the code: it was used, has expired or is of another log-in; begin again";
-                self.refuse(None, "code", Problem::new(codes::STAFF_CODE_REFUSED, words).field("code")).await
-            }
         }
     }
 
@@ -167,7 +181,7 @@ impl StaffLogin {
             Some(subject) => self.person(subject).await?.map(|person| person.id),
             None => None,
         };
-        self.parts.refusals.record(known.as_ref(), reason).await?;
+        self.parts.refused_log_ins.record(known.as_ref(), reason).await?;
         Err(problem)
     }
 
@@ -178,25 +192,34 @@ impl StaffLogin {
         Ok(hex::encode(hash))
     }
 
+    /// The same of the provider's name for a session there.
+    fn origin(&self, name: &str) -> Result<String, Problem> {
+        let issuer = &self.provider()?.settings.issuer;
+        let hash = self.parts.kernel.keys.lookup().mac(&[b"staff session", issuer.as_bytes(), name.as_bytes()]);
+        Ok(hex::encode(hash))
+    }
+
     async fn is_used(&self, ticket: &Ticket) -> Result<bool, Error> {
         let text = "SELECT state FROM staff_used_state WHERE state = $1";
         Ok(sql::one(self.parts.kernel.db.near(), text, [ticket.state_hash().into()]).await?.is_some())
     }
 
     /// Uses the state up, knows or makes the person, and opens the session, in one unit.
-    async fn enter(&self, ticket: &Ticket, subject: String, rights: Rights) -> Result<LoggedIn, Problem> {
+    async fn enter(&self, ticket: &Ticket, entrance: Entrance) -> Result<LoggedIn, Problem> {
         let kernel = &self.parts.kernel;
         let used = (ticket.state_hash(), ticket.expires_at);
-        let (credentials, now) = (self.credentials().clone(), kernel.clock.now());
+        let (credentials, now, subject) = (self.credentials().clone(), kernel.clock.now(), entrance.subject.clone());
+        let entrance = Arc::new(entrance);
         let entered = kernel
             .db
             .write("log staff in", move |tx| {
-                let (credentials, used, subject, rights) = (credentials.clone(), used.clone(), subject.clone(), rights.clone());
+                let (credentials, used, entrance) = (credentials.clone(), used.clone(), entrance.clone());
                 async move {
                     use_up(tx, &used).await?;
-                    let id = known(tx, &subject, now).await?;
-                    let staff = Staff { id, scopes: rights.scopes, unit: rights.unit };
-                    let tokens = credentials.open_staff_session(tx, &staff).await?;
+                    let id = known(tx, &entrance, now).await?;
+                    let Rights { scopes, unit } = entrance.rights.clone();
+                    let staff = Staff { id, scopes, unit };
+                    let tokens = credentials.open_staff_session(tx, &staff, entrance.origin.as_deref()).await?;
                     audit::record(tx, &log_in_of(&tokens)).await?;
                     Ok::<LoggedIn, Error>(tokens)
                 }
@@ -205,6 +228,9 @@ impl StaffLogin {
             .await;
         match entered.map_err(Problem::from) {
             Err(problem) if problem.code() == codes::STAFF_STATE_REFUSED => self.refuse(None, "state_used", problem).await,
+            Err(problem) if problem.code() == codes::ID_TOKEN_REFUSED => {
+                self.refuse(Some(&subject), Refusal::LoggedOut.reason(), problem).await
+            }
             other => other,
         }
     }
@@ -281,33 +307,37 @@ impl StaffLogin {
         self.credentials().end_staff_sessions(actor, staff).await
     }
 
-    /// Removes a batch of used states whose log-in would have expired; answers how many. A processor brings its fence.
+    /// Removes a batch of what is over: used states whose log-in would have expired, log-out tokens that are too old to come again, sessions
+    /// at the provider that none of ours can be of any more. Answers how many rows. A processor brings its fence.
     ///
     /// # Errors
     /// The database's.
     pub async fn sweep(&self, fence: Option<&Fence>) -> Result<u64, Error> {
-        let kernel = &self.parts.kernel;
+        let (kernel, mut swept) = (&self.parts.kernel, 0);
         let now = kernel.clock.now().ms();
-        let text = "SELECT state FROM staff_used_state WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1";
-        if sql::one(kernel.db.near(), text, [now.into()]).await?.is_none() {
-            return Ok(0);
-        }
-        let fence = fence.cloned();
-        kernel
-            .db
-            .write("sweep used states", move |tx| {
+        for (table, key) in SWEPT {
+            let text = format!("SELECT {key} FROM {table} WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1");
+            if sql::one(kernel.db.near(), &text, [now.into()]).await?.is_none() {
+                continue;
+            }
+            let fence = fence.cloned();
+            let one = kernel.db.write("sweep log-ins of staff", move |tx| {
                 let fence = fence.clone();
                 async move {
                     if let Some(fence) = &fence {
                         fence.check(tx).await?;
                     }
-                    let text = "DELETE FROM staff_used_state WHERE state IN (
-                                  SELECT state FROM staff_used_state WHERE expires_at <= $1 ORDER BY expires_at, state LIMIT $2)";
-                    sql::execute(tx.conn(), text, [now.into(), SWEEP_ROWS.into()]).await
+                    let text = format!(
+                        "DELETE FROM {table} WHERE {key} IN (
+                           SELECT {key} FROM {table} WHERE expires_at <= $1 ORDER BY expires_at, {key} LIMIT $2)"
+                    );
+                    sql::execute(tx.conn(), &text, [now.into(), SWEEP_ROWS.into()]).await
                 }
                 .boxed()
-            })
-            .await
+            });
+            swept += one.await?;
+        }
+        Ok(swept)
     }
 }
 
@@ -319,12 +349,21 @@ async fn use_up(tx: &Tx, (state, expires_at): &(String, i64)) -> Result<(), Erro
     }
 }
 
-async fn known(tx: &Tx, subject: &str, now: Timestamp) -> Result<StaffId, Error> {
+/// The id of whoever comes in, unless they have logged out at the provider since it vouched for them. The person's row and that of the session
+/// there are held from here on: a log-out that is told meanwhile finds what this unit opens.
+async fn known(tx: &Tx, entrance: &Entrance, now: Timestamp) -> Result<StaffId, Error> {
     let fresh: StaffId = Kernel::new_id("stf");
     let text = "INSERT INTO staff_person (id, subject, created_at, last_log_in_at) VALUES ($1, $2, $3, $3)
-                ON CONFLICT (subject) DO UPDATE SET last_log_in_at = $3 RETURNING id";
-    let row = sql::one(tx.conn(), text, [fresh.as_str().into(), subject.into(), now.ms().into()]).await?;
-    id_of(&row.ok_or(Error::Corrupt { what: "member of staff", why: "it got no id".into() })?)
+                ON CONFLICT (subject) DO UPDATE SET last_log_in_at = $3 RETURNING id, logged_out_at";
+    let row = sql::one(tx.conn(), text, [fresh.as_str().into(), entrance.subject.as_str().into(), now.ms().into()]).await?;
+    let row = row.ok_or(Error::Corrupt { what: "member of staff", why: "it got no id".into() })?;
+    let id = id_of(&row)?;
+    let since = sql::get::<Option<i64>>(&row, "logged_out_at")?.is_some_and(|at_s| at_s > entrance.at_s);
+    let ended = match &entrance.origin {
+        Some(origin) => told::came_of(tx, origin, &id, now).await?,
+        None => false,
+    };
+    if since || ended { Err(Refusal::LoggedOut.problem().into()) } else { Ok(id) }
 }
 
 fn id_of(row: &sql::Row) -> Result<StaffId, Error> {

@@ -5,8 +5,10 @@ use sea_orm_migration::prelude::*;
 
 #[path = "migration/m20261129_000001_staff.rs"]
 mod m20261129_000001_staff;
+#[path = "migration/m20261129_000002_log_outs.rs"]
+mod m20261129_000002_log_outs;
 
-const MIGRATIONS: [SqlMigration; 1] = [m20261129_000001_staff::MIGRATION];
+const MIGRATIONS: [SqlMigration; 2] = [m20261129_000001_staff::MIGRATION, m20261129_000002_log_outs::MIGRATION];
 
 /// Staff's migrations.
 #[derive(Debug)]

@@ -20,6 +20,9 @@ pub mod codes {
     /// What the provider says about the person is not believed.
     pub const ID_TOKEN_REFUSED: Code =
         Code::new(Kind::Forbidden, "id_token_refused", "The provider's token is not believed", "登录服务返回的令牌不可信");
+    /// What somebody says that the provider tells of a log-out is not believed.
+    pub const LOG_OUT_TOKEN_REFUSED: Code =
+        Code::new(Kind::Invalid, "log_out_token_refused", "The log-out token is not believed", "登出令牌不可信");
     /// The provider knows the person, and the settings give them nothing.
     pub const NO_STAFF_ROLE: Code = Code::new(Kind::Forbidden, "no_staff_role", "The person has no role here", "该员工没有本系统的角色");
 }

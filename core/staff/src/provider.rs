@@ -1,7 +1,12 @@
-//! The way to the provider: what it says about itself, its keys, and codes exchanged for tokens, each bounded in time, size and rate.
+//! The way to the provider: what it says about itself, its keys, codes exchanged for tokens, and what it says of people and of log-outs, each
+//! bounded in time, size and rate.
 
-use crate::claims::{self, Claims, Expected, Refusal};
-use crate::settings::{Checked, is_guarded};
+mod userinfo;
+
+use crate::claims::{self, Claims, Expected};
+use crate::log_out_token::LogOutClaims;
+use crate::refusal::Refusal;
+use crate::settings::{Checked, RolesFrom, is_guarded};
 use crate::ticket::Ticket;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -31,15 +36,25 @@ const KEY_LOOKS_A_MINUTE_MAX: usize = 5;
 /// Keys of a provider that are kept.
 const KEYS_MAX: usize = 100;
 
-/// Why a code leads to nobody.
+/// Why a code leads to nobody, or a token means nothing.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The provider can't be asked, or does not answer as one does. This says nothing about the person.
     Away(Problem),
-    /// It does not take the code.
-    CodeRefused,
-    /// What it says of the person is not believed.
+    /// It does not take the code, or what it says is not believed.
     Disbelieved(Refusal),
+}
+
+/// What the provider says of somebody whom it sent back.
+pub(crate) struct Vouched {
+    /// What it calls the person.
+    pub(crate) subject: String,
+    /// What it calls the person's session there, where it names one.
+    pub(crate) session: Option<String>,
+    /// When it said so, in seconds by its own clock.
+    pub(crate) at_s: i64,
+    /// The roles, from where the settings say.
+    pub(crate) roles: Vec<String>,
 }
 
 impl From<Problem> for Failure {
@@ -61,6 +76,7 @@ struct Metadata {
     authorization_endpoint: String,
     token_endpoint: String,
     jwks_uri: String,
+    userinfo_endpoint: Option<String>,
     #[serde(default)]
     token_endpoint_auth_methods_supported: Vec<String>,
     #[serde(default)]
@@ -75,6 +91,14 @@ struct PublishedKeys {
 #[derive(Deserialize)]
 struct TokenAnswer {
     id_token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// What a code is exchanged for.
+struct Exchanged {
+    id_token: String,
+    /// Opens the userinfo endpoint; nothing else is asked with it.
+    access_token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -177,8 +201,9 @@ impl Provider {
         Ok(address)
     }
 
-    /// Exchanges a code, which the provider does once, and reads what the token says. `issuer` is what came back with the code (RFC 9207).
-    pub(crate) async fn vouch(&self, ticket: &Ticket, code: &str, issuer: Option<&str>) -> Result<Claims, Failure> {
+    /// Exchanges a code, which the provider does once, and reads what it says of the person. `issuer` is what came back with the code (RFC
+    /// 9207).
+    pub(crate) async fn vouch(&self, ticket: &Ticket, code: &str, issuer: Option<&str>) -> Result<Vouched, Failure> {
         let metadata = self.metadata(&mut *self.known.lock().await).await?;
         let is_its_answer = match issuer {
             Some(issuer) => issuer == self.settings.issuer,
@@ -187,14 +212,35 @@ impl Provider {
         if !is_its_answer {
             return Err(Refusal::Issuer.into());
         }
-        let token = self.exchange(&metadata, ticket, code).await?;
-        let (kid, algorithm) = claims::signed_by(&token)?;
-        let key = self.key(kid.as_deref(), algorithm).await?;
-        let claims = claims::read(&token, &key, algorithm)?;
-        let now_s = self.clock.now().ms().div_euclid(1000);
-        let expected = Expected { issuer: &self.settings.issuer, client_id: &self.settings.client_id, nonce: &ticket.nonce, now_s };
-        claims.check(&expected)?;
+        let Exchanged { id_token, access_token } = self.exchange(&metadata, ticket, code).await?;
+        let claims: Claims = self.signed(&id_token).await?;
+        claims.check(&self.expected(), &ticket.nonce)?;
+        let claim = &self.settings.roles_claim;
+        let roles = match self.settings.roles_from {
+            RolesFrom::IdToken => claims.roles(claim),
+            RolesFrom::Userinfo => claims::roles_in(&self.userinfo(&metadata, access_token.as_deref(), claims.subject()).await?, claim),
+        };
+        let (subject, session) = (claims.subject().to_owned(), claims.session().map(str::to_owned));
+        Ok(Vouched { subject, session, at_s: claims.issued.at_s(), roles })
+    }
+
+    /// Reads a log-out token, which anybody may have brought. Whether it came before is not known here.
+    pub(crate) async fn told(&self, token: &str) -> Result<LogOutClaims, Failure> {
+        let claims: LogOutClaims = self.signed(token).await?;
+        claims.check(&self.expected())?;
         Ok(claims)
+    }
+
+    fn expected(&self) -> Expected<'_> {
+        let now_s = self.clock.now().ms().div_euclid(1000);
+        Expected { issuer: &self.settings.issuer, client_id: &self.settings.client_id, now_s }
+    }
+
+    /// The claims of a token that one of the provider's keys has signed.
+    async fn signed<T: DeserializeOwned + Clone>(&self, token: &str) -> Result<T, Failure> {
+        let (kid, algorithm) = claims::signed_by(token)?;
+        let key = self.key(kid.as_deref(), algorithm).await?;
+        Ok(claims::read(token, &key, algorithm)?)
     }
 
     async fn metadata(&self, known: &mut Known) -> Result<Arc<Metadata>, Problem> {
@@ -213,7 +259,12 @@ impl Provider {
         }
         let scheme = self.settings.issuer.split(':').next();
         let is_safe = |text: &String| Url::parse(text).is_ok_and(|url| is_guarded(&url) && Some(url.scheme()) == scheme);
-        if ![&metadata.authorization_endpoint, &metadata.token_endpoint, &metadata.jwks_uri].into_iter().all(is_safe) {
+        let mut asked = vec![&metadata.authorization_endpoint, &metadata.token_endpoint, &metadata.jwks_uri];
+        if self.settings.roles_from == RolesFrom::Userinfo {
+            let words = "it names no userinfo endpoint, where the setting staff.roles_from has roles read";
+            asked.push(metadata.userinfo_endpoint.as_ref().ok_or_else(|| unreadable(words))?);
+        }
+        if !asked.into_iter().all(is_safe) {
             return Err(unreadable("it names addresses that are not https"));
         }
         Ok(metadata)
@@ -250,10 +301,10 @@ impl Provider {
         serde_json::from_slice(&answer.body).map_err(|_| unreadable("its answer can't be read"))
     }
 
-    async fn exchange(&self, metadata: &Metadata, ticket: &Ticket, code: &str) -> Result<String, Failure> {
+    async fn exchange(&self, metadata: &Metadata, ticket: &Ticket, code: &str) -> Result<Exchanged, Failure> {
         let request = self.asked_for_token(metadata, ticket, code);
         let answer = outbound::send(WHO, request).await.map_err(|failure| away(WHO, failure))?;
-        token_of(&answer)
+        exchanged(&answer)
     }
 
     fn asked_for_token(&self, metadata: &Metadata, ticket: &Ticket, code: &str) -> RequestBuilder {
@@ -275,19 +326,20 @@ impl Provider {
     }
 }
 
-/// The token of an answer, or what the answer means.
-fn token_of(answer: &Answer) -> Result<String, Failure> {
+/// The tokens of an answer, or what the answer means.
+fn exchanged(answer: &Answer) -> Result<Exchanged, Failure> {
     if answer.status == 200 {
         let answer: Result<TokenAnswer, _> = serde_json::from_slice(&answer.body);
-        let token = answer.map_err(|_| unreadable("its answer can't be read"))?.id_token;
-        return token.ok_or_else(|| unreadable("it answers no id_token; the setting staff.ask_for has to hold openid").into());
+        let TokenAnswer { id_token, access_token } = answer.map_err(|_| unreadable("its answer can't be read"))?;
+        let words = "it answers no id_token; the setting staff.ask_for has to hold openid";
+        return Ok(Exchanged { id_token: id_token.ok_or_else(|| unreadable(words))?, access_token });
     }
     if !(400..500).contains(&answer.status) || answer.status == 429 {
         return Err(unreadable("it answers with an error").into());
     }
     let error = serde_json::from_slice::<TokenError>(&answer.body).map(|answer| answer.error).unwrap_or_default();
     if error == "invalid_grant" {
-        return Err(Failure::CodeRefused);
+        return Err(Refusal::Code.into());
     }
     tracing::error!(status = answer.status, "the log-in provider refuses us; look at staff.client_id, client_secret and redirect_url");
     Err(busy(WHO, "it refuses us, which somebody who reads the log has to mend").into())
@@ -316,10 +368,9 @@ mod tests {
             (429, r#"{"error":"invalid_grant"}"#, Err("unavailable")),
             (500, r#"{"id_token":"t"}"#, Err("unavailable")),
         ] {
-            let read = token_of(&Answer { status, body: body.as_bytes().to_vec() });
-            let code = read.map_err(|failure| match failure {
+            let read = exchanged(&Answer { status, body: body.as_bytes().to_vec() });
+            let code = read.map(|exchanged| exchanged.id_token).map_err(|failure| match failure {
                 Failure::Away(problem) => problem.code().code,
-                Failure::CodeRefused => "code",
                 Failure::Disbelieved(refusal) => refusal.reason(),
             });
             assert_eq!(code.as_deref().map_err(|code| *code), expected, "{status} {body}");

@@ -1,4 +1,4 @@
-//! Refused log-ins in the audit record, which stays for ever: strangers may not fill it.
+//! Refused log-ins and log-outs in the audit record, which stays for ever: strangers may not fill it.
 
 use futures::FutureExt;
 use heyuan_contract::StaffId;
@@ -31,30 +31,32 @@ impl Window {
     }
 }
 
-/// Writes refusals down, within bounds.
+/// Writes refusals at one door down, within bounds.
 pub(crate) struct Refusals {
+    action: &'static str,
     db: Database,
     clock: Clock,
     window: Mutex<Window>,
 }
 
 impl Refusals {
-    pub(crate) fn new(db: Database, clock: Clock) -> Refusals {
-        Refusals { db, clock, window: Mutex::default() }
+    /// `action` is what the audit record calls it.
+    pub(crate) fn new(action: &'static str, db: Database, clock: Clock) -> Refusals {
+        Refusals { action, db, clock, window: Mutex::default() }
     }
 
     /// Audits a refusal, of somebody who is known or of nobody.
     pub(crate) async fn record(&self, who: Option<&StaffId>, reason: &'static str) -> Result<(), Error> {
-        tracing::warn!(reason, "a staff log-in was refused");
+        tracing::warn!(action = self.action, reason, "a log-in or log-out of staff was refused");
         let taken = self.window.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now().ms());
         let Some(left_out) = taken else { return Ok(()) };
         let object = who.map_or("unknown", StaffId::as_str);
-        let mut entry = audit::Entry::new(&Actor::system("staff"), "refuse log-in", object).detail("reason", reason);
+        let mut entry = audit::Entry::new(&Actor::system("staff"), self.action, object).detail("reason", reason);
         if left_out > 0 {
             entry = entry.detail("not_audited_before", left_out);
         }
         self.db
-            .write("audit a refused log-in", move |tx| {
+            .write("audit a refusal", move |tx| {
                 let entry = entry.clone();
                 async move { audit::record(tx, &entry).await }.boxed()
             })

@@ -30,12 +30,24 @@ pub struct StaffSettings {
     pub redirect_url: Option<String>,
     /// What the provider is asked for, `openid` among it, parted by spaces.
     pub ask_for: String,
-    /// The claim of the token that holds a person's roles: its name, or names parted by dots where it lies inside others.
+    /// The claim that holds a person's roles: its name, or names parted by dots where it lies inside others.
     pub roles_claim: String,
+    /// Where that claim stands.
+    pub roles_from: RolesFrom,
     /// How long the provider may take to answer; a person waits for it.
     pub timeout_ms: u64,
     /// What roles give, the widest first: the first one that a person has decides the unit, and others of the same unit add their scopes.
     pub grants: Vec<Grant>,
+}
+
+/// Where the provider says which roles a person has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolesFrom {
+    /// In the ID token.
+    IdToken,
+    /// At its userinfo endpoint, which is asked once at each log-in.
+    Userinfo,
 }
 
 /// The `[[staff.grants]]` section.
@@ -59,6 +71,7 @@ impl Default for StaffSettings {
             redirect_url: None,
             ask_for: "openid".to_owned(),
             roles_claim: "groups".to_owned(),
+            roles_from: RolesFrom::IdToken,
             timeout_ms: 5_000,
             grants: Vec::new(),
         }
@@ -74,6 +87,7 @@ pub(crate) struct Checked {
     pub(crate) redirect_url: String,
     pub(crate) ask_for: String,
     pub(crate) roles_claim: String,
+    pub(crate) roles_from: RolesFrom,
     pub(crate) timeout_ms: u64,
     grants: Vec<Given>,
 }
@@ -145,6 +159,7 @@ impl StaffSettings {
             redirect_url: self.redirect_url.clone().unwrap_or_default(),
             ask_for: self.ask_for.clone(),
             roles_claim: self.roles_claim.clone(),
+            roles_from: self.roles_from,
             timeout_ms: self.timeout_ms,
             grants: self.given()?,
         }))

@@ -1,11 +1,15 @@
 //! A simulator of an OpenID provider: it plays the page where people log in, takes each code once and for a minute, checks client, address
-//! and verifier as a real one does, changes its keys when told to, and misbehaves on request.
+//! and verifier as a real one does, says who somebody is at its userinfo endpoint, tells of log-outs, changes its keys when told to, and
+//! misbehaves on request.
 
 mod keys;
+mod log_outs;
 mod tokens;
+mod userinfo;
 
 pub use keys::KeyKind;
-pub use tokens::TokenFault;
+pub use tokens::{LogOutFault, LogOutOf, TokenFault};
+pub use userinfo::UserinfoFault;
 
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, post, put, web};
@@ -22,7 +26,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokens::TokenOf;
+use tokens::{Person, TokenOf};
 use url::{Url, form_urlencoded};
 
 /// Codes and people remembered; a simulator that has seen more refuses new ones.
@@ -48,6 +52,14 @@ pub struct OidcMisbehaviour {
     pub slow_ms: u64,
     /// It takes a code again and again.
     pub takes_codes_twice: bool,
+    /// Its tokens name no session.
+    pub names_no_session: bool,
+    /// Its tokens hold no groups: they stand at the userinfo endpoint alone.
+    pub groups_at_userinfo_alone: bool,
+    /// What is wrong at its userinfo endpoint.
+    pub userinfo: UserinfoFault,
+    /// What is wrong with its tokens of log-outs.
+    pub log_out: LogOutFault,
 }
 
 /// What a code stands for.
@@ -58,8 +70,16 @@ struct Given {
     nonce: Option<String>,
     challenge: Option<String>,
     person: String,
+    session: String,
     given_at: i64,
     used: bool,
+}
+
+/// Where somebody is logged in here, and what for last.
+#[derive(Debug, Clone)]
+struct Session {
+    name: String,
+    client_id: String,
 }
 
 struct State {
@@ -67,6 +87,9 @@ struct State {
     keys: Vec<Arc<SigningKey>>,
     people: BTreeMap<String, Vec<String>>,
     codes: HashMap<String, Given>,
+    sessions: HashMap<String, Session>,
+    /// Whom access tokens are about.
+    opened: HashMap<String, String>,
     asked: u64,
 }
 
@@ -86,6 +109,8 @@ impl OidcSimulator {
             keys: vec![Arc::new(SigningKey::fresh(KeyKind::Es256))],
             people: BTreeMap::new(),
             codes: HashMap::new(),
+            sessions: HashMap::new(),
+            opened: HashMap::new(),
             asked: 0,
         };
         OidcSimulator { secret, clock, state: Arc::new(Mutex::new(state)) }
@@ -129,22 +154,25 @@ impl OidcSimulator {
     /// Where a browser is sent back to once the person has logged in.
     fn back(&self, asked: &Authorize, person: &str, issuer: &str) -> Option<Url> {
         let mut url = Url::parse(&asked.redirect_uri).ok()?;
-        let random: [u8; 24] = rand::random();
-        let code = URL_SAFE_NO_PAD.encode(random);
+        let code = random_name();
         url.query_pairs_mut().append_pair("code", &code).append_pair("state", &asked.state).append_pair("iss", issuer);
+        let mut state = self.state();
+        if state.codes.len() >= REMEMBERED_MAX {
+            return None;
+        }
+        let fresh = || Session { name: random_name(), client_id: String::new() };
+        let session = state.sessions.entry(person.to_owned()).or_insert_with(fresh);
+        session.client_id.clone_from(&asked.client_id);
         let given = Given {
             client_id: asked.client_id.clone(),
             redirect_uri: asked.redirect_uri.clone(),
             nonce: asked.nonce.clone(),
             challenge: asked.code_challenge.clone(),
             person: person.to_owned(),
+            session: session.name.clone(),
             given_at: self.clock.now().ms(),
             used: false,
         };
-        let mut state = self.state();
-        if state.codes.len() >= REMEMBERED_MAX {
-            return None;
-        }
         state.codes.insert(code, given);
         Some(url)
     }
@@ -182,19 +210,37 @@ impl OidcSimulator {
         Some(given.clone()).filter(|_| again || !used)
     }
 
-    /// The token that a code is exchanged for.
-    fn token(&self, issuer: &str, given: &Given) -> String {
-        let state = self.state();
+    /// The tokens that a code is exchanged for: one about the log-in, and one that opens userinfo.
+    fn tokens(&self, issuer: &str, given: &Given) -> (String, String) {
+        let mut state = self.state();
+        let misbehaviour = state.misbehaviour;
         let groups = state.people.get(&given.person).cloned().unwrap_or_default();
-        let now_s = self.clock.now().ms().div_euclid(1000).saturating_add(state.misbehaviour.clock_ahead_s);
-        let subject = OidcSimulator::subject(&given.person);
-        let of =
-            TokenOf { issuer, client_id: &given.client_id, nonce: given.nonce.as_deref(), subject, groups, name: &given.person, now_s };
-        match state.keys.last() {
-            Some(key) => of.signed(key, state.misbehaviour.token, self.secret.text()),
-            None => String::new(),
+        let person = Person {
+            name: &given.person,
+            subject: OidcSimulator::subject(&given.person),
+            session: Some(given.session.as_str()).filter(|_| !misbehaviour.names_no_session),
+            groups: Some(groups).filter(|_| !misbehaviour.groups_at_userinfo_alone),
+            nonce: given.nonce.as_deref(),
+        };
+        let of = TokenOf { issuer, client_id: &given.client_id, now_s: self.now_s(misbehaviour) };
+        let signed = state.keys.last().map(|key| of.signed("JWT", of.log_in(person), key, misbehaviour.token, self.secret.text()));
+        let access = random_name();
+        if state.opened.len() < REMEMBERED_MAX {
+            state.opened.insert(access.clone(), given.person.clone());
         }
+        (signed.unwrap_or_default(), access)
     }
+
+    /// What its own clock shows.
+    fn now_s(&self, misbehaviour: OidcMisbehaviour) -> i64 {
+        self.clock.now().ms().div_euclid(1000).saturating_add(misbehaviour.clock_ahead_s)
+    }
+}
+
+/// A name that nobody guesses.
+fn random_name() -> String {
+    let random: [u8; 24] = rand::random();
+    URL_SAFE_NO_PAD.encode(random)
 }
 
 /// Serves the simulator until the process ends or the returned server's handle stops it.
@@ -209,6 +255,7 @@ pub fn serve(listener: TcpListener, simulator: OidcSimulator) -> std::io::Result
 /// The simulator's routes, without its data: a `web::Data<OidcSimulator>`.
 pub fn configure(config: &mut web::ServiceConfig) {
     config.service(discovery).service(published_keys).service(authorize).service(exchange);
+    config.service(userinfo::userinfo).service(log_outs::log_out);
     config.service(employ).service(employed).service(rotate).service(misbehave);
 }
 
@@ -232,6 +279,9 @@ async fn discovery(request: HttpRequest, simulator: web::Data<OidcSimulator>) ->
         "authorization_endpoint": format!("{issuer}/authorize"),
         "token_endpoint": format!("{issuer}/token"),
         "jwks_uri": format!("{issuer}/keys"),
+        "userinfo_endpoint": format!("{issuer}/userinfo"),
+        "backchannel_logout_supported": true,
+        "backchannel_logout_session_supported": true,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code"],
@@ -241,7 +291,7 @@ async fn discovery(request: HttpRequest, simulator: web::Data<OidcSimulator>) ->
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "scopes_supported": ["openid"],
-        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "groups", "name", "email"],
+        "claims_supported": ["sub", "iss", "aud", "exp", "iat", "nonce", "sid", "groups", "name", "email"],
     }))
 }
 
@@ -345,10 +395,9 @@ async fn exchange(request: HttpRequest, simulator: web::Data<OidcSimulator>, for
         return refused(StatusCode::BAD_REQUEST, "unsupported_grant_type");
     }
     let Some(given) = simulator.take(&client_id, &form) else { return refused(StatusCode::BAD_REQUEST, "invalid_grant") };
-    let token = simulator.token(&issuer_of(&request), &given);
-    let random: [u8; 24] = rand::random();
+    let (token, access_token) = simulator.tokens(&issuer_of(&request), &given);
     HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(json!({
-        "access_token": URL_SAFE_NO_PAD.encode(random), "token_type": "Bearer", "expires_in": 300, "id_token": token, "scope": "openid",
+        "access_token": access_token, "token_type": "Bearer", "expires_in": 300, "id_token": token, "scope": "openid",
     }))
 }
 

@@ -2,7 +2,8 @@
 
     oidc_client.py ISSUER CLIENT_ID CLIENT_SECRET AUTH_METHOD PERSON
 
-AUTH_METHOD is client_secret_basic or client_secret_post. The code is brought a second time as well, and what is said to that is printed.
+AUTH_METHOD is client_secret_basic or client_secret_post. The userinfo endpoint is asked, and the code is brought a second time as well; what is said
+to either is printed.
 """
 
 import json
@@ -51,9 +52,11 @@ expected = {
     "sub": {"essential": True},
 }
 jwt.JWTClaimsRegistry(**expected).validate(decoded.claims)
+userinfo = session.get(metadata["userinfo_endpoint"], timeout=30).json()
+assert userinfo["sub"] == decoded.claims["sub"], userinfo
 try:
     exchange()
     again = None
 except OAuthError as error:
     again = error.error
-print(json.dumps({"alg": decoded.header["alg"], "groups": decoded.claims["groups"], "again": again}))
+print(json.dumps({"alg": decoded.header["alg"], "groups": decoded.claims["groups"], "userinfo": userinfo["groups"], "again": again}))

@@ -7,8 +7,8 @@ use crate::leads::{Advance, Lead, LeadList, LeadReached, SubmitLead};
 use crate::wing::Attribution;
 use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::{Fen, LeadId, LeadStage, OrgUnitId, Touch};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -200,10 +200,7 @@ struct LeadQuery {
     params(("Idempotency-Key" = String, Header, description = "Fresh per lead; the same one on a retry")),
     responses(
         (status = 200, body = LeadBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[post("/v1/leads")]
@@ -240,9 +237,7 @@ pub(super) async fn submit_lead(
     tag = "attribution", summary = "List leads", params(LeadQuery), security(("key" = [])),
     responses(
         (status = 200, body = Page<LeadBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/leads")]
@@ -263,10 +258,7 @@ pub(super) async fn list_leads(
     tag = "attribution", summary = "Read a lead", params(("id" = String, Path, description = "The lead")), security(("key" = [])),
     responses(
         (status = 200, body = LeadBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/leads/{id}")]
@@ -284,11 +276,7 @@ pub(super) async fn get_lead(
     params(("id" = String, Path, description = "The lead")),
     responses(
         (status = 200, body = LeadBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/leads/{id}/stages")]

@@ -9,8 +9,8 @@ use crate::wing::Attribution;
 use actix_web::{get, web};
 use heyuan_contract::Fen;
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::Authenticated;
+use heyuan_kernel::problems::{Invalid, Unwelcome};
 use heyuan_kernel::time::parse_day;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -215,9 +215,7 @@ impl From<FullChain> for FullChainBody {
     tag = "attribution", summary = "Report the full chain from spend to contract", params(FullChainQuery), security(("key" = [])),
     responses(
         (status = 200, body = FullChainBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/reports/full-chain")]

@@ -8,8 +8,8 @@ use crate::wing::Attribution;
 use actix_web::{HttpRequest, post, put, web};
 use heyuan_contract::OrgUnitId;
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, charset, read_body};
+use heyuan_kernel::problems::{Invalid, TooLarge, Unwelcome};
 use heyuan_kernel::table::RowErrorBody;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -82,10 +82,7 @@ struct PlanBody {
     request_body(content = String, content_type = "text/csv", description = "The platform's export"),
     responses(
         (status = 200, body = ImportedBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, TooLarge,
     )
 )]
 #[post("/v1/spend/imports")]
@@ -112,9 +109,7 @@ pub(super) async fn import_spend(
     ),
     responses(
         (status = 200, body = PlanBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[put("/v1/spend/plans/{platform}/{plan}")]

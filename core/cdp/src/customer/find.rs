@@ -10,7 +10,7 @@ use crate::identity::resolve::{customer_of_root, root_of_customer};
 use crate::identity::store::{self, Row};
 use heyuan_contract::{AnchorId, CustomerId, OrgUnitId, PersonalRef, Timestamp};
 use heyuan_kernel::error::codes;
-use heyuan_kernel::{Actor, Error, Problem, Reach, Rfc3339, Scope, sql};
+use heyuan_kernel::{Actor, Error, Problem, Reach, Rfc3339, Scope, Vault, sql};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
@@ -273,10 +273,7 @@ impl Cdp {
     /// # Errors
     /// `forbidden`; `not_found`; `erased`; `invalid_request` without a reason.
     pub async fn reveal(&self, actor: &Actor, customer: &CustomerId, reference: &PersonalRef, reason: &str) -> Result<String, Problem> {
-        actor.require(Scope::Reveal)?;
-        if reason.trim().is_empty() || reason.len() > 500 {
-            return Err(Problem::invalid("reason", "say in 1 to 500 bytes why the value is needed"));
-        }
+        Vault::check_reveal(actor, reason)?;
         let found = self.found(actor, customer).await?;
         let text = "SELECT subject FROM kernel_vault_value WHERE ref = $1";
         let row = sql::one(self.inner.kernel.db.near(), text, [reference.as_str().into()]).await?;

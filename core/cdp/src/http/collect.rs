@@ -15,6 +15,7 @@ use heyuan_kernel::bodies::Share;
 use heyuan_kernel::error::{ProblemBody, codes as kernel_codes};
 use heyuan_kernel::http::{header_text, read_body};
 use heyuan_kernel::keys::Credentials;
+use heyuan_kernel::problems::{Away, Stranger};
 use heyuan_kernel::time::{now_ms, parse_rfc3339};
 use heyuan_kernel::{Actor, Problem, Scope};
 use serde::{Deserialize, Serialize};
@@ -248,12 +249,11 @@ macro_rules! endpoint {
                 responses(
                     (status = 200, description = "Durable", body = Success),
                     (status = 400, description = "No JSON of this shape, broken gzip, or a single event that is refused", body = ProblemBody, content_type = "application/problem+json"),
-                    (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 403, description = "The key lacks the scope ingest", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 408, description = "The body came too slowly", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 413, description = "More than 4 MiB, or 512 KiB without an Authorization header, as sent or unpacked", body = ProblemBody, content_type = "application/problem+json"),
                     (status = 429, description = "Backlog or disk is full, or too many bodies are on their way; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
-                    (status = 503, description = "The database is away", body = ProblemBody, content_type = "application/problem+json"),
+                    Stranger, Away,
                 ),
                 security(("key" = []))
             )]

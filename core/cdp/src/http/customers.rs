@@ -9,6 +9,7 @@ use actix_web::{get, post, put, web};
 use heyuan_contract::{CustomerId, PersonalRef};
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
+use heyuan_kernel::problems::{Erased, Invalid, Missing, Stranger, Unwelcome};
 use heyuan_kernel::{Actor, Problem, Rfc3339, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -108,10 +109,7 @@ fn customer_id(text: &str) -> Result<CustomerId, Problem> {
     responses(
         (status = 200, description = "The customer, masked", body = CustomerView),
         (status = 400, description = "No identifier of the form type:value", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Erased,
     ),
     security(("key" = []))
 )]
@@ -135,10 +133,7 @@ async fn find_customer(
     responses(
         (status = 200, description = "The customer, masked", body = CustomerView),
         (status = 400, description = "An unknown type", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Erased,
     ),
     security(("key" = []))
 )]
@@ -158,10 +153,7 @@ async fn search_customer(
     params(("id" = String, Path, description = "Any id that was ever handed out")),
     responses(
         (status = 200, description = "The customer", body = CustomerView),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Erased,
     ),
     security(("key" = []))
 )]
@@ -182,11 +174,7 @@ async fn get_customer(
     params(("id" = String, Path, description = "Any id that was ever handed out"), PageQuery),
     responses(
         (status = 200, description = "A page", body = Page<TimelineEvent>),
-        (status = 400, description = "A bad cursor or limit", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Erased,
     ),
     security(("key" = []))
 )]
@@ -211,10 +199,9 @@ async fn get_timeline(
     responses(
         (status = 200, description = "The value", body = RevealAnswer),
         (status = 400, description = "No reason", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope reveal", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "Not a value of this customer", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, Erased,
     ),
     security(("key" = []))
 )]
@@ -238,10 +225,9 @@ async fn reveal_value(
     params(("id" = String, Path, description = "The customer")),
     responses(
         (status = 200, description = "Erased", body = EraseAnswer),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
         (status = 410, description = "Erased before", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, Missing,
     ),
     security(("key" = []))
 )]
@@ -264,10 +250,8 @@ async fn erase_customer(
     responses(
         (status = 200, description = "The customers that there are now", body = SplitAnswer),
         (status = 400, description = "Not this customer's evidence", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, Missing, Erased,
     ),
     security(("key" = []))
 )]
@@ -292,10 +276,7 @@ async fn split_customer(
     responses(
         (status = 200, description = "Consent as it stands", body = ConsentAnswer),
         (status = 400, description = "A purpose or entity that can't be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "Nobody within reach", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 410, description = "Erased", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Erased,
     ),
     security(("key" = []))
 )]
@@ -318,8 +299,7 @@ async fn put_consent(
     summary = "The rules by which identifiers are matched",
     responses(
         (status = 200, description = "In force", body = Rules),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome,
     ),
     security(("key" = []))
 )]
@@ -338,8 +318,8 @@ fn allowed(actor: &Actor) -> Result<(), Problem> {
     summary = "Identifiers that matching took out: shared ones, and components too large to be one person",
     responses(
         (status = 200, description = "The report", body = IdentityReport),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin, or is of one unit", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger,
     ),
     security(("key" = []))
 )]

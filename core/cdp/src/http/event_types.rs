@@ -5,6 +5,7 @@ use crate::event_type::{EventType, FaultCount, Mode, Property};
 use actix_web::{get, put, web};
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
+use heyuan_kernel::problems::{Invalid, Missing, Stranger, TooLarge, Unwelcome};
 use heyuan_kernel::{Problem, Scope};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,10 +56,9 @@ fn view(one: &EventType, faults: Option<Vec<FaultCount>>) -> EventTypeView {
     responses(
         (status = 200, description = "In force", body = EventTypeView),
         (status = 400, description = "A property that can't be", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "Another declaration came first", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, TooLarge,
     ),
     security(("key" = []))
 )]
@@ -80,9 +80,7 @@ async fn put_event_type(
     params(PageQuery),
     responses(
         (status = 200, description = "A page", body = Page<EventTypeView>),
-        (status = 400, description = "A bad cursor or limit", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     ),
     security(("key" = []))
 )]
@@ -109,9 +107,7 @@ async fn list_event_types(
     params(("name" = String, Path, description = "Its name")),
     responses(
         (status = 200, description = "In force", body = EventTypeView),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The key lacks the scope", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "No such type", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     ),
     security(("key" = []))
 )]

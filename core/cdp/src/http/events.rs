@@ -13,6 +13,7 @@ use futures::StreamExt;
 use heyuan_contract::Timestamp;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Page, PageQuery};
+use heyuan_kernel::problems::{Away, Invalid, Missing, Stranger};
 use heyuan_kernel::stopping::Stopping;
 use heyuan_kernel::time::now_ms;
 use heyuan_kernel::{Problem, Scope};
@@ -114,12 +115,11 @@ struct EventResult {
     responses(
         (status = 200, description = "One result for each event, in order", body = EventsAnswer),
         (status = 400, description = "No JSON of this shape", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope ingest", body = ProblemBody, content_type = "application/problem+json"),
         (status = 408, description = "The body came too slowly", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "More than 4 MiB, or 512 KiB without an Authorization header", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "Backlog or disk is full, or too many bodies are on their way; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, Away,
     ),
     security(("key" = []))
 )]
@@ -166,9 +166,9 @@ struct FateQuery {
     responses(
         (status = 200, description = "Its fate", body = EventFate),
         (status = 400, description = "No message id", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such event within the days that ids are remembered", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger,
     ),
     security(("key" = []))
 )]
@@ -189,9 +189,8 @@ async fn event_fate(
     params(PageQuery),
     responses(
         (status = 200, description = "A page", body = Page<Rejected>),
-        (status = 400, description = "A bad cursor or limit", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Stranger,
     ),
     security(("key" = []))
 )]
@@ -223,11 +222,10 @@ struct Replayed {
     params(("id" = i64, Path, description = "Its number in the list")),
     responses(
         (status = 200, description = "It is durable", body = Replayed),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "No such event", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "It would be refused again, or was replayed", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "Backlog or disk is full; see Retry-After", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger, Missing,
     ),
     security(("key" = []))
 )]
@@ -250,8 +248,8 @@ async fn replay_event(
     description = "A line of JSON an event, until the caller hangs up or the server stops. No personal values: message id, event type, key, unit, fate. A key of a unit sees its own unit's. A slow reader misses some, and is told how many: {\"missed\": 12}.",
     responses(
         (status = 200, description = "Lines of JSON without end", content_type = "application/x-ndjson", body = String),
-        (status = 401, description = "No valid key", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The key lacks the scope admin", body = ProblemBody, content_type = "application/problem+json"),
+        Stranger,
     ),
     security(("key" = []))
 )]

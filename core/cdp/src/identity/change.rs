@@ -143,8 +143,8 @@ pub(crate) async fn read_pending<C: sql::Connection>(conn: &C) -> Result<(Vec<Id
 /// Removes the changes that a batch took along, by their ids: one that committed later may have a lower id than one of them.
 pub(crate) async fn drop_pending(tx: &Tx, ids: &[i64]) -> Result<(), Error> {
     if !ids.is_empty() {
-        let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, ids.iter().copied());
-        sql::execute(tx.conn(), &format!("DELETE FROM cdp_identity_pending WHERE id {one_of}"), [value]).await?;
+        let (one_of, values) = bulk::one_of_numbers(tx.conn(), 1, ids.iter().copied());
+        sql::execute(tx.conn(), &format!("DELETE FROM cdp_identity_pending WHERE id {one_of}"), values).await?;
     }
     Ok(())
 }

@@ -12,8 +12,8 @@ use super::value::{Number, Value, from_json};
 use super::{Know, parse};
 use actix_web::{get, post, put, web};
 use heyuan_contract::{CustomerId, SegmentId};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::time::parse_rfc3339;
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
@@ -182,9 +182,7 @@ fn customer_id(text: &str) -> Result<CustomerId, Problem> {
     description = "A feature is read by rules, segments and plugins under its name or its expression. `profile.age`, `tag.high_intent`, `member.tier`, `points`; or count, sum, min, max, last and seconds_since over an event: `count(unit_viewed) over 7d`, `sum(order_paid.amount where line = 'mall') over 90d`. Windows move a minute up to 24 h, an hour up to 31 d, a day beyond, in the tenant's zone. History is read for a feature that is declared while events flow.",
     params(("name" = String, Path, description = "a-z 0-9 _")),
     request_body = FeatureBody,
-    responses((status = 200, body = FeatureView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = FeatureView), Invalid, Unwelcome, Conflicting),
     security(("key" = []))
 )]
 #[put("/v1/features/{name}")]
@@ -200,8 +198,7 @@ async fn put_feature(
 #[utoipa::path(
     tag = "know",
     summary = "List the declared features",
-    responses((status = 200, body = FeatureList), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = FeatureList), Unwelcome),
     security(("key" = []))
 )]
 #[get("/v1/features")]
@@ -213,8 +210,7 @@ async fn list_features(Authenticated(actor): Authenticated, know: web::Data<Know
     tag = "know",
     summary = "Look up a declared feature",
     params(("name" = String, Path)),
-    responses((status = 200, body = FeatureView), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = FeatureView), Unwelcome, Missing),
     security(("key" = []))
 )]
 #[get("/v1/features/{name}")]
@@ -232,9 +228,7 @@ async fn get_feature(
     description = "Customers are looked at anew in steps; each change of a tag is told with the cause `redefined`.",
     params(("name" = String, Path, description = "a-z 0-9 _")),
     request_body = TagBody,
-    responses((status = 200, body = TagView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = TagView), Invalid, Unwelcome, Conflicting),
     security(("key" = []))
 )]
 #[put("/v1/tags/{name}")]
@@ -251,8 +245,7 @@ async fn put_tag(
 #[utoipa::path(
     tag = "know",
     summary = "List the tags",
-    responses((status = 200, body = TagList), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = TagList), Unwelcome),
     security(("key" = []))
 )]
 #[get("/v1/tags")]
@@ -264,8 +257,7 @@ async fn list_tags(Authenticated(actor): Authenticated, know: web::Data<Know>) -
     tag = "know",
     summary = "Look up a tag",
     params(("name" = String, Path)),
-    responses((status = 200, body = TagView), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = TagView), Unwelcome, Missing),
     security(("key" = []))
 )]
 #[get("/v1/tags/{name}")]
@@ -283,9 +275,7 @@ async fn get_tag(
     description = "The segment belongs to the key's unit. Defined anew, its changes are written in steps and told by one `segment.redefined.v1` with counts.",
     params(("id" = String, Path)),
     request_body = SegmentBody,
-    responses((status = 200, body = SegmentView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 409, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = SegmentView), Invalid, Unwelcome, Missing, Conflicting),
     security(("key" = []))
 )]
 #[put("/v1/segments/{id}")]
@@ -303,8 +293,7 @@ async fn put_segment(
     tag = "know",
     summary = "List segments",
     params(PageQuery),
-    responses((status = 200, body = Page<SegmentView>), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = Page<SegmentView>), Invalid, Unwelcome),
     security(("key" = []))
 )]
 #[get("/v1/segments")]
@@ -322,9 +311,7 @@ async fn list_segments(
     tag = "know",
     summary = "Look up a segment and its count",
     params(("id" = String, Path)),
-    responses((status = 200, body = SegmentView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = SegmentView), Invalid, Unwelcome, Missing),
     security(("key" = []))
 )]
 #[get("/v1/segments/{id}")]
@@ -340,9 +327,7 @@ async fn get_segment(
     tag = "know",
     summary = "List the members of a segment",
     params(("id" = String, Path), PageQuery),
-    responses((status = 200, body = MemberPage), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = MemberPage), Invalid, Unwelcome, Missing),
     security(("key" = []))
 )]
 #[get("/v1/segments/{id}/members")]
@@ -362,8 +347,7 @@ async fn list_members(
     tag = "know",
     summary = "Count an audience",
     request_body = AudienceBody,
-    responses((status = 200, body = AudienceView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = AudienceView), Invalid, Unwelcome),
     security(("key" = []))
 )]
 #[post("/v1/audiences:count")]
@@ -379,9 +363,7 @@ async fn count_audience(
     tag = "know",
     summary = "Draw a portrait of a segment",
     request_body = PortraitBody,
-    responses((status = 200, body = PortraitView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = PortraitView), Invalid, Unwelcome, Missing),
     security(("key" = []))
 )]
 #[post("/v1/portraits")]
@@ -409,9 +391,7 @@ async fn draw_portrait(
     summary = "Everything that is known of a customer",
     description = "Declared features, tags with since when, by which version and why, and segments, as of one position.",
     params(("id" = String, Path, description = "Any id that the customer ever had")),
-    responses((status = 200, body = ProfileView), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ProfileView), Invalid, Unwelcome, Missing),
     security(("key" = []))
 )]
 #[get("/v1/customers/{id}/profile")]
@@ -428,9 +408,7 @@ async fn get_profile(
     summary = "Features of a customer as of an instant and a position",
     description = "From the stream for now, from history for the past: both give the same answer.",
     params(("id" = String, Path), FeaturesQuery),
-    responses((status = 200, body = FeatureValuesBody), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = FeatureValuesBody), Invalid, Unwelcome, Missing),
     security(("key" = []))
 )]
 #[get("/v1/customers/{id}/features")]

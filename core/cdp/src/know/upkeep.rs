@@ -243,6 +243,16 @@ impl Task for Upkeep {
         Waits::topics(&[DEFINITIONS], Duration::from_millis(500))
     }
 
+    fn due(&self) -> BoxFuture<'_, Result<Option<Timestamp>, Problem>> {
+        async move {
+            let text = "SELECT MIN(due_at) AS due FROM cdp_standing WHERE due_at IS NOT NULL";
+            let row = sql::one(self.know.db().reader(), text, []).await?;
+            let due: Option<i64> = row.map_or(Ok(None), |row| sql::get(&row, "due"))?;
+            Ok(due.map(Timestamp::clamped))
+        }
+        .boxed()
+    }
+
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {
         self.run(fence).boxed()
     }

@@ -32,6 +32,7 @@ impl Task for Retention {
     }
 
     fn waits(&self) -> Waits {
+        // At rest about once an hour: days are over late by that, and only commits add bytes.
         Waits::time(Duration::from_secs(10))
     }
 

@@ -166,10 +166,10 @@ impl Pipeline {
                 break;
             }
         }
-        let (one_of, value) = bulk::one_of_numbers(reader, 1, chosen.iter().map(|(id, _)| *id));
+        let (one_of, values) = bulk::one_of_numbers(reader, 1, chosen.iter().map(|(id, _)| *id));
         let text = format!("SELECT first_position, skipped, payload FROM cdp_inbox_block WHERE id {one_of} ORDER BY first_position");
         let mut sealed = Vec::with_capacity(chosen.len());
-        for row in sql::all(reader, &text, [value]).await? {
+        for row in sql::all(reader, &text, values).await? {
             sealed.push((
                 sql::get::<i64>(&row, "first_position")?,
                 sql::get::<Vec<u8>>(&row, "skipped")?,
@@ -336,8 +336,8 @@ impl Ready {
         }
         change::drop_pending(tx, &self.pending).await?;
         faults::add(tx, &self.counts, self.now).await?;
-        let (one_of, value) = bulk::one_of_numbers(tx.conn(), 1, self.blocks.iter().copied());
-        sql::execute(tx.conn(), &format!("DELETE FROM cdp_inbox_block WHERE id {one_of}"), [value]).await?;
+        let (one_of, values) = bulk::one_of_numbers(tx.conn(), 1, self.blocks.iter().copied());
+        sql::execute(tx.conn(), &format!("DELETE FROM cdp_inbox_block WHERE id {one_of}"), values).await?;
         if self.batch.to > self.before {
             history::write(tx, self.batch.from, self.batch.to, self.batch.events.len(), self.now, &self.known).await?;
             set_position(tx.conn(), PROCESSED, self.batch.to).await?;

@@ -259,11 +259,16 @@ async fn looking_somebody_up_records_nothing() {
         let actor = Actor::system("test");
         let observe = async |pairs: &[(&str, &str)]| ground.cdp.observe(&actor, None, pairs).await.expect("an observation");
         let (phone, device) = (observe(&[("phone", "13800000001")]).await, observe(&[("device", "d1")]).await);
+        let nobody = observe(&[("openid@mall", "null")]).await;
         let text = "SELECT (SELECT COUNT(*) FROM cdp_node) + (SELECT COUNT(*) FROM cdp_edge) + (SELECT COUNT(*) FROM kernel_outbox) AS n";
         let before = ground.count(text).await;
         for (pairs, expected) in [
-            (vec![("device", "d1"), ("email", "nobody@example.com"), ("phone", "+86 138 0000 0001")], vec![phone, device]),
+            (vec![("device", "d1"), ("email", "nobody@example.com"), ("phone", "+86 138 0000 0001")], vec![phone.clone(), device]),
             (vec![("email", "nobody@example.com")], vec![]),
+            // What means nobody leads to nobody where anything else is named.
+            (vec![("openid@mall", "null"), ("phone", "13800000001")], vec![phone]),
+            (vec![("openid@mall", "null"), ("phone", "13800000002")], vec![]),
+            (vec![("openid@mall", "null")], vec![nobody]),
         ] {
             assert_eq!(ground.cdp.find_anchors(&pairs).await.expect("an answer"), expected, "{pairs:?}");
         }

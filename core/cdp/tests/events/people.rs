@@ -2,7 +2,7 @@
 
 use crate::ground::Ground;
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Scope, sql};
+use heyuan_kernel::{Actor, Scope, sql};
 use sea_orm::DbBackend;
 use serde_json::{Value, json};
 
@@ -166,6 +166,66 @@ async fn a_customer_of_two_units_is_not_changed_for_good_by_one_of_them() {
         assert_eq!(ground.get(&admin, &both).await.0, 200, "it is still there");
         assert_eq!(ground.post(&admin_one, &format!("{own}/erase"), &json!({})).await.0, 200);
         assert_eq!(ground.post(&admin, &format!("{both}/erase"), &json!({})).await.0, 200);
+    })
+    .await;
+}
+
+#[actix_web::test]
+async fn who_asks_to_be_erased_takes_nobody_along_by_what_anybody_may_have_sent() {
+    for_both_databases(|database| async move {
+        let ground = Ground::open(&database).await;
+        let admin = ground.key(&[Scope::Admin], None).await;
+        let actor = Actor::system("test");
+        let see = async |pairs: &[(&str, &str)]| {
+            ground.kernel.clock.set(ground.kernel.clock.now().plus_ms(1));
+            ground.cdp.observe(&actor, None, pairs).await.expect("an observation");
+        };
+        let anchor = async |pair: (&str, &str)| ground.cdp.find_anchors(&[pair]).await.expect("a look-up").pop();
+        let customer = async |pair: (&str, &str)| {
+            let known = anchor(pair).await.expect("it is known");
+            ground.cdp.customer_of(&known).await.expect("an answer").expect("a customer")
+        };
+        let (phone, openid, device) = (("phone", "13900139000"), ("openid@mall", "o-own"), ("device", "own telephone"));
+        let (number, unionid, email) = (("phone", "13800138000"), ("unionid", "u-other"), ("email", "other@example.com"));
+        for pairs in [[openid, phone], [openid, device], [unionid, number], [unionid, email], [phone, number]] {
+            see(&pairs).await;
+        }
+        assert_eq!(customer(device).await, customer(email).await, "an event with both numbers made them one customer");
+        let mut all = Vec::new();
+        for pair in [phone, openid, device, number, unionid, email] {
+            all.extend(anchor(pair).await);
+        }
+        let proven = all[..2].to_vec();
+        for _ in 0..2 {
+            ground.cdp.erase_proven(&actor, &proven, &all).await.expect("it is erased");
+        }
+        for pair in [phone, openid, device] {
+            assert_eq!(anchor(pair).await, None, "{}", pair.0);
+        }
+        let stays = customer(number).await;
+        assert_eq!((&customer(unionid).await, &customer(email).await), (&stays, &stays));
+        let (status, view) = ground.get(&admin, &format!("/v1/customers/{stays}")).await;
+        assert_eq!((status.as_u16(), view["identifiers"].as_array().map(Vec::len)), (200, Some(3)), "{view}");
+        let told = sql::all(ground.kernel.db.reader(), "SELECT body FROM kernel_outbox WHERE name = 'customer.erased.v1'", []).await;
+        let told: Vec<String> = told.expect("rows").iter().map(|row| sql::get(row, "body").expect("a text")).collect();
+        assert!(told.len() == 1 && all.iter().enumerate().all(|(place, id)| told[0].contains(id.as_str()) == (place < 3)), "{told:?}");
+        ground.settle().await;
+        see(&[number, ("device", "another telephone")]).await;
+        assert_eq!(customer(("device", "another telephone")).await, stays, "who stays goes on");
+
+        // Where nothing of anybody else is in it, the whole customer goes; what another member has proven is named by nobody.
+        see(&[("phone", "13700137000"), ("device", "third telephone"), ("email", "third@example.com")]).await;
+        see(&[("email", "third@example.com"), ("openid@mall", "o-fourth")]).await;
+        let third =
+            [anchor(("phone", "13700137000")).await, anchor(("device", "third telephone")).await].map(|id| id.expect("it is known"));
+        ground.cdp.erase_proven(&actor, &third[..1], &third).await.expect("it is erased");
+        assert_eq!((anchor(("phone", "13700137000")).await, anchor(("device", "third telephone")).await.is_some()), (None, true));
+        assert!(anchor(("openid@mall", "o-fourth")).await.is_some());
+        see(&[("phone", "13600136000"), ("device", "fifth telephone")]).await;
+        let fifth =
+            [anchor(("phone", "13600136000")).await, anchor(("device", "fifth telephone")).await].map(|id| id.expect("it is known"));
+        ground.cdp.erase_proven(&actor, &fifth[..1], &fifth).await.expect("it is erased");
+        assert_eq!((anchor(("phone", "13600136000")).await, anchor(("device", "fifth telephone")).await), (None, None));
     })
     .await;
 }

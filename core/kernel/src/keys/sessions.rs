@@ -211,7 +211,7 @@ async fn lock(tx: &Tx, id: &str) -> Result<Option<Row>, Error> {
     sql::one(tx.conn(), &text, [id.into()]).await?.as_ref().map(Row::read).transpose()
 }
 
-async fn remove(tx: &Tx, id: &str) -> Result<u64, Error> {
+pub(super) async fn remove(tx: &Tx, id: &str) -> Result<u64, Error> {
     sql::execute(tx.conn(), "DELETE FROM kernel_session WHERE id = $1", [id.into()]).await
 }
 
@@ -245,11 +245,11 @@ impl Credentials {
     /// # Errors
     /// The database's.
     pub async fn open_session(&self, tx: &Tx, member: &MemberId, app: &str, unit: &OrgUnitId) -> Result<Tokens, Error> {
-        let opened = self.open(tx, Holder::Member(member.clone()), app, unit.as_str()).await?;
+        let opened = self.open(tx, Holder::Member(member.clone()), app, unit.as_str(), None).await?;
         opened.of_member().ok_or_else(mixed_up)
     }
 
-    pub(super) async fn open(&self, tx: &Tx, holder: Holder, app: &str, unit: &str) -> Result<Tokens<Holder>, Error> {
+    pub(super) async fn open(&self, tx: &Tx, holder: Holder, app: &str, unit: &str, origin: Option<&str>) -> Result<Tokens<Holder>, Error> {
         let oldest = "DELETE FROM kernel_session WHERE member = $1 AND app = $2 AND id NOT IN (
              SELECT id FROM kernel_session WHERE member = $1 AND app = $2 ORDER BY used_at DESC, id DESC LIMIT $3)";
         let kept = SESSIONS_AN_APP_MAX - 1;
@@ -262,8 +262,8 @@ impl Credentials {
         let scopes = if let Holder::Staff(staff) = &holder { Some(staff.scopes_text()) } else { None };
         sql::execute(
             tx.conn(),
-            "INSERT INTO kernel_session (id, member, app, unit, created_at, used_at, ends_at, refresh_hash, scopes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO kernel_session (id, member, app, unit, created_at, used_at, ends_at, refresh_hash, scopes, origin)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             [
                 id.as_str().into(),
                 holder.id().into(),
@@ -274,6 +274,7 @@ impl Credentials {
                 ends_at.ms().into(),
                 sha256_hex(refresh.as_bytes()).into(),
                 scopes.into(),
+                origin.into(),
             ],
         )
         .await?;

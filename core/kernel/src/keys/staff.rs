@@ -1,8 +1,9 @@
 //! Sessions of those who work for the group: scopes and a unit as a key has them, for a working day.
 
 use super::Credentials;
-use super::sessions::{Holder, Terms, Tokens, mixed_up, revoke_in};
+use super::sessions::{Holder, Terms, Tokens, mixed_up, remove, revoke_in};
 use crate::actor::{Actor, Reach, Scope};
+use crate::audit;
 use crate::database::Tx;
 use crate::error::{Error, Problem};
 use crate::sql;
@@ -115,13 +116,48 @@ impl Credentials {
         Ok(Some(self.staff_actor(staff)))
     }
 
-    /// Opens a session in the unit of work that lets somebody in.
+    /// Opens a session in the unit of work that lets somebody in. `origin` is what it came of elsewhere, and may end with.
     ///
     /// # Errors
     /// The database's.
-    pub async fn open_staff_session(&self, tx: &Tx, staff: &Staff) -> Result<Tokens<Staff>, Error> {
+    pub async fn open_staff_session(&self, tx: &Tx, staff: &Staff, origin: Option<&str>) -> Result<Tokens<Staff>, Error> {
         let unit = staff.unit.as_ref().map_or("", OrgUnitId::as_str);
-        self.open(tx, Holder::Staff(staff.clone()), APP, unit).await?.of_staff().ok_or_else(mixed_up)
+        self.open(tx, Holder::Staff(staff.clone()), APP, unit, origin).await?.of_staff().ok_or_else(mixed_up)
+    }
+
+    /// Ends sessions of a person in the unit of work of whoever knows that they are over: every one, or those that came of `origin` and those
+    /// of which nobody knows what they came of. Audited with `why`; answers how many. Other processes take their tokens for up to
+    /// [`super::CACHE_TIME_MS`] more; [`Credentials::forget_staff`] makes this one look again.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn end_staff_sessions_of(
+        &self,
+        tx: &Tx,
+        actor: &Actor,
+        staff: &StaffId,
+        origin: Option<&str>,
+        why: &'static str,
+    ) -> Result<u64, Error> {
+        let text = format!(
+            "SELECT id FROM kernel_session WHERE member = $1 AND scopes IS NOT NULL AND ($2 = '' OR origin IS NULL OR origin = $2)
+             ORDER BY id{}",
+            sql::for_update(tx.conn())
+        );
+        let rows = sql::all(tx.conn(), &text, [staff.as_str().into(), origin.unwrap_or_default().into()]).await?;
+        let mut ended = 0;
+        for row in &rows {
+            let id: String = sql::get(row, "id")?;
+            ended += remove(tx, &id).await?;
+            let entry = audit::Entry::new(actor, "end session", staff.as_str()).detail("session", id.as_str());
+            audit::record(tx, &entry.detail("why", why)).await?;
+        }
+        Ok(ended)
+    }
+
+    /// Makes this process look at a person's sessions again before it takes one of their tokens.
+    pub fn forget_staff(&self, staff: &StaffId) {
+        self.forget(staff.as_str());
     }
 
     /// Gives the next pair for a refresh token, once. One that was spent ends the session, for whoever stole it and for whoever lost it.

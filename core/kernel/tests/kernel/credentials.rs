@@ -1,9 +1,10 @@
 //! Keys and tokens become actors; nothing else does.
 
 use crate::tenant::{NOW_MS, open};
+use futures::FutureExt;
 use heyuan_contract::{Line, MemberId, OrgUnitId, Timestamp, UnitKind};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::keys::{self, CACHE_TIME_MS, Credentials, LAST_USE_STEP_MS, TOKEN_TIME_MS};
+use heyuan_kernel::keys::{self, ACCESS_TIME_MS, CACHE_TIME_MS, Credentials, LAST_USE_STEP_MS};
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::{Actor, Kernel, Scope, sql};
 
@@ -207,15 +208,24 @@ async fn a_members_token_speaks_for_that_member_until_it_ends() {
     for_both_databases(async |database| {
         let kernel = open(&database).await;
         let member = MemberId::new("mbr_1").expect("a valid id");
-        let (token, expires) = credentials(&kernel).member_token(&member);
-        let actor = credentials(&kernel).authenticate(Some(&format!("Bearer {token}"))).await.expect("it is ours");
+        let opened = credentials(&kernel);
+        let (opener, of) = (opened.clone(), member.clone());
+        let tokens = kernel.db.write("open a session", move |tx| {
+            let (opener, of) = (opener.clone(), of.clone());
+            async move { opener.open_session(tx, &of, "mall", &id("mall")).await }.boxed()
+        });
+        let tokens = tokens.await.expect("it is opened");
+        let header = format!("Bearer {}", tokens.access);
+        let actor = opened.authenticate(Some(&header)).await.expect("it is ours");
         assert!(actor.require_for_member(Scope::App, &member).is_ok());
         assert!(actor.require_for_member(Scope::App, &MemberId::new("mbr_2").expect("valid")).is_err());
         assert!(actor.require(Scope::App).is_err());
-        assert!(credentials(&kernel).authenticate(Some(&format!("Bearer {token}x"))).await.is_err());
-        assert_eq!(expires.ms(), NOW_MS + TOKEN_TIME_MS);
-        kernel.clock.set(Timestamp::clamped(NOW_MS + TOKEN_TIME_MS));
-        assert!(credentials(&kernel).authenticate(Some(&format!("Bearer {token}"))).await.is_err());
+        for wrong in [format!("{header}x"), format!("Bearer {}", tokens.refresh), header.replacen("hym_", "hys_", 1)] {
+            assert!(opened.authenticate(Some(&wrong)).await.is_err(), "it is not ours");
+        }
+        assert_eq!(tokens.access_expires_at.ms(), NOW_MS + ACCESS_TIME_MS);
+        kernel.clock.set(tokens.access_expires_at);
+        assert!(opened.authenticate(Some(&header)).await.is_err());
     })
     .await;
 }

@@ -9,7 +9,7 @@ use heyuan_kernel::lease::{self, Fence};
 use heyuan_kernel::outbox::{self, Envelope};
 use heyuan_kernel::processor::{Progress, Task};
 use heyuan_kernel::pump::{Apply, Pump, Reaction};
-use heyuan_kernel::{Database, Error, Kernel, Problem, sql};
+use heyuan_kernel::{Database, Error, Kernel, Problem, Tx, sql};
 use sea_orm::TransactionTrait;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex};
 #[derive(Default)]
 struct Marker {
     refuses: Mutex<BTreeSet<u64>>,
+    /// How many events each group had that was prepared.
+    prepared: Mutex<Vec<usize>>,
 }
 
 impl Reaction for Marker {
@@ -41,6 +43,31 @@ impl Reaction for Marker {
         }
         .boxed()
     }
+
+    fn prepare<'a>(&'a self, _: &'a Tx, group: &'a [Envelope]) -> BoxFuture<'a, Result<(), Error>> {
+        self.prepared.lock().expect("free").push(group.len());
+        async { Ok(()) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_prepared_before_it_is_applied_and_one_event_is_not() {
+    for_both_databases(async |database| {
+        let kernel = open(&database).await;
+        let fence = fence(&kernel).await;
+        let marker = Arc::new(Marker::default());
+        let pump = Pump::new(kernel.db.clone(), marker.clone());
+        let mut numbers = 0..;
+        for (keys, expected) in [(vec!["a", "b", "c"], vec![3]), (vec!["a"], vec![3]), (vec!["b", "c"], vec![3, 2])] {
+            for (key, number) in keys.into_iter().zip(numbers.by_ref()) {
+                emit(&kernel.db, key, event(number)).await;
+            }
+            while outbox::sequence(&kernel.db, &fence).await.expect("rows are numbered") > 0 {}
+            pump.step(&fence).await.expect("the batch is applied");
+            assert_eq!(*marker.prepared.lock().expect("free"), expected);
+        }
+    })
+    .await;
 }
 
 async fn emit(db: &Database, key: &'static str, event: DomainEvent) {

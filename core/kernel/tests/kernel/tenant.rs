@@ -10,6 +10,10 @@ use sea_orm_migration::MigratorTrait;
 pub(crate) const NOW_MS: i64 = 1_795_305_600_000;
 
 pub(crate) async fn open(database: &TestDatabase) -> Kernel {
+    open_with(database, Clock::standing(Timestamp::clamped(NOW_MS))).await
+}
+
+pub(crate) async fn open_with(database: &TestDatabase, clock: Clock) -> Kernel {
     let location = Location::new(database.data_dir(), database.database_url());
     let db = Database::open(&location).await.expect("the test database opens");
     heyuan_kernel::migration::Migrator::up(db.reader(), None).await.expect("the kernel's tables are made");
@@ -17,7 +21,6 @@ pub(crate) async fn open(database: &TestDatabase) -> Kernel {
         .await
         .expect("the test's table is made");
     let keys = TenantKeys::new(&Key::from_bytes([7; 32]));
-    let clock = Clock::standing(Timestamp::clamped(NOW_MS));
     let zone = Zone::named("Asia/Shanghai").expect("the zone is known");
     Kernel::open(db, keys, clock, zone).await.expect("the kernel opens")
 }

@@ -23,6 +23,9 @@ async fn a_value_is_sealed_masked_revealed_with_audit_and_erased() {
         let looker = Actor::key("key:looker".into(), vec![Scope::Reveal], None, Reach::Everything);
         let stranger = Actor::key("key:stranger".into(), vec![Scope::Admin], None, Reach::Everything);
         assert!(kernel.vault.reveal(&stranger, &reference, "curious").await.is_err());
+        for reason in ["", " \n", &"x".repeat(501)] {
+            assert_eq!(kernel.vault.reveal(&looker, &reference, reason).await.map_err(|p| p.code().code), Err("invalid_request"));
+        }
         assert_eq!(kernel.vault.reveal(&looker, &reference, "a call back").await.as_deref(), Ok("13812345678"));
         let audited = sql::all(kernel.db.reader(), "SELECT actor, detail FROM kernel_audit", []).await.expect("read");
         assert_eq!(audited.len(), 1);

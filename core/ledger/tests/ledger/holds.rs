@@ -1,13 +1,11 @@
 //! Holds on both databases: what they hold pays, what they free expires, and they run out once.
 
-use crate::ground::{at, db, ledger, month, open, sealed_and_sound, write};
+use crate::ground::{at, ledger, month, open, sealed_and_sound, write};
 use futures::FutureExt;
 use futures::future::join_all;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::lease;
-use heyuan_kernel::processor::{Progress, Task};
-use heyuan_ledger::{Account, Error, Hold, HoldClock, Ledger, Lots, NewLot, Outcome, Transfer};
+use heyuan_ledger::{Account, Error, Hold, Ledger, Lots, NewLot, Outcome, Transfer};
 
 async fn accounts(ledger: &Ledger) {
     let accounts = vec![
@@ -73,6 +71,15 @@ async fn post(ledger: &Ledger, key: &'static str, amount: i64) -> Result<Vec<(St
         .boxed()
     })
     .await
+}
+
+/// Whether it had run out and ended now.
+async fn expire(ledger: &Ledger, key: String) -> bool {
+    let ended = write(ledger, move |ledger, tx| {
+        let key = key.clone();
+        async move { ledger.expire_hold(tx, &key).await }.boxed()
+    });
+    ended.await.expect("it is looked at")
 }
 
 async fn lots_of(ledger: &Ledger, account: &str) -> Vec<(String, i64)> {
@@ -157,17 +164,12 @@ async fn holds_run_out_once_whoever_comes() {
         }
         let late = post(&ledger, "hold/0", 5).await;
         assert!(matches!(late, Err(Error::HoldSettled(_))), "{late:?}");
-        let expire = || write(&ledger, |ledger, tx| async move { ledger.expire_holds(tx, at(0), 3).await }.boxed());
-        let mut expired: Vec<String> =
-            join_all((0..4).map(|_| expire())).await.into_iter().flat_map(|keys| keys.expect("they run out")).collect();
-        let count = expired.len();
-        expired.sort_unstable();
-        expired.dedup();
-        assert_eq!(expired.len(), count, "{expired:?}");
-        // The task does the rest, and stands still afterwards.
-        let fence = lease::acquire(&db(&ledger), "processor", "one").await.expect("a lease is asked for").expect("nobody else has it");
-        assert_eq!(HoldClock::new(ledger.clone()).step(&fence).await.expect("it turns"), Progress::Busy);
-        assert_eq!(HoldClock::new(ledger.clone()).step(&fence).await.expect("it turns"), Progress::Idle);
+        // Each is asked to end by two at once; those that have not run out are left alone.
+        let expired = join_all((0..40).map(|n| expire(&ledger, format!("hold/{}", n / 2)))).await;
+        for (n, both) in expired.chunks(2).enumerate() {
+            assert_eq!(both.iter().filter(|ended| **ended).count(), usize::from(n < 16), "hold/{n}");
+        }
+        assert!(!expire(&ledger, "hold/0".into()).await, "it has ended");
         for n in 0..20 {
             let ended = (n < 16).then_some(Outcome::Expired);
             assert_eq!(outcome(&ledger, &format!("hold/{n}")).await, Some((5, ended)), "hold/{n}");
@@ -177,22 +179,6 @@ async fn holds_run_out_once_whoever_comes() {
             assert_eq!((balance.balance, balance.reserved), (100, 10), "{account}");
         }
         sealed_and_sound(&ledger).await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_clock_of_holds_does_nothing_without_the_lease() {
-    for_both_databases(|database| async move {
-        let ledger = ledger(&database).await;
-        accounts(&ledger).await;
-        earn(&ledger, "anna", "annas", 100, 30).await;
-        set_aside(&ledger, hold("order", "anna", 5, at(-2), at(-1))).await;
-        let lost = lease::acquire(&db(&ledger), "processor", "one").await.expect("a lease is asked for").expect("nobody else has it");
-        lease::release(&db(&ledger), &lost).await.expect("it is given up");
-        lease::acquire(&db(&ledger), "processor", "two").await.expect("a lease is asked for").expect("it is free");
-        assert!(HoldClock::new(ledger.clone()).step(&lost).await.is_err());
-        assert_eq!(outcome(&ledger, "order").await, Some((5, None)));
     })
     .await;
 }

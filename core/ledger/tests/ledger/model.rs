@@ -30,15 +30,48 @@ impl Dice {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Earn { to: &'static str, amount: i64, days: i64 },
-    Spend { from: &'static str, amount: i64, day: i64 },
-    Restore { of: String, to: &'static str, amount: i64 },
-    TakeBack { lot: String, from: &'static str, amount: i64 },
-    Carry { from: &'static str, to: &'static str, amount: i64, day: i64 },
-    Hold { from: &'static str, amount: i64, until: i64 },
-    Post { hold: String, amount: i64 },
-    Void { hold: String },
-    Expire,
+    Earn {
+        to: &'static str,
+        amount: i64,
+        days: i64,
+    },
+    Spend {
+        from: &'static str,
+        amount: i64,
+        day: i64,
+    },
+    Restore {
+        of: String,
+        to: &'static str,
+        amount: i64,
+    },
+    TakeBack {
+        lot: String,
+        from: &'static str,
+        amount: i64,
+    },
+    Carry {
+        from: &'static str,
+        to: &'static str,
+        amount: i64,
+        day: i64,
+    },
+    Hold {
+        from: &'static str,
+        amount: i64,
+        until: i64,
+    },
+    Post {
+        hold: String,
+        amount: i64,
+    },
+    Void {
+        hold: String,
+    },
+    /// Of these, each with its account, those that have run out.
+    Expire {
+        holds: Vec<(String, &'static str)>,
+    },
 }
 
 /// What a generator may name: what it did itself.
@@ -46,7 +79,7 @@ enum Step {
 struct Known {
     lots: Vec<(String, &'static str)>,
     spends: Vec<(String, &'static str)>,
-    holds: Vec<String>,
+    holds: Vec<(String, &'static str)>,
 }
 
 impl Known {
@@ -54,20 +87,26 @@ impl Known {
         let (one, other) = (dice.roll(3), 1 + dice.roll(2));
         let (from, to) = (MEMBERS[one], MEMBERS[(one + other) % 3]);
         let day = i64::try_from(dice.roll(25)).expect("small");
+        let expire = || {
+            let mut holds = self.holds.clone();
+            // Everybody locks accounts in one order.
+            holds.sort_unstable_by_key(|(_, account)| *account);
+            Step::Expire { holds }
+        };
         match dice.roll(10) {
             0 | 1 => Step::Earn { to, amount: dice.amount(60), days: day + 1 },
             2 => Step::Spend { from, amount: dice.amount(70), day },
             3 => Step::Carry { from, to, amount: dice.amount(60), day },
             4 => Step::Hold { from, amount: dice.amount(40), until: if dice.roll(3) == 0 { -1 } else { 1 } },
-            5 => dice.one_of(&self.spends).map_or(Step::Expire, |(of, to)| Step::Restore { of: of.clone(), to, amount: dice.amount(20) }),
-            6 => dice.one_of(&self.lots).map_or(Step::Expire, |(lot, from)| Step::TakeBack {
+            5 => dice.one_of(&self.spends).map_or_else(expire, |(of, to)| Step::Restore { of: of.clone(), to, amount: dice.amount(20) }),
+            6 => dice.one_of(&self.lots).map_or_else(expire, |(lot, from)| Step::TakeBack {
                 lot: lot.clone(),
                 from,
                 amount: dice.amount(30),
             }),
-            7 | 8 => dice.one_of(&self.holds).map_or(Step::Expire, |hold| Step::Post { hold: hold.clone(), amount: dice.amount(30) }),
-            _ if dice.roll(4) == 0 => Step::Expire,
-            _ => dice.one_of(&self.holds).map_or(Step::Expire, |hold| Step::Void { hold: hold.clone() }),
+            7 | 8 => dice.one_of(&self.holds).map_or_else(expire, |(hold, _)| Step::Post { hold: hold.clone(), amount: dice.amount(30) }),
+            _ if dice.roll(4) == 0 => expire(),
+            _ => dice.one_of(&self.holds).map_or_else(expire, |(hold, _)| Step::Void { hold: hold.clone() }),
         }
     }
 
@@ -76,7 +115,7 @@ impl Known {
             Step::Earn { to, .. } => self.lots.push((key.to_owned(), to)),
             Step::Carry { to, .. } => self.lots.push((format!("{key}/1"), to)),
             Step::Spend { from, .. } => self.spends.push((key.to_owned(), from)),
-            Step::Hold { .. } => self.holds.push(key.to_owned()),
+            Step::Hold { from, .. } => self.holds.push((key.to_owned(), from)),
             _ => {}
         }
     }
@@ -133,7 +172,12 @@ async fn act(ledger: &Ledger, key: &str, step: &Step) -> Result<(), Error> {
                 }
                 Step::Post { hold, amount } => ledger.post_hold(tx, &hold, amount, month()).await.map(drop),
                 Step::Void { hold } => ledger.void_hold(tx, &hold).await,
-                Step::Expire => ledger.expire_holds(tx, at(0), 100).await.map(drop),
+                Step::Expire { holds } => {
+                    for (hold, _) in holds {
+                        ledger.expire_hold(tx, &hold).await?;
+                    }
+                    Ok(())
+                }
             }
         }
         .boxed()
@@ -250,7 +294,7 @@ impl Model {
                 None => self.end(hold, End::Voided),
                 Some(end) => end == End::Voided,
             },
-            Step::Expire => {
+            Step::Expire { .. } => {
                 let due: Vec<String> =
                     self.holds.iter().filter(|(_, held)| held.end.is_none() && held.until < 0).map(|(key, _)| key.clone()).collect();
                 due.iter().all(|key| self.end(key, End::Expired))

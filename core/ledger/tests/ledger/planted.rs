@@ -117,6 +117,23 @@ const PLANTED: &[(&str, &str, &str, &str, &str)] = &[
     ("ledger_hold", "key = 'open'", "amount", "8", "open"),
     ("ledger_hold", "key = 'open'", "outcome", "'expired'", "open"),
     ("ledger_hold_lot", "hold = 'open'", "amount", "8", "open"),
+    // The largest numbers that there are: no sum of the walk overflows.
+    ("ledger_transfer", "key = 'soon'", "credit_balance", "9223372036854775807", "soon"),
+    ("ledger_transfer", "key = 'spend'", "amount", "9223372036854775807", "spend"),
+    ("ledger_transfer", "key = 'spend'", "debit_version", "9223372036854775807", "spend"),
+    ("ledger_account", "id = 'plain'", "balance", "9223372036854775807", "plain"),
+    ("ledger_account", "id = 'anna'", "reserved", "9223372036854775807", "anna"),
+    ("ledger_lot", "source = 'late'", "remaining", "9223372036854775807", "late"),
+    ("ledger_lot_move", "amount = -30", "amount", "9223372036854775807", "spend"),
+    (
+        "ledger_stripe",
+        "account = (SELECT no FROM ledger_account WHERE id = 'issued') AND debits >= 120",
+        "debits",
+        "9223372036854775807",
+        "issued",
+    ),
+    ("ledger_hold", "key = 'open'", "amount", "9223372036854775807", "open"),
+    ("ledger_hold_lot", "hold = 'open'", "amount", "9223372036854775807", "open"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,6 +184,24 @@ const MISPLACED: &[(&str, &str)] = &[
     ("UPDATE ledger_head SET hash = 'forged'", "#head"),
     ("UPDATE ledger_head SET signature = 'forged'", "#head"),
     ("UPDATE ledger_head SET number = number + 1", "#next"),
+    ("DELETE FROM ledger_head", "#head"),
+    (
+        "INSERT INTO ledger_lot_move (lot, transfer, amount, period) SELECT no, -1, -5, period FROM ledger_lot WHERE source = 'late';
+         INSERT INTO ledger_lot_move (lot, transfer, amount, period) SELECT no, -1, 5, period FROM ledger_lot WHERE source = 'soon';
+         UPDATE ledger_lot SET remaining = remaining - 5 WHERE source = 'late'; UPDATE ledger_lot SET remaining = remaining + 5 WHERE source = 'soon'",
+        "lot late",
+    ),
+    (
+        "INSERT INTO ledger_hold_lot (hold, lot, amount) SELECT 'nobody', no, 5 FROM ledger_lot WHERE source = 'late';
+         UPDATE ledger_lot SET remaining = remaining - 5, held = held + 5 WHERE source = 'late'",
+        "nobody",
+    ),
+    (
+        "INSERT INTO ledger_stripe (account, period, stripe, debits, credits) SELECT no, 202611, 0, 0, 5 FROM ledger_account WHERE id = 'plain';
+         INSERT INTO ledger_stripe (account, period, stripe, debits, credits) SELECT no, 202611, 0, 5, 0 FROM ledger_account WHERE id = 'anna'",
+        "plain",
+    ),
+    ("INSERT INTO ledger_stripe (account, period, stripe, debits, credits) VALUES (-7, 202611, 0, 0, 0)", "account -7"),
     ("DELETE FROM ledger_lot WHERE source = 'late'", "late"),
     (
         "INSERT INTO ledger_lot (account, source, issuer, cost_numerator, cost_denominator, amount, remaining, held, expires_at, period)
@@ -294,6 +329,40 @@ async fn of_each_day_one_head_stays() {
             sealed_and_sound(&ledger).await;
             assert_eq!(heads().await, expected, "{key}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_breaks_off_hides_nothing_that_others_find() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        book(&ledger).await;
+        sealed_and_sound(&ledger).await;
+        run(&ledger, "UPDATE ledger_transfer SET reference = 'forged' WHERE key = 'spend'").await;
+        run(&ledger, "UPDATE ledger_account SET reserved = reserved + 1 WHERE id = 'plain'").await;
+        run(&ledger, "DROP TABLE ledger_hold_lot").await;
+        let report = ledger.verify().await.expect("it tells what it can");
+        for (check, place) in [("chain", "spend"), ("balance", "plain"), ("unfinished", "holds")] {
+            let found = report.findings.iter().any(|finding| finding.check == check && finding.place.contains(place));
+            assert!(found, "{check} {place}: {:?}", report.findings);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_floor_holds_at_every_version_and_not_at_the_last_alone() {
+    for_both_databases(|database| async move {
+        let ledger = ledger(&database).await;
+        open(&ledger, vec![Account::striped("issued", "mall", "points"), Account::plain("plain", "3", "points", None)]).await;
+        post(&ledger, vec![transfer("below", "plain", "issued", 3, Lots::None)]).await.expect("there is no floor");
+        post(&ledger, vec![transfer("above", "issued", "plain", 5, Lots::None)]).await.expect("it is posted");
+        sealed_and_sound(&ledger).await;
+        run(&ledger, "UPDATE ledger_account SET floor = 0 WHERE id = 'plain'").await;
+        let report = ledger.verify().await.expect("the book can be read");
+        let below: Vec<_> = report.findings.iter().filter(|finding| finding.why.contains("below its floor")).collect();
+        assert!(matches!(below.as_slice(), [one] if one.check == "version"), "{:?}", report.findings);
     })
     .await;
 }

@@ -10,8 +10,8 @@ use crate::settlement::Statement;
 use actix_web::{HttpRequest, get, post, put, web};
 use heyuan_contract::{MerchantId, OrgUnitId, ProductId, Ratio};
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -228,10 +228,7 @@ struct StatementQuery {
     params(("id" = String, Path, description = "The group's own code")),
     responses(
         (status = 200, body = MerchantBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[put("/v1/merchants/{id}")]
@@ -253,9 +250,7 @@ pub(super) async fn put_merchant(
     tag = "mall", summary = "List merchants", params(PageQuery), security(("key" = [])),
     responses(
         (status = 200, body = Page<MerchantBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/merchants")]
@@ -275,10 +270,7 @@ pub(super) async fn list_merchants(
     params(("id" = String, Path, description = "The merchant")),
     responses(
         (status = 200, body = MerchantBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/merchants/{id}")]
@@ -296,10 +288,7 @@ pub(super) async fn get_merchant(
     params(("id" = String, Path, description = "The merchant"), StatementQuery),
     responses(
         (status = 200, body = StatementBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/merchants/{id}/statement")]
@@ -318,10 +307,7 @@ pub(super) async fn get_statement(
     params(("id" = String, Path, description = "The merchant's own code, unique in the group")),
     responses(
         (status = 200, body = ProductBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[put("/v1/products/{id}")]
@@ -348,9 +334,7 @@ pub(super) async fn put_product(
     tag = "mall", summary = "List products", params(ProductQuery), security(("key" = [])),
     responses(
         (status = 200, body = Page<ProductBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/products")]
@@ -372,10 +356,7 @@ pub(super) async fn list_products(
     params(("id" = String, Path, description = "The product")),
     responses(
         (status = 200, body = ProductBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/products/{id}")]
@@ -396,11 +377,7 @@ pub(super) async fn get_product(
     ),
     responses(
         (status = 200, body = StockLevelBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/products/{id}/stock")]

@@ -11,8 +11,8 @@ use crate::records::{ByPoints, Order, OrderPart, Payment};
 use crate::refunds::{Refund, RefundRequest};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::{Fen, MemberId, MerchantId, OrderId, ProductId};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, header_text, idempotency_header, read_body};
+use heyuan_kernel::problems::{Conflicting, Forbidden, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -351,10 +351,7 @@ fn lines_of(lines: Vec<LineBody>) -> Vec<CheckoutLine> {
     params(("Idempotency-Key" = String, Header, description = "Fresh per cart; the same one on a retry")),
     responses(
         (status = 200, body = CheckoutBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting,
     )
 )]
 #[post("/v1/orders")]
@@ -376,9 +373,7 @@ pub(super) async fn place_order(
     tag = "mall", summary = "List orders", params(OrderQuery), security(("key" = [])),
     responses(
         (status = 200, body = Page<OrderBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/orders")]
@@ -399,10 +394,7 @@ pub(super) async fn list_orders(
     tag = "mall", summary = "Read an order", params(("id" = String, Path, description = "The order")), security(("key" = [])),
     responses(
         (status = 200, body = OrderBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/orders/{id}")]
@@ -423,11 +415,7 @@ pub(super) async fn get_order(
     ),
     responses(
         (status = 200, body = RefundedBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/orders/{id}/refunds")]
@@ -454,10 +442,7 @@ pub(super) async fn refund_order(
     params(("id" = String, Path, description = "The order"), PageQuery),
     responses(
         (status = 200, body = Page<RefundedBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/orders/{id}/refunds")]
@@ -477,9 +462,7 @@ pub(super) async fn list_refunds(
     tag = "mall", summary = "Read a payment", params(("id" = String, Path, description = "The payment")), security(("key" = [])),
     responses(
         (status = 200, body = PaymentBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/payments/{id}")]
@@ -497,10 +480,7 @@ pub(super) async fn get_payment(
     tag = "mall", summary = "Start a payment", params(("id" = String, Path, description = "The payment")), security(("key" = [])),
     responses(
         (status = 200, body = StartedBody),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/payments/{id}:start")]
@@ -520,9 +500,7 @@ pub(super) async fn start_payment(
     params(("X-Signature" = String, Header, description = "HMAC-SHA-256 of the body under the shared secret, in hex")),
     responses(
         (status = 204, description = "Taken; a repeated one too"),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Forbidden, Conflicting,
     )
 )]
 #[post("/v1/payments/notifications")]

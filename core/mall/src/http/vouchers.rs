@@ -6,8 +6,8 @@ use crate::mall::Mall;
 use crate::vouchers::{Redeem, Voucher};
 use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::{MemberId, OrgUnitId};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -97,9 +97,7 @@ struct VoucherQuery {
     tag = "mall", summary = "List a member's vouchers", params(VoucherQuery), security(("key" = [])),
     responses(
         (status = 200, body = Page<VoucherBody>),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
     )
 )]
 #[get("/v1/vouchers")]
@@ -121,11 +119,7 @@ pub(super) async fn list_vouchers(
     params(("Idempotency-Key" = String, Header, description = "Fresh per redemption; the same one on a retry")),
     responses(
         (status = 200, body = VoucherBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting,
     )
 )]
 #[post("/v1/vouchers:redeem")]

@@ -4,12 +4,23 @@ use crate::world::World;
 use actix_web::http::StatusCode;
 use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
 use actix_web::{App, web};
-use heyuan_contract::MemberId;
+use futures::FutureExt;
+use heyuan_contract::{MemberId, OrgUnitId};
 use heyuan_harness::TestDatabase;
 use heyuan_kernel::Scope;
 use heyuan_kernel::keys::{self, Credentials};
 use serde_json::{Value, json};
 use utoipa_actix_web::AppExt;
+
+/// A token of a session of this member.
+async fn token(world: &World, credentials: &Credentials, member: &str) -> String {
+    let (credentials, member) = (credentials.clone(), MemberId::new(member).expect("a valid id"));
+    let opened = world.kernel.db.write("open a session", move |tx| {
+        let (credentials, member) = (credentials.clone(), member.clone());
+        async move { credentials.open_session(tx, &member, "mall", &OrgUnitId::new("mall-1").expect("a valid id")).await }.boxed()
+    });
+    opened.await.expect("it is opened").access
+}
 
 #[actix_web::test]
 async fn a_walk_from_a_product_to_a_refund() {
@@ -17,8 +28,7 @@ async fn a_walk_from_a_product_to_a_refund() {
     let kernel = &world.kernel;
     let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), world.clock.clone());
     let admin = keys::create(&kernel.db, &kernel.org, &[Scope::Admin, Scope::App], None).await.expect("a key");
-    let (token, _) = credentials.member_token(&MemberId::new("mbr_1").expect("a valid id"));
-    let (left, _) = credentials.member_token(&MemberId::new("left_1").expect("a valid id"));
+    let (token, left) = (token(&world, &credentials, "mbr_1").await, token(&world, &credentials, "left_1").await);
     let (app, document) = App::new()
         .app_data(web::Data::new(world.mall.clone()))
         .app_data(web::Data::new(credentials))

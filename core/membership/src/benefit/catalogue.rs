@@ -112,7 +112,7 @@ pub struct BenefitTerms {
     pub stock: BenefitStock,
     /// Full days that a grant is good for, after the day of the grant.
     pub valid_days: i32,
-    /// The mall's product when the benefit is a voucher: its use is the voucher's.
+    /// The mall's voucher product when the benefit is a voucher: its use is the voucher's. Whoever writes the benefit reaches its unit.
     pub voucher: Option<ProductId>,
     /// Whether units of other lines honour it as well.
     pub anywhere: bool,
@@ -228,6 +228,7 @@ impl Membership {
         if let Some(index) = unknown {
             return Err(Problem::invalid(&format!("tiers[{index}].tier"), "there is no such tier").into());
         }
+        self.check_voucher(actor, terms).await?;
         self.kernel()
             .db
             .settle(|| async {
@@ -253,6 +254,14 @@ impl Membership {
                 Ok(benefit)
             })
             .await
+    }
+
+    /// Refuses a voucher that the mall does not have or that is redeemed where the actor has no say. A benefit can be retired all the same.
+    async fn check_voucher(&self, actor: &Actor, terms: &BenefitTerms) -> Result<(), Error> {
+        let Some(product) = terms.voucher.as_ref().filter(|_| terms.state != BenefitState::Retired) else { return Ok(()) };
+        let within = self.vouchers().unit_of(product).await?.is_some_and(|unit| actor.reach().covers(&unit));
+        let words = || format!("the mall has no voucher product {product} that this key reaches");
+        if within { Ok(()) } else { Err(Problem::invalid("voucher", words()).into()) }
     }
 
     /// Benefits by code: active ones for members and apps, all for an admin key that reaches their unit.

@@ -5,6 +5,7 @@ use super::grant;
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, corrupt};
+use crate::missed::Missed;
 use crate::standing::MemberState;
 use futures::FutureExt;
 use heyuan_contract::{MemberId, Timestamp};
@@ -130,7 +131,11 @@ impl Membership {
         let reached = members.last().filter(|_| more).map_or(String::new(), ToString::to_string);
         let due = if more { now.ms() } else { self.kernel().zone.day_start_after(now, 1).ms() };
         let count = members.len().max(1);
-        let step = Arc::new(Step { benefit: benefit.clone(), rule: rule.clone(), period, reached, due, members });
+        let hindered = match &benefit.terms.voucher {
+            Some(product) if self.vouchers().unit_of(product).await?.is_none() => Some(Missed::NoVoucher),
+            _ => None,
+        };
+        let step = Arc::new(Step { benefit: benefit.clone(), rule: rule.clone(), period, reached, due, members, hindered });
         let (membership, fence) = (self.clone(), fence.cloned());
         self.kernel()
             .db
@@ -157,7 +162,7 @@ impl Membership {
             }
         }
         for id in &due {
-            self.grant_period(tx, &step.benefit, &step.rule, id).await?;
+            self.grant_period(tx, &step.benefit, &step.rule, id, step.hindered).await?;
         }
         sql::execute(
             tx.conn(),
@@ -192,4 +197,6 @@ struct Step {
     reached: String,
     due: i64,
     members: Vec<MemberId>,
+    /// Why nobody gets it.
+    hindered: Option<Missed>,
 }

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use heyuan_contract::MemberId;
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
+use heyuan_ledger::Period;
 use serde::Serialize;
 
 /// Points for units of a benefit.
@@ -21,6 +22,9 @@ pub struct Exchange {
     pub benefit: String,
     /// Units; the benefit's own quantity when left out.
     pub quantity: Option<i64>,
+    /// What the member was told that they cost in all; another price is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub points: Option<i64>,
 }
 
 /// Points that were given, and what was got for them.
@@ -37,7 +41,7 @@ impl Membership {
     ///
     /// # Errors
     /// `forbidden`, also for a key that does not reach the benefit's unit; `invalid_request`, `unknown_benefit`, `unknown_member`,
-    /// `member_closed`, `member_blocked`, `benefit_not_active`, `benefit_without_price`, `benefit_out_of_stock`, `not_enough_points`,
+    /// `member_closed`, `member_blocked`, `benefit_not_active`, `benefit_without_price`, `price_changed`, `benefit_out_of_stock`, `not_enough_points`,
     /// `amount_out_of_range`, `idempotency_key_reused`.
     pub async fn exchange_points(
         &self,
@@ -64,6 +68,9 @@ impl Membership {
                 };
                 let benefit = benefit.filter(|benefit| catalogue::shows(actor, benefit)).ok_or_else(unknown)?;
                 self.line_of(actor, &benefit.terms.unit)?;
+                if let Some(product) = &benefit.terms.voucher {
+                    self.voucher_unit(&benefit.code, product).await?;
+                }
                 let (membership, key, id, request) = (self.clone(), key.clone(), id.clone(), request.clone());
                 self.kernel()
                     .db
@@ -82,6 +89,10 @@ impl Membership {
         let benefit = catalogue::find(tx.conn(), &request.benefit).await?.ok_or_else(|| corrupt("benefit", "it is gone"))?;
         let quantity = benefit.terms.granted(request.quantity)?;
         let amount = price(&benefit, quantity)?;
+        if let Some(told) = request.points.filter(|told| *told != amount) {
+            let words = format!("{quantity} of the benefit {} cost {amount} points now, and not {told}", benefit.code);
+            return Err(Problem::new(codes::PRICE_CHANGED, words).field("points").into());
+        }
         let code = benefit.code.as_str();
         let spending = Spend { amount, unit: benefit.terms.unit.clone(), reference: format!("{quantity} of the benefit {code}") };
         let spend = self.take_spend(tx, book, key, id.clone(), spending, benefit.line).await?;
@@ -96,6 +107,21 @@ impl Membership {
         };
         let grant = self.grant_active(tx, code, &granting).await?;
         Ok(ExchangeView { spend, grant })
+    }
+
+    /// Withdraws what a spend that is given back was exchanged for; of any other spend nothing. An exchange goes back whole, and not once a
+    /// unit of it was used or is a voucher. The member is locked. `left` is what of the spend was not given back before.
+    pub(crate) async fn withdraw_exchanged(&self, tx: &Tx, spend: &SpendView, amount: i64, left: i64) -> Result<(), Error> {
+        let Some((grant, _)) = grant::by_source(tx.conn(), &source(spend)).await? else { return Ok(()) };
+        if grant.used > 0 {
+            let words = format!("{} of the units of {} that spend {} was exchanged for are used", grant.used, grant.benefit, spend.id);
+            return Err(Error::refused(codes::BENEFIT_USED, format!("{words} or vouchers; it can't be given back")));
+        }
+        if amount != left {
+            let words = format!("expected {left} points, all of spend {}: it was exchanged for units of {}", spend.id, grant.benefit);
+            return Err(Problem::new(codes::AMOUNT_OUT_OF_RANGE, words).field("amount").into());
+        }
+        grant::end(tx, &grant.id, "withdrawn", Period::of(&self.kernel().zone, self.kernel().clock.now())).await
     }
 }
 

@@ -1,15 +1,12 @@
-//! Granting: by a rule, by a tier or by people, with the stock taken in the same unit of work.
+//! Granting: by people, and what every grant has: the stock is taken in the same unit of work.
 
-use super::catalogue::{self, Benefit, BenefitState, Every, TierBenefit};
-use crate::decide::Decided;
+use super::catalogue::{self, Benefit, BenefitState};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::member::{self, MemberRow, corrupt};
-use crate::rule::Change;
-use crate::standing::MemberState;
-use crate::transaction::Row;
+use crate::member::{self, corrupt};
+use crate::missed::Missed;
 use futures::FutureExt;
-use heyuan_contract::{DomainEvent, EntryId, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
+use heyuan_contract::{DomainEvent, EntryId, Line, MemberId, OrgUnitId, ProductId, Timestamp, TransactionId};
 use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
@@ -57,7 +54,7 @@ pub struct BenefitGrant {
     pub used: i64,
     /// Units that expired or were withdrawn.
     pub lapsed: i64,
-    /// `live`, `spent`, `expired`, `withdrawn`; `missed` when the stock had nothing left for what a rule wanted.
+    /// `live`, `spent`, `expired`, `withdrawn`; `missed` for what a rule or a tier would have granted and could not.
     pub state: String,
     /// When it was made.
     pub granted_at: Timestamp,
@@ -88,8 +85,8 @@ impl Membership {
     /// Grants a benefit by hand; audited. The same key again is answered from what it did.
     ///
     /// # Errors
-    /// `forbidden`, also for a key that does not reach the benefit's unit; `invalid_request`, `unknown_member`, `member_closed`,
-    /// `benefit_not_active`, `benefit_out_of_stock`.
+    /// `forbidden`, also for a key that does not reach the benefit's unit or its voucher's; `invalid_request`, `unknown_member`,
+    /// `member_closed`, `benefit_not_active`, also for one whose voucher the mall does not have; `benefit_out_of_stock`.
     pub async fn grant_benefit(
         &self,
         actor: &Actor,
@@ -114,6 +111,9 @@ impl Membership {
                 let benefit = catalogue::find(self.kernel().db.near(), &request.benefit).await?;
                 let benefit = benefit.ok_or_else(|| Problem::invalid("benefit", "there is no such benefit; list them at /v1/benefits"))?;
                 actor.require_unit(&benefit.terms.unit)?;
+                if let Some(product) = &benefit.terms.voucher {
+                    actor.require_unit(&self.voucher_unit(&benefit.code, product).await?)?;
+                }
                 let quantity = benefit.terms.granted(request.quantity)?;
                 let entry = audit::Entry::new(actor, "grant benefit", id.as_str())
                     .detail("benefit", benefit.code.as_str())
@@ -142,6 +142,13 @@ impl Membership {
             .await
     }
 
+    /// The unit that redeems a benefit's voucher.
+    pub(super) async fn voucher_unit(&self, benefit: &str, product: &ProductId) -> Result<OrgUnitId, Error> {
+        let words = || format!("the benefit {benefit} is a voucher of {product}, which is none of the mall's vouchers");
+        let unit = self.vouchers().unit_of(product).await?;
+        unit.ok_or_else(|| Error::refused(codes::BENEFIT_NOT_ACTIVE, words()))
+    }
+
     /// Grants the newest version of a benefit, which must be active and have stock.
     pub(super) async fn grant_active(&self, tx: &Tx, code: &str, granting: &Granting<'_>) -> Result<BenefitGrant, Error> {
         let benefit = catalogue::find(tx.conn(), code).await?.ok_or_else(|| corrupt("benefit", "it is gone"))?;
@@ -153,77 +160,12 @@ impl Membership {
         made.ok_or_else(|| Error::refused(codes::BENEFIT_OUT_OF_STOCK, format!("the benefit {code} has fewer units left than that")))
     }
 
-    /// Grants what the rules want. The purchase never waits for a benefit: what is not active is not granted, and what has no stock left
-    /// is kept as missed.
-    pub(crate) async fn grant_by_rules(&self, tx: &Tx, row: &Row, decided: &Decided) -> Result<(), Error> {
-        let member = &decided.snapshot.member.id;
-        let mut wanted = Vec::new();
-        for call in &decided.calls {
-            for (place, effect) in call.effects.iter().enumerate() {
-                if let Change::Benefit(code) = &effect.change {
-                    wanted.push((code.as_str(), format!("rule/{}/{}/{}/{place}", row.unit, row.id, call.rule), effect.reason.as_str()));
-                }
-            }
-        }
-        // Everybody takes stocks in one order.
-        wanted.sort_unstable();
-        for (code, source, reason) in wanted {
-            let benefit = catalogue::find(tx.conn(), code).await?.filter(|benefit| benefit.terms.state == BenefitState::Active);
-            let Some(benefit) = benefit else {
-                tracing::warn!(benefit.code = code, grant.source = source, "a rule wants a benefit that is not active; it was not granted");
-                continue;
-            };
-            let transaction = Some((&row.unit, &row.id));
-            let quantity = benefit.terms.quantity;
-            let granting = Granting { source, digest: "", member, quantity, from: row.occurred_at, reason, transaction };
-            if self.ends(&benefit, row.occurred_at) <= self.kernel().clock.now() {
-                continue;
-            }
-            if self.write_grant(tx, &benefit, &granting).await?.is_none() {
-                self.insert_grant(tx, &benefit, &granting, "missed").await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Grants a locked member what its tier gets in the periods of now and has not got yet.
-    pub(crate) async fn grant_for_tier(&self, tx: &Tx, member: &MemberRow, tier: &str) -> Result<(), Error> {
-        if member.state != MemberState::Open {
-            return Ok(());
-        }
-        for benefit in catalogue::of_tiers(tx.conn()).await? {
-            if let Some(rule) = benefit.terms.tiers.iter().find(|rule| rule.tier == tier) {
-                self.grant_period(tx, &benefit, rule, &member.id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Grants a locked member one period's share, unless it has it; without stock nothing, and the next round asks again.
-    pub(super) async fn grant_period(&self, tx: &Tx, benefit: &Benefit, rule: &TierBenefit, member: &MemberId) -> Result<(), Error> {
-        let from = self.kernel().clock.now();
-        let source = format!("tier/{}/{}/{member}", benefit.code, self.tier_period(rule.every, from));
-        let quantity = rule.quantity;
-        let granting = Granting { source, digest: "", member, quantity, from, reason: &rule.tier, transaction: None };
-        self.write_grant(tx, benefit, &granting).await.map(drop)
-    }
-
-    /// The name of the period that an instant lies in.
-    pub(super) fn tier_period(&self, every: Every, at: Timestamp) -> String {
-        let month = Period::of(&self.kernel().zone, at);
-        match every {
-            Every::Month => month.to_string(),
-            Every::Year => (month.number() / 100).to_string(),
-            Every::Once => "once".to_owned(),
-        }
-    }
-
-    fn ends(&self, benefit: &Benefit, from: Timestamp) -> Timestamp {
+    pub(super) fn ends(&self, benefit: &Benefit, from: Timestamp) -> Timestamp {
         self.kernel().zone.day_start_after(from, benefit.terms.valid_days + 1)
     }
 
     /// Takes the stock and writes the grant; `None` when there is too little, and what is there already is answered again.
-    async fn write_grant(&self, tx: &Tx, benefit: &Benefit, granting: &Granting<'_>) -> Result<Option<BenefitGrant>, Error> {
+    pub(super) async fn write_grant(&self, tx: &Tx, benefit: &Benefit, granting: &Granting<'_>) -> Result<Option<BenefitGrant>, Error> {
         if let Some((known, _)) = by_source(tx.conn(), &granting.source).await? {
             return Ok(Some(known));
         }
@@ -236,16 +178,28 @@ impl Membership {
             give_back(tx, code, month, quantity).await?;
             return Ok(None);
         }
-        let grant = self.insert_grant(tx, benefit, granting, "live").await?;
+        let grant = self.insert_grant(tx, benefit, granting, None).await?;
         if benefit.terms.voucher.is_some() {
             return self.hand_over(tx, benefit, grant).await.map(Some);
         }
         Ok(Some(grant))
     }
 
-    async fn insert_grant(&self, tx: &Tx, benefit: &Benefit, granting: &Granting<'_>, state: &str) -> Result<BenefitGrant, Error> {
+    /// Keeps that a grant was not made, and why; once a source. It is beside the grant that may be made later on.
+    pub(super) async fn write_missed(&self, tx: &Tx, benefit: &Benefit, granting: &Granting<'_>, why: Missed) -> Result<(), Error> {
+        self.insert_grant(tx, benefit, granting, Some(why)).await.map(drop)
+    }
+
+    async fn insert_grant(
+        &self,
+        tx: &Tx,
+        benefit: &Benefit,
+        granting: &Granting<'_>,
+        missed: Option<Missed>,
+    ) -> Result<BenefitGrant, Error> {
         let now = self.kernel().clock.now();
-        let quantity = if state == "missed" { 0 } else { granting.quantity };
+        let (state, quantity) = if missed.is_some() { ("missed", 0) } else { ("live", granting.quantity) };
+        let source = if missed.is_some() { format!("{}/missed", granting.source) } else { granting.source.clone() };
         let grant = BenefitGrant {
             id: Kernel::new_id::<EntryId>("bng").to_string(),
             member: granting.member.clone(),
@@ -268,12 +222,13 @@ impl Membership {
         let inserted = sql::execute(
             tx.conn(),
             "INSERT INTO membership_benefit_grant (id, source, digest, member, benefit, version, unit, line, quantity, available, reserved, used,
-               lapsed, state, cost_fen, anywhere, stock_returns, period, granted_at, expires_at, reason, transaction_unit, transaction_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 0, 0, 0, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+               lapsed, state, cost_fen, anywhere, stock_returns, period, granted_at, expires_at, reason, transaction_unit, transaction_id,
+               missed)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, 0, 0, 0, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
              ON CONFLICT (source) DO NOTHING",
             [
                 grant.id.clone().into(),
-                granting.source.clone().into(),
+                source.into(),
                 granting.digest.into(),
                 grant.member.as_str().into(),
                 grant.benefit.clone().into(),
@@ -291,10 +246,11 @@ impl Membership {
                 grant.reason.clone().into(),
                 granting.transaction.map(|(unit, _)| unit.as_str().to_owned()).into(),
                 granting.transaction.map(|(_, id)| id.as_str().to_owned()).into(),
+                missed.map(Missed::as_str).into(),
             ],
         )
         .await?;
-        if inserted == 0 {
+        if inserted == 0 && missed.is_none() {
             return Err(heyuan_kernel::Error::Stale("a grant from the same source").into());
         }
         Ok(grant)
@@ -384,6 +340,20 @@ async fn take_stock(tx: &Tx, benefit: &str, period: i64, quantity: i64, limit: O
     )
     .await?;
     Ok(taken > 0)
+}
+
+/// Whether both stocks have enough for a grant of the benefit's own quantity, as they stand.
+pub(super) async fn has_stock<C: sql::Connection>(conn: &C, benefit: &Benefit, month: Period) -> Result<bool, Error> {
+    let stock = benefit.terms.stock;
+    for (period, limit) in [(month.number(), stock.month), (IN_ALL, stock.total)] {
+        let text = "SELECT taken FROM membership_benefit_stock WHERE benefit = $1 AND period = $2";
+        let row = sql::one(conn, text, [benefit.code.as_str().into(), period.into()]).await?;
+        let taken: i64 = row.map_or(Ok(0), |row| sql::get(&row, "taken"))?;
+        if limit.is_some_and(|limit| taken.saturating_add(benefit.terms.quantity) > limit) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn give_back(tx: &Tx, benefit: &str, period: i64, quantity: i64) -> Result<(), Error> {

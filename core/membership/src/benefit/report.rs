@@ -19,7 +19,7 @@ pub struct BenefitFigures {
     pub unit: OrgUnitId,
     /// Units granted in the month.
     pub granted: i64,
-    /// Grants of rules for which the stock had nothing left.
+    /// Grants that a rule or a tier could not make when they were due, mostly for want of stock.
     pub missed: i64,
     /// Units reserved in the month, whatever became of them.
     pub reserved: i64,
@@ -27,7 +27,7 @@ pub struct BenefitFigures {
     pub used: i64,
     /// Units that expired in the month.
     pub expired: i64,
-    /// Units of refunded purchases that were withdrawn in the month.
+    /// Units that were withdrawn in the month: of refunded purchases, of tiers that a refund took, of exchanges that were given back.
     pub withdrawn: i64,
     /// What the used ones cost the line, in fen.
     pub cost_fen: i64,

@@ -291,6 +291,23 @@ impl Membership {
         self.end_reservation(code, Ending { state: "returned", at: None, member: Some(id.clone()) }, key).await
     }
 
+    /// What a member has reserved, whatever became of it, newest first.
+    ///
+    /// # Errors
+    /// `forbidden`, `unknown_member`.
+    pub async fn reservations(&self, actor: &Actor, id: &MemberId, before: Option<String>, limit: u64) -> Result<Vec<BenefitUse>, Error> {
+        self.visible_member(actor, id).await?;
+        let text = "SELECT * FROM membership_benefit_use WHERE member = $1 AND code IS NOT NULL AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3";
+        let values = [id.as_str().into(), before.unwrap_or_default().into(), limit.into()];
+        let now = self.kernel().clock.now();
+        // Past its deadline it has lapsed, whether or not the clockwork has been there.
+        let as_of_now = |taken: BenefitUse| match taken.deadline.filter(|deadline| taken.state == "reserved" && *deadline <= now) {
+            Some(deadline) => BenefitUse { state: "lapsed".to_owned(), ended_at: Some(deadline), ..taken },
+            None => taken,
+        };
+        sql::all(self.kernel().db.near(), text, values).await?.iter().map(|row| read(row).map(as_of_now)).collect()
+    }
+
     async fn end_reservation(&self, code: &str, ending: Ending, key: IdempotencyKey) -> Result<BenefitUse, Error> {
         self.kernel()
             .db

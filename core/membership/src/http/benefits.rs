@@ -171,6 +171,28 @@ pub(super) async fn reserve_benefit(
     Ok(web::Json(membership.reserve_benefit(&actor, &path_id("member", &id)?, &grant, &wanted, key).await?.into()))
 }
 
+/// Lists what a member has reserved, whatever became of it, newest first.
+#[utoipa::path(
+    tag = "membership", summary = "List a member's reservations", security(("key" = [])),
+    params(("id" = String, Path, description = "The member"), PageQuery),
+    responses(
+        (status = 200, body = Page<BenefitUseBody>),
+        Invalid, Unwelcome, Missing,
+    )
+)]
+#[get("/v1/members/{id}/benefit-reservations")]
+pub(super) async fn list_reservations(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    page: web::Query<PageQuery>,
+) -> Result<web::Json<Page<BenefitUseBody>>, Problem> {
+    let limit = page.limit()?;
+    let taken = membership.reservations(&actor, &path_id("member", &id)?, page.after()?, limit + 1).await?;
+    let items = taken.into_iter().map(BenefitUseBody::from).collect();
+    Ok(web::Json(Page::of(items, limit, |taken: &BenefitUseBody| taken.id.clone())))
+}
+
 /// Uses units of a grant at a counter, at once.
 #[utoipa::path(
     tag = "membership", summary = "Use a benefit", request_body = UseBenefitBody, security(("key" = [])),

@@ -1,6 +1,6 @@
 //! Budgets of rules over HTTP.
 
-use crate::budget::{Budget, BudgetView};
+use crate::budget::{Budget, BudgetView, RuleBudget};
 use crate::facade::Membership;
 use actix_web::{get, put, web};
 use heyuan_contract::Line;
@@ -39,6 +39,34 @@ pub(super) async fn put_rule_budget(
     let Body(body) = body;
     membership.set_budget(&actor, &path.0, &path.1, body.points_max).await?;
     Ok(web::Json(body))
+}
+
+/// A rule's budget of a month, and what was granted from it.
+#[derive(Serialize, ToSchema)]
+struct RuleBudgetStandingBody {
+    /// Points that the rule may grant to all members together in the month; ten million where nobody set a budget.
+    points_max: i64,
+    /// Points that it granted; a refund gives none back.
+    points_spent: i64,
+}
+
+/// Reads what a benefit rule may grant in a month, and what it granted.
+#[utoipa::path(
+    tag = "membership", summary = "Read a rule's budget", security(("key" = [])),
+    params(("rule" = String, Path, description = "The plugin's name"), ("period" = String, Path, description = "A month such as 2026-11")),
+    responses(
+        (status = 200, body = RuleBudgetStandingBody),
+        Invalid, Unwelcome,
+    )
+)]
+#[get("/v1/rule-budgets/{rule}/{period}")]
+pub(super) async fn get_rule_budget(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    path: web::Path<(String, String)>,
+) -> Result<web::Json<RuleBudgetStandingBody>, Problem> {
+    let RuleBudget { points_max, points_spent } = membership.rule_budget(&actor, &path.0, &path.1).await?;
+    Ok(web::Json(RuleBudgetStandingBody { points_max, points_spent }))
 }
 
 /// A budget with a name: a campaign's, say.

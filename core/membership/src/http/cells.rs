@@ -21,7 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct CellQuery {
-    /// `issued`, `opened`, `refunded`, `expired`, `forfeited`, `spent` or `recovered`.
+    /// `issued`, `opened`, `refunded`, `expired`, `forfeited`, `spent`, `recovered` or `adjusted`.
     #[param(value_type = String, example = "spent")]
     movement: String,
     /// The line that stands for the points; every line when left out.
@@ -52,20 +52,22 @@ struct LotQuery {
 /// An exact ratio.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) struct ExactBody {
-    /// The part above the line.
-    numerator: i64,
+    /// The part above the line; of a large cost it may be beyond 64 bits.
+    #[schema(value_type = i64)]
+    numerator: i128,
     /// The part below the line; never zero.
-    denominator: i64,
+    #[schema(value_type = i64)]
+    denominator: i128,
 }
 
 impl From<Ratio> for ExactBody {
     fn from(ratio: Ratio) -> ExactBody {
-        ExactBody { numerator: ratio.numerator(), denominator: ratio.denominator() }
+        ExactBody { numerator: ratio.numerator().into(), denominator: ratio.denominator().into() }
     }
 }
 
 impl ExactBody {
-    pub(super) const fn of(numerator: i64, denominator: i64) -> ExactBody {
+    pub(super) const fn of(numerator: i128, denominator: i128) -> ExactBody {
         ExactBody { numerator, denominator }
     }
 }
@@ -79,7 +81,7 @@ struct CellStepBody {
     issuer: String,
     /// The line where its points were spent.
     spender: Option<String>,
-    /// `earn`, `open`, `spend`, `return`, `refund`, `expire`, `forfeit` or `recover`.
+    /// `earn`, `open`, `spend`, `return`, `refund`, `expire`, `forfeit`, `recover` or `adjust`.
     movement: String,
     /// Points, with the figure's sign: a spend that was given back has a minus.
     points: i64,
@@ -144,7 +146,7 @@ impl From<MadeBy> for MadeByBody {
 struct LotStepBody {
     /// Its number: later ones are greater.
     number: i64,
-    /// `spend`, `return`, `refund`, `expire`, `forfeit` or `recover`.
+    /// `spend`, `return`, `refund`, `expire`, `forfeit`, `recover`, `adjust` or `transfer`.
     movement: String,
     /// Positive into the lot, negative out of it.
     points: i64,
@@ -177,7 +179,7 @@ impl From<LotStep> for LotStepBody {
 struct LotBody {
     /// The key of the transfer that opened it.
     source: String,
-    /// `earn` or `open`.
+    /// `earn`, `open`, `adjust` or `transfer`.
     movement: String,
     /// The line that stands for it.
     issuer: String,
@@ -197,7 +199,7 @@ struct LotBody {
     accounting_period: String,
     /// From this instant on it can't be spent.
     expires_at: Rfc3339,
-    /// The transaction that earned it; absent for an opening balance.
+    /// The transaction that earned it; absent for one that no transaction did.
     made_by: Option<MadeByBody>,
     /// What happened to it since then, the first first.
     steps: Page<LotStepBody>,

@@ -16,8 +16,8 @@ use utoipa::ToSchema;
 /// An entry of a check list.
 #[derive(Serialize, ToSchema)]
 struct CheckBody {
-    /// `within_book`, `month_over`, `earlier_months_closed`, `points_past_expiry`, `books_agree`, `refunds_waiting`, `holds_run_out`,
-    /// `disputes_open`, `corrections_proposed`, `reconciliation_missing`, `reconciliation_differs` or `seals_behind`.
+    /// `within_book`, `month_over`, `earlier_months_closed`, `points_past_expiry`, `can_be_summed`, `books_agree`, `refunds_waiting`,
+    /// `holds_run_out`, `disputes_open`, `corrections_proposed`, `reconciliation_missing`, `reconciliation_differs` or `seals_behind`.
     #[schema(examples("refunds_waiting"))]
     code: String,
     /// `ok`, `warning` or `blocking`.

@@ -192,6 +192,24 @@ pub(super) async fn propose_correction(
     Ok(HttpResponse::Created().json(CorrectionBody::from(view)))
 }
 
+/// Reads a correction: any, or one of the lines whose every unit the key reaches.
+#[utoipa::path(
+    tag = "membership", summary = "Read a correction", security(("key" = [])),
+    params(("id" = String, Path, description = "The correction")),
+    responses(
+        (status = 200, body = CorrectionBody),
+        Unwelcome, Missing,
+    )
+)]
+#[get("/v1/clearing/corrections/{id}")]
+pub(super) async fn get_correction(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+) -> Result<web::Json<CorrectionBody>, Problem> {
+    Ok(web::Json(membership.correction(&actor, &id).await?.into()))
+}
+
 /// Approves a correction that somebody else proposed: it counts in the first open month, and answers the dispute that it names.
 #[utoipa::path(
     tag = "membership", summary = "Approve a correction", security(("key" = [])),

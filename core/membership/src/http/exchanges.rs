@@ -21,6 +21,9 @@ pub(super) struct ExchangePointsBody {
     benefit: String,
     /// Units; the benefit's own quantity when left out.
     quantity: Option<i64>,
+    /// What the member was told that they cost in all: where the price is another by now, nothing is exchanged (409 `price_changed`).
+    #[schema(examples(60))]
+    points: Option<i64>,
 }
 
 /// Points that were given, and what was got for them.
@@ -53,7 +56,7 @@ pub(super) async fn exchange_points(
     body: Body<ExchangePointsBody>,
 ) -> Result<web::Json<ExchangedPointsBody>, Problem> {
     let Body(body) = body;
-    let wanted = Exchange { benefit: body.benefit, quantity: body.quantity };
+    let wanted = Exchange { benefit: body.benefit, quantity: body.quantity, points: body.points };
     let exchanged = membership.exchange_points(&actor, &path_id("member", &id)?, &wanted, idempotency_header(&request)).await?;
     Ok(web::Json(ExchangedPointsBody { spend: exchanged.spend.into(), grant: exchanged.grant.into() }))
 }

@@ -92,7 +92,7 @@ impl From<Outstanding> for OutstandingBody {
             fen: row.fen,
             estimate_points: expiring.map(|expiring| expiring.points),
             estimate_fen: expiring.map(|expiring| expiring.fen),
-            share: expiring.map(|expiring| ExactBody::of(expiring.share.expired, expiring.share.out)),
+            share: expiring.map(|expiring| ExactBody::of(expiring.share.expired.into(), expiring.share.out.into())),
             history_months: expiring.map(|expiring| expiring.share.months),
             reason: row.expiring.err().map(crate::breakage::NoEstimate::as_str),
         }

@@ -66,6 +66,8 @@ pub(super) struct HeldPointsBody {
     expires_at: Rfc3339,
     /// When it ended.
     ended_at: Option<Rfc3339>,
+    /// The order of the mall that it pays: the order ends it, and it can be neither captured nor released here.
+    order: Option<String>,
 }
 
 impl From<HoldView> for HeldPointsBody {
@@ -82,6 +84,7 @@ impl From<HoldView> for HeldPointsBody {
             held_at: Rfc3339(hold.held_at),
             expires_at: Rfc3339(hold.expires_at),
             ended_at: hold.ended_at.map(Rfc3339),
+            order: hold.order,
         }
     }
 }

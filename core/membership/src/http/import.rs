@@ -7,9 +7,8 @@ use crate::import::{ImportOpenings, ImportedOpenings};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
 use heyuan_contract::OrgUnitId;
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, charset, idempotency_header, read_body};
-use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
+use heyuan_kernel::problems::{Conflicting, Invalid, Missing, TooLarge, Unwelcome};
 use heyuan_kernel::table::RowErrorBody;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -90,8 +89,7 @@ impl From<ImportedOpenings> for ImportedOpeningsBody {
     request_body(content = String, content_type = "text/csv", description = "The balances"),
     responses(
         (status = 200, body = ImportedOpeningsBody),
-        Invalid, Unwelcome, Conflicting,
-        (status = 413, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Conflicting, TooLarge,
     )
 )]
 #[post("/v1/points-imports")]

@@ -4,7 +4,7 @@ use super::path_id;
 use super::tiers::TierStandingBody;
 use crate::customers::Identifier;
 use crate::facade::Membership;
-use crate::join::{Join, Joined};
+use crate::join::{Join, Joined, SessionFor};
 use crate::member::MemberView;
 use crate::points::{Spend, SpendView, StatementLine};
 use actix_web::{HttpRequest, HttpResponse, get, post, web};
@@ -47,6 +47,20 @@ pub(super) struct JoinBody {
     unit: OrgUnitId,
     /// Verified identifiers, the strongest of which the membership hangs on.
     identifiers: Vec<MemberIdentifier>,
+    /// Whether a session is opened: `true` also for who is a member already, `false` for nobody; left out, for who joins now. An app keeps ten
+    /// sessions of a member, so that looking people up with `true` ends those that they are in.
+    session: Option<bool>,
+}
+
+impl JoinBody {
+    fn parsed(self) -> Join {
+        let session = match self.session {
+            None => SessionFor::NewMembers,
+            Some(true) => SessionFor::Everybody,
+            Some(false) => SessionFor::Nobody,
+        };
+        Join { unit: self.unit, identifiers: self.identifiers.into_iter().map(MemberIdentifier::parsed).collect(), session }
+    }
 }
 
 /// A member with the tokens of the session that its app acts in.
@@ -59,7 +73,8 @@ pub(super) struct JoinedBody {
     tier: String,
     /// When it joined first.
     joined_at: Rfc3339,
-    /// The session's name in lists; it opens nothing. It and its tokens are absent for a blocked member.
+    /// The session's name in lists; it opens nothing. It and its tokens are absent where none was asked for, and for a member that is blocked,
+    /// joined at a unit out of the key's reach, or is known only by what apps told of who is who.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
     /// Sent as `Authorization: Bearer`, it speaks for this member alone.
@@ -118,7 +133,7 @@ pub(super) struct MemberBody {
     /// When the first of the points expire.
     nearest_expiry: Option<Rfc3339>,
     /// Other members of the same customer, since customers with a member each became one: each has its own books, and the one that joined
-    /// first is answered for their identifiers.
+    /// first earns by their identifiers.
     linked: Vec<String>,
 }
 
@@ -247,7 +262,9 @@ impl From<SpendView> for SpentBody {
     }
 }
 
-/// Makes the customer behind verified identifiers a member, from any line. One that is a member already is answered as it is.
+/// Makes the customer behind verified identifiers a member, from any line. One that is a member already is answered as it is, with a session
+/// only where `session` is true, the key reaches the unit where it joined, and one of the identifiers is proven for it: by a log-in, or by an
+/// earlier request like this one. Identifiers that are nobody's yet are then proven for it, too.
 #[utoipa::path(
     tag = "membership", summary = "Join", request_body = JoinBody, security(("key" = [])),
     responses(
@@ -262,9 +279,7 @@ pub(super) async fn join(
     membership: web::Data<Membership>,
     body: Body<JoinBody>,
 ) -> Result<HttpResponse, Problem> {
-    let Body(body) = body;
-    let identifiers = body.identifiers.into_iter().map(MemberIdentifier::parsed).collect();
-    let joined = membership.join(&actor, &Join { unit: body.unit, identifiers }).await?;
+    let joined = membership.join(&actor, &body.0.parsed()).await?;
     let mut answer = if joined.new { HttpResponse::Created() } else { HttpResponse::Ok() };
     Ok(answer.insert_header(("Cache-Control", "no-store")).json(JoinedBody::from(joined)))
 }

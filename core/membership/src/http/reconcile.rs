@@ -7,9 +7,8 @@ use crate::reconcile::{Differing, Reconciliation};
 use actix_web::{HttpRequest, post, web};
 use heyuan_contract::Line;
 use heyuan_kernel::Problem;
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, charset, read_body};
-use heyuan_kernel::problems::{Invalid, Unwelcome};
+use heyuan_kernel::problems::{Invalid, TooLarge, Unwelcome};
 use heyuan_kernel::table::RowErrorBody;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -103,8 +102,7 @@ impl From<Reconciliation> for ReconciliationBody {
     request_body(content = String, content_type = "text/csv", description = "The line's own books of the month"),
     responses(
         (status = 200, body = ReconciliationBody),
-        Invalid, Unwelcome,
-        (status = 413, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, TooLarge,
     )
 )]
 #[post("/v1/clearing/{period}/reconciliation")]

@@ -180,8 +180,9 @@ impl From<Session> for SessionBody {
 
 /// Logs a member in, by the code of a WeChat mini-program or by the code that was sent to a phone. The proof counts whoever brings it, so
 /// that the key that an app carries (`ingest`) is enough, as is a server's (`app`); it must reach the app's unit. Somebody who is no member is
-/// answered `unknown_member`, and with `join: true` becomes one. In two apps of one WeChat account the same person is one member with two
-/// sessions.
+/// answered `unknown_member`, and with `join: true` becomes one. A member is who has proven one of these identifiers before, by a log-in or to a
+/// server that let it join; what apps merely tell of who is who lets nobody in. In two apps of one WeChat account the same person is one
+/// member with two sessions.
 #[utoipa::path(
     tag = "membership", summary = "Log in", request_body = LogInBody, security(("key" = [])),
     responses(

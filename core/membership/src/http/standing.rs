@@ -1,7 +1,5 @@
 //! What becomes of a member over HTTP: the blacklist, the end of a membership, and the lines' own accounts.
 
-#![expect(unused_qualifications, reason = "utoipa's macro writes them around query parameters")]
-
 use super::path_id;
 use crate::facade::Membership;
 use crate::leave::Departure;
@@ -13,7 +11,7 @@ use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
 use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 /// Why staff does it.
 #[derive(Deserialize, ToSchema)]
@@ -43,7 +41,8 @@ impl StateBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LeaveBody {
-    /// Whether the person is erased as well: everything personal in every part of the house.
+    /// Whether the person is erased as well, in every part of the house: what is proven to be this member's, and what was seen beside that and
+    /// beside nobody else's.
     #[serde(default)]
     erase: bool,
 }
@@ -124,12 +123,13 @@ struct LinkedListBody {
     items: Vec<LinkedBody>,
 }
 
-/// Whether numbers are wanted whole.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct RevealQuery {
-    /// Why the numbers are wanted whole: needs the scope `reveal`, and each look is audited.
-    reveal: Option<String>,
+/// Why numbers are wanted whole.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RevealAccountsBody {
+    /// It goes into the audit record; 1 to 500 bytes.
+    #[schema(examples("the guest asks at the desk which card is linked"))]
+    reason: String,
 }
 
 /// Puts a member on the blacklist: it neither earns nor spends until it is unblocked. Refunds of what it bought go through, and its customer
@@ -201,7 +201,8 @@ pub(super) async fn close(
 }
 
 /// Ends a membership because the member wants it: with its own token, or with a key that reaches the unit where it joined. As closing, and
-/// with `erase` the person is erased in every part of the house. A blocked member can't leave; staff closes it.
+/// with `erase` the person is erased in every part of the house. A blocked member can't leave; staff closes it. While another member of the
+/// person is blocked, nobody is erased by leaving.
 #[utoipa::path(
     tag = "membership", summary = "Leave", request_body = LeaveBody, security(("key" = [])),
     params(
@@ -225,7 +226,8 @@ pub(super) async fn leave(
     Ok(web::Json(membership.leave(&actor, &path_id("member", &id)?, body.0.erase, header).await?.into()))
 }
 
-/// Links a line's own account to a member: one a line, of one open member at most. Another number takes the place of the one before.
+/// Links a line's own account to a member: one a line, of one open member at most. Another number takes the place of the one before, where
+/// the key reaches the unit that linked that one.
 #[utoipa::path(
     tag = "membership", summary = "Link a line's account", request_body = LinkBody, security(("key" = [])),
     params(
@@ -249,13 +251,14 @@ pub(super) async fn link_account(
     Ok(web::Json(membership.link(&actor, &path_id("member", &id)?, &link).await?.into()))
 }
 
-/// Lists the lines' accounts of a member, for its own token, a key that reaches it, or a unit's key as far as that unit linked them.
+/// Lists the lines' accounts of a member with their numbers masked, for its own token, a key that reaches it, or a unit's key as far as that
+/// unit linked them.
 #[utoipa::path(
     tag = "membership", summary = "List a member's accounts", security(("key" = [])),
-    params(("id" = String, Path, description = "The member"), RevealQuery),
+    params(("id" = String, Path, description = "The member")),
     responses(
         (status = 200, body = LinkedListBody),
-        Invalid, Unwelcome, Missing,
+        Unwelcome, Missing,
     )
 )]
 #[get("/v1/members/{id}/accounts")]
@@ -263,9 +266,28 @@ pub(super) async fn list_accounts(
     Authenticated(actor): Authenticated,
     membership: web::Data<Membership>,
     id: web::Path<String>,
-    query: web::Query<RevealQuery>,
 ) -> Result<web::Json<LinkedListBody>, Problem> {
-    let links = membership.links(&actor, &path_id("member", &id)?, query.reveal.as_deref()).await?;
+    let links = membership.links(&actor, &path_id("member", &id)?).await?;
+    Ok(web::Json(LinkedListBody { items: links.into_iter().map(LinkedBody::from).collect() }))
+}
+
+/// Lists the same accounts with their whole numbers, for a key of scope `reveal` that says why. Each look is audited.
+#[utoipa::path(
+    tag = "membership", summary = "See a member's account numbers unmasked; audited", request_body = RevealAccountsBody,
+    security(("key" = [])), params(("id" = String, Path, description = "The member")),
+    responses(
+        (status = 200, body = LinkedListBody),
+        Invalid, Unwelcome, Missing,
+    )
+)]
+#[post("/v1/members/{id}/accounts:reveal")]
+pub(super) async fn reveal_accounts(
+    Authenticated(actor): Authenticated,
+    membership: web::Data<Membership>,
+    id: web::Path<String>,
+    body: Body<RevealAccountsBody>,
+) -> Result<web::Json<LinkedListBody>, Problem> {
+    let links = membership.reveal_links(&actor, &path_id("member", &id)?, &body.0.reason).await?;
     Ok(web::Json(LinkedListBody { items: links.into_iter().map(LinkedBody::from).collect() }))
 }
 

@@ -2,10 +2,10 @@
 
 use super::clearing::ClearingLineBody;
 use crate::facade::Membership;
-use crate::settlement::{LineStatement, Say};
-use actix_web::{get, post, web};
+use crate::settlement::{Answer, LineStatement, Say};
+use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::Line;
-use heyuan_kernel::http::{Authenticated, Body};
+use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
 use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Actor, Problem, Rfc3339, Scope};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,8 @@ struct AnswerBody {
     #[serde(default)]
     #[schema(examples(-1200))]
     correction_fen: i64,
+    /// The dispute that is answered, as the statement names it: where it stands in another one by now, nothing happens.
+    dispute: Option<String>,
 }
 
 /// The line of a path, for whoever may ask at all.
@@ -144,7 +146,11 @@ pub(super) async fn dispute_statement(
 /// that counts in the first open month. The line then confirms, or disputes again.
 #[utoipa::path(
     tag = "membership", summary = "Answer a dispute", security(("key" = [])), request_body = AnswerBody,
-    params(("period" = String, Path, description = "A closed month"), ("line" = String, Path, description = "The business line")),
+    params(
+        ("period" = String, Path, description = "A closed month"),
+        ("line" = String, Path, description = "The business line"),
+        ("Idempotency-Key" = String, Header, description = "Fresh for each answer, the same for its retries"),
+    ),
     responses(
         (status = 200, body = StatementBody),
         Invalid, Unwelcome, Missing, Conflicting,
@@ -152,12 +158,14 @@ pub(super) async fn dispute_statement(
 )]
 #[post("/v1/clearing/{period}/statements/{line}:answer")]
 pub(super) async fn answer_statement(
+    request: HttpRequest,
     Authenticated(actor): Authenticated,
     membership: web::Data<Membership>,
     path: web::Path<(String, String)>,
     body: Body<AnswerBody>,
 ) -> Result<web::Json<StatementBody>, Problem> {
     let Body(body) = body;
-    let say = Say::Answer(body.reason, body.correction_fen);
-    Ok(web::Json(membership.say(&actor, &path.0, line_of(&actor, &path.1)?, say).await?.into()))
+    let answer = Answer { words: body.reason, correction_fen: body.correction_fen, dispute: body.dispute };
+    let line = line_of(&actor, &path.1)?;
+    Ok(web::Json(membership.answer(&actor, &path.0, line, &answer, idempotency_header(&request)).await?.into()))
 }

@@ -13,7 +13,7 @@ use bodies::{
 };
 use heyuan_kernel::Problem;
 use heyuan_kernel::http::{Authenticated, Body, Page, PageQuery, idempotency_header};
-use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
+use heyuan_kernel::problems::{Conflicting, Invalid, Limited, Missing, Unwelcome};
 
 /// Writes the next version of the tier policy. It never changes afterwards; from its start on it counts for everybody, and the clockwork
 /// moves whoever has another tier under it. The same body again is answered as it is.
@@ -72,12 +72,12 @@ pub(super) async fn get_tier_policy(
 }
 
 /// Says who would have another tier if a version were put, by replaying every member's history; nothing is written. What can't be put is
-/// refused as there. Goes through all members: the first page takes longest.
+/// refused as there. Goes through all members, five million at most: the first page takes longest.
 #[utoipa::path(
     tag = "membership", summary = "Preview a tier policy", security(("key" = [])), request_body = PreviewTierPolicyBody, params(PageQuery),
     responses(
         (status = 200, body = TierPreviewBody),
-        Invalid, Unwelcome, Conflicting,
+        Invalid, Unwelcome, Conflicting, Limited,
     )
 )]
 #[post("/v1/tier-policies:preview")]

@@ -5,16 +5,17 @@
 use super::members::MemberIdentifier;
 use super::path_id;
 use crate::budget::Drawn;
-use crate::decision::{Decision, RerunReport};
+use crate::decision::{Call, Decision, RerunReport};
 use crate::explain::explain;
 use crate::facade::Membership;
+use crate::missed::Missed;
 use crate::rule::{Change, Effect};
 use crate::transaction::{Kind, Report, State, TransactionView, Who};
 use actix_web::{HttpRequest, get, post, web};
 use heyuan_contract::{Fen, MemberId, OrderLine, OrgUnitId, TransactionId};
 use heyuan_kernel::error::{ProblemBody, codes as kernel_codes};
 use heyuan_kernel::http::{Authenticated, Body, idempotency_header};
-use heyuan_kernel::problems::{Conflicting, Invalid, Missing, Unwelcome};
+use heyuan_kernel::problems::{Conflicting, Erased, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -88,7 +89,8 @@ struct TransactionRequest {
     /// Whose it is, by id.
     #[schema(value_type = Option<String>)]
     member: Option<MemberId>,
-    /// Whose it is, by verified identifiers; not together with `member`.
+    /// Whose it is, by verified identifiers; not together with `member`. A refund is its purchase's member's, whoever that is known as by
+    /// now: identifiers of a refund that lead to nobody are no obstacle, and those of somebody else entirely are refused.
     identifiers: Option<Vec<MemberIdentifier>>,
     /// The lines of the order.
     #[serde(default)]
@@ -139,10 +141,14 @@ struct EffectBody {
     code: Option<String>,
     /// Why, in the rule's words.
     reason: String,
+    /// Absent for what was given; else why it was not: `not_active`, `out_of_stock`, `over` for a purchase reported too late for it,
+    /// `no_voucher` where the mall has none. A quote says what it would be as things stand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missed: Option<&'static str>,
 }
 
 impl EffectBody {
-    fn of(rule: &str, effect: &Effect) -> EffectBody {
+    fn of(rule: &str, effect: &Effect, missed: Option<Missed>) -> EffectBody {
         let (kind, amount, code) = match &effect.change {
             Change::Growth(growth) => ("growth", Some(*growth), None),
             Change::Points(points) => ("points", Some(*points), None),
@@ -150,7 +156,7 @@ impl EffectBody {
             Change::Voucher(code) => ("voucher", None, Some(code.clone())),
             Change::Discount(fen) => ("discount", Some(*fen), None),
         };
-        EffectBody { rule: rule.to_owned(), kind, amount, code, reason: effect.reason.clone() }
+        EffectBody { rule: rule.to_owned(), kind, amount, code, reason: effect.reason.clone(), missed: missed.map(Missed::as_str) }
     }
 }
 
@@ -192,13 +198,13 @@ struct TransactionBody {
     points: i64,
     /// Of the points taken back: those that had been spent, and are owed now.
     points_owed: i64,
-    /// Points after it.
+    /// What can be spent after it; of a quote, with what it would earn and without what that would pay of the member's debts.
     points_balance: i64,
-    /// The tier after it.
+    /// The tier after it; of a quote, the one that it would give.
     tier: String,
     /// Of a purchase: what went back so far.
     refunded: TransactionMoney,
-    /// What rules added.
+    /// What rules added, and what of it could not be given.
     effects: Vec<EffectBody>,
     /// The decision behind it.
     decision: Option<String>,
@@ -227,7 +233,7 @@ impl From<&TransactionView> for TransactionBody {
             points_balance: view.points_balance,
             tier: view.tier.clone(),
             refunded: view.refunded.into(),
-            effects: view.effects.iter().map(|effect| EffectBody::of(&effect.rule, &effect.effect)).collect(),
+            effects: view.effects.iter().map(|effect| EffectBody::of(&effect.rule, &effect.effect, effect.missed)).collect(),
             decision: view.decision.clone(),
         }
     }
@@ -290,7 +296,10 @@ struct ExplainedTransactionBody {
 }
 
 fn calls(decision: &Decision) -> Vec<DecisionCallBody> {
-    let of = |rule: &str, effects: &[Effect]| effects.iter().map(|effect| EffectBody::of(rule, effect)).collect();
+    let got = |call: &Call| {
+        let of = |(place, effect): (usize, &Effect)| EffectBody::of(&call.rule, effect, call.missed.get(&place).copied());
+        call.effects.iter().enumerate().map(of).collect()
+    };
     decision
         .calls
         .iter()
@@ -299,8 +308,8 @@ fn calls(decision: &Decision) -> Vec<DecisionCallBody> {
             digest: call.digest.clone(),
             input_sha256: heyuan_kernel::secret::sha256_hex(&call.input),
             fuel: call.fuel,
-            effects_raw: of(&call.rule, &call.effects_raw),
-            effects: of(&call.rule, &call.effects),
+            effects_raw: call.effects_raw.iter().map(|effect| EffectBody::of(&call.rule, effect, None)).collect(),
+            effects: got(call),
             budget_limit: call.budget_limit,
             budget_spent: call.budget_spent,
             budgets: call.drawn.iter().map(DrawnBody::from).collect(),
@@ -365,8 +374,7 @@ struct TransactionQuery {
     params(("id" = String, Path, description = "The line's own id"), TransactionQuery),
     responses(
         (status = 200, body = ExplainedTransactionBody),
-        Invalid, Unwelcome, Missing, Conflicting,
-        (status = 410, description = "The person was erased", body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing, Conflicting, Erased,
     )
 )]
 #[get("/v1/transactions/{id}")]
@@ -459,8 +467,7 @@ impl From<RerunReport> for RerunBody {
     params(("id" = String, Path, description = "The decision")),
     responses(
         (status = 200, body = RerunBody),
-        Unwelcome, Missing,
-        (status = 410, description = "The person was erased", body = ProblemBody, content_type = "application/problem+json"),
+        Unwelcome, Missing, Erased,
     )
 )]
 #[post("/v1/decisions/{id}:rerun")]

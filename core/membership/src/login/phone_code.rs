@@ -14,6 +14,8 @@ pub(crate) const CODE_TIME_MS: i64 = 300_000;
 const TRIES_MAX: i64 = 5;
 /// A number gets no second code sooner.
 const PAUSE_MS: i64 = 60_000;
+/// Refusals of the provider that a number has free in a day; from then on each counts as a code, so that nobody has it asked without end.
+const REFUSALS_A_PHONE: u32 = 5;
 /// How long counts are kept: longer than any day.
 const COUNTS_KEPT_MS: i64 = 2 * 86_400_000;
 /// Codes below this number, with leading zeros.
@@ -134,10 +136,22 @@ pub(super) struct Bounds {
     pub(super) in_all: u32,
 }
 
+/// One of those whose codes are counted.
+#[derive(Clone)]
+struct Subject {
+    name: String,
+    /// Codes of a day.
+    most: u32,
+    /// How long nothing follows a code.
+    pause_ms: i64,
+    /// Codes of a day that the provider refused and that don't count.
+    refusals: u32,
+}
+
 /// Whose codes are counted: the number's, the key's and all of them.
 #[derive(Clone)]
 pub(super) struct Counted {
-    subjects: [(String, u32, i64); 3],
+    subjects: [Subject; 3],
     day: Timestamp,
     next_day: Timestamp,
     now: Timestamp,
@@ -147,11 +161,12 @@ impl Counted {
     pub(super) fn new(kernel: &Kernel, phone: &Phone, key: &str, bounds: Bounds) -> Counted {
         let now = kernel.clock.now();
         let hash: String = phone.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let subject = |name: String, most, pause_ms, refusals| Subject { name, most, pause_ms, refusals };
         // Always in this order, so that two who count at once don't wait for each other.
         let subjects = [
-            (format!("phone/{hash}"), bounds.a_phone, PAUSE_MS),
-            (format!("by/{key}"), bounds.a_key, 0),
-            ("all".to_owned(), bounds.in_all, 0),
+            subject(format!("phone/{hash}"), bounds.a_phone, PAUSE_MS, REFUSALS_A_PHONE),
+            subject(format!("by/{key}"), bounds.a_key, 0, bounds.a_key),
+            subject("all".to_owned(), bounds.in_all, 0, bounds.in_all),
         ];
         Counted { subjects, day: kernel.zone.day_start_after(now, 0), next_day: kernel.zone.day_start_after(now, 1), now }
     }
@@ -161,17 +176,29 @@ impl Counted {
     /// # Errors
     /// `limited`, with the time when it may be tried again; the unit then counts nothing.
     pub(super) async fn count(&self, tx: &Tx) -> Result<(), Error> {
-        for (subject, most, pause) in &self.subjects {
+        for Subject { name, most, pause_ms, .. } in &self.subjects {
+            let free_before = self.now.ms() - pause_ms;
+            if *pause_ms > 0 && self.last_of_earlier_days(tx, name).await? > free_before {
+                return Err(self.limited(tx, name, i64::from(*most)).await?.into());
+            }
             let text = "INSERT INTO membership_phone_count (subject, day, count, last_at) VALUES ($1, $2, 1, $3)
                         ON CONFLICT (subject, day) DO UPDATE SET count = membership_phone_count.count + 1, last_at = $3
                         WHERE membership_phone_count.count < $4 AND membership_phone_count.last_at <= $5";
-            let (most, free_before) = (i64::from(*most), self.now.ms() - pause);
-            let values = [subject.as_str().into(), self.day.ms().into(), self.now.ms().into(), most.into(), free_before.into()];
+            let most = i64::from(*most);
+            let values = [name.as_str().into(), self.day.ms().into(), self.now.ms().into(), most.into(), free_before.into()];
             if sql::execute(tx.conn(), text, values).await? == 0 {
-                return Err(self.limited(tx, subject, most).await?.into());
+                return Err(self.limited(tx, name, most).await?.into());
             }
         }
         Ok(())
+    }
+
+    /// When a subject had its last code before today: a pause does not end at midnight.
+    async fn last_of_earlier_days(&self, tx: &Tx, subject: &str) -> Result<i64, Error> {
+        let lock = sql::for_update(tx.conn());
+        let text = format!("SELECT last_at FROM membership_phone_count WHERE subject = $1 AND day < $2 ORDER BY day DESC LIMIT 1{lock}");
+        let row = sql::one(tx.conn(), &text, [subject.into(), self.day.ms().into()]).await?;
+        Ok(row.map_or(Ok(0), |row| sql::get(&row, "last_at"))?)
     }
 
     async fn limited(&self, tx: &Tx, subject: &str, most: i64) -> Result<Problem, Error> {
@@ -181,6 +208,7 @@ impl Counted {
             Some(row) => (sql::get::<i64>(&row, "count")?, sql::get::<i64>(&row, "last_at")?),
             None => (0, 0),
         };
+        let last_at = last_at.max(self.last_of_earlier_days(tx, subject).await?);
         let whose = match subject.split_once('/') {
             Some(("phone", _)) => "this number",
             Some(_) => "this key",
@@ -195,11 +223,18 @@ impl Counted {
         Ok(Problem::new(kernel_codes::LIMITED, words).retry_after_s(seconds))
     }
 
-    /// Takes back a code that was not sent after all; another one may go out at once.
+    /// Takes back a code that was not sent after all, so that another one may go out at once: as often as a subject has refusals free.
     pub(super) async fn take_back(&self, tx: &Tx) -> Result<(), Error> {
-        for (subject, ..) in &self.subjects {
+        for Subject { name, refusals, .. } in &self.subjects {
+            let text = "INSERT INTO membership_phone_count (subject, day, count, last_at) VALUES ($1, $2, 1, 0)
+                        ON CONFLICT (subject, day) DO UPDATE SET count = membership_phone_count.count + 1
+                        WHERE membership_phone_count.count < $3";
+            let values = [format!("refused/{name}").into(), self.day.ms().into(), i64::from(*refusals).into()];
+            if *refusals == 0 || sql::execute(tx.conn(), text, values).await? == 0 {
+                continue;
+            }
             let text = "UPDATE membership_phone_count SET count = count - 1, last_at = 0 WHERE subject = $1 AND day = $2 AND count > 0";
-            sql::execute(tx.conn(), text, [subject.as_str().into(), self.day.ms().into()]).await?;
+            sql::execute(tx.conn(), text, [name.as_str().into(), self.day.ms().into()]).await?;
         }
         Ok(())
     }

@@ -9,11 +9,14 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::corrupt;
 use heyuan_contract::{MemberId, Timestamp};
+use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Problem, guard, sql};
 use std::collections::{BTreeMap, HashMap};
 
 /// Members whose histories are in memory at one time.
 const PAGE_MEMBERS: usize = 500;
+/// Members that one preview replays: minutes of work, and what comes after would take longer than anybody waits for an answer.
+const MEMBERS_MAX: i64 = 5_000_000;
 /// How far after its start a version may be looked at: what a year's looks and graces do is over by then.
 const AFTER_MS: i64 = 3 * 366 * 86_400_000;
 
@@ -73,7 +76,8 @@ impl Membership {
     /// earned. Members that have left are left out. Nothing is written.
     ///
     /// # Errors
-    /// `forbidden`, also for a key of one unit; what [`Membership::put_tier_policy`] refuses; `invalid_request` for the instant.
+    /// `forbidden`, also for a key of one unit; what [`Membership::put_tier_policy`] refuses; `invalid_request` for the instant; `limited` for
+    /// more than five million members.
     pub async fn preview_tier_policy(
         &self,
         actor: &Actor,
@@ -91,6 +95,14 @@ impl Membership {
         let at_ms = at.map_or(policy.starts_at_ms, Timestamp::ms);
         if !(policy.starts_at_ms..=policy.starts_at_ms + AFTER_MS).contains(&at_ms) {
             return Err(Problem::invalid("at", "expected an instant from the start of the version to three years after it").into());
+        }
+        let members =
+            sql::count(self.kernel().db.reader(), "SELECT COUNT(*) AS n FROM membership_member WHERE state <> 'closed'", []).await?;
+        if members > MEMBERS_MAX {
+            return Err(Error::refused(
+                kernel_codes::LIMITED,
+                format!("a preview replays at most {MEMBERS_MAX} members; there are {members}"),
+            ));
         }
         let with = without.iter().chain([&policy]).cloned().collect();
         let comparison = Comparison { without, with, at: Timestamp::clamped(at_ms), now: self.kernel().clock.now() };

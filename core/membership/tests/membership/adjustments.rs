@@ -2,7 +2,7 @@
 
 use crate::world::{World, at, code, purchase, refund, unit, world};
 use futures::future::join_all;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId};
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId, StaffId};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
 use heyuan_membership::{Adjust, AdjustmentState, AdjustmentView, AdjustmentsOf, ClearingLine, Error};
@@ -273,6 +273,76 @@ async fn of_those_who_decide_at_once_one_wins_and_points_move_once() {
             assert!(decided.iter().filter_map(|one| one.err()).all(|code| code == "adjustment_decided"), "{decided:?}");
             let expected = if state == AdjustmentState::Approved { 10 } else { 0 };
             assert_eq!(world.holds(&member).await.1, expected, "round {round}: {decided:?}");
+        }
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_person_with_two_keys_is_one_pair_of_eyes() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let anna = world.made_by(&Actor::system("keys")).await;
+        let bert = world.made_by(&Actor::system("keys")).await;
+        let second = world.made_by(&anna).await;
+        let third = world.made_by(&second).await;
+        let other = world.made_by(&anna).await;
+        let clerk = world.made_by(&Actor::staff(StaffId::new("stf_1").expect("an id"), vec![Scope::Admin], None, Reach::Everything)).await;
+        let m = &world.membership;
+        for (place, (proposer, decider, allowed)) in [
+            (&anna, &second, false),
+            (&second, &anna, false),
+            (&anna, &third, false),
+            (&third, &anna, false),
+            (&third, &other, false),
+            (&other, &second, false),
+            (&anna, &bert, true),
+            (&third, &bert, true),
+            (&bert, &other, true),
+            (&clerk, &bert, true),
+            (&clerk, &clerk, false),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let key = format!("k{place}");
+            let proposed = m.propose_adjustment(proposer, &wanted(&member, 10, "mall-1"), Some(&key)).await.expect("it is taken");
+            let expected = (!allowed).then_some("four_eyes");
+            assert_eq!(refusal(m.approve_adjustment(decider, &proposed.id, Some(&key)).await), expected, "the {place}th");
+            if !allowed {
+                assert_eq!(refusal(m.reject_adjustment(decider, &proposed.id, "no").await), expected, "the {place}th");
+            }
+        }
+        let staff = Actor::staff(StaffId::new("stf_1").expect("an id"), vec![Scope::Admin], None, Reach::Everything);
+        let proposed = m.propose_adjustment(&staff, &wanted(&member, 10, "mall-1"), Some("s")).await.expect("it is taken");
+        assert_eq!(refusal(m.approve_adjustment(&clerk, &proposed.id, Some("s")).await), Some("four_eyes"), "a key of their own");
+        assert_eq!(world.holds(&member).await.1, 40);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_on_two_adjustments_at_once_approves_one() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        for round in 0..4 {
+            let mut two = Vec::new();
+            for place in 0..2 {
+                let member = world.join(&format!("{round}-{place}")).await;
+                let proposed = propose(&world, &wanted(&member, 10, "mall-1"), &format!("p{round}-{place}")).await;
+                two.push(proposed.expect("it is taken").id);
+            }
+            let ends = join_all(two.into_iter().map(|id| {
+                let world = world.clone();
+                tokio::spawn(async move { approve(&world, &id, &format!("a{round}")).await.map(|view| view.state).map_err(code) })
+            }))
+            .await;
+            let mut ends: Vec<_> = ends.into_iter().map(|end| end.expect("nobody panics")).collect();
+            ends.sort_by_key(Result::is_err);
+            assert_eq!(ends, [Ok(AdjustmentState::Approved), Err("idempotency_key_reused")], "round {round}");
         }
         world.sound().await;
     })

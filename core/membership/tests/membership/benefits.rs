@@ -4,10 +4,10 @@ use crate::world::{World, at, code, purchase, refund, unit, world};
 use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, MemberId, ProductId};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Actor, Reach, Scope};
+use heyuan_kernel::{Actor, Problem, Reach, Scope};
 use heyuan_membership::{
-    BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Error, Every, GrantBenefit, Reserve, TierBenefit,
-    UseBenefit,
+    BenefitFigures, BenefitGrant, BenefitState, BenefitStock, BenefitTerms, BenefitUse, Decision, Error, Every, GrantBenefit, Missed,
+    Reserve, TierBenefit, UseBenefit, Wording, explain,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -425,6 +425,147 @@ async fn what_can_not_be_is_refused() {
         assert_eq!(refusal(world.membership.benefit_report(&world.app, "2026-11").await), Some("forbidden"));
         assert_eq!(refusal(world.membership.benefit_report(&world.admin, "November").await), Some("invalid_request"));
         assert_eq!(world.newest(&member).await, ("live".into(), [9, 1, 0, 0]), "nothing was half-done");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_benefits_voucher_is_the_malls_and_within_reach() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let voucher = |product: &str| Some(ProductId::new(product).expect("an id"));
+        let hotels = BenefitTerms { unit: unit("hotel-1"), voucher: voucher("prd_tea"), quantity: 1, ..terms() };
+        let hotel = of_unit("hotel-1");
+        // The mall's tea is not the hotel's to give, and a code that names no voucher is nobody's.
+        for (actor, product) in [(&hotel, "prd_tea"), (&hotel, "prd_nothing"), (&world.admin, "prd_nothing")] {
+            let wrong = BenefitTerms { voucher: voucher(product), ..hotels.clone() };
+            let refused = world.membership.put_benefit(actor, "tea", &wrong).await.map_err(Problem::from).expect_err("it is refused");
+            assert_eq!((refused.code().code, refused.body().field.as_deref()), ("invalid_request", Some("voucher")), "{product}");
+        }
+        // The group may let the hotel's benefit be a cup of tea at the mall; only who reaches the mall grants it by hand.
+        world.benefit("tea", &hotels).await;
+        let request = GrantBenefit { benefit: "tea".into(), quantity: None, reason: "a late delivery".into() };
+        assert_eq!(refusal(world.membership.grant_benefit(&hotel, &member, &request, Some("h")).await), Some("forbidden"));
+        world.grant(&member, "tea", None, "g").await.expect("it is granted");
+
+        // One that was written before anybody asked the mall is not granted, and can still be retired.
+        world.shelf.0.lock().expect("nobody panics with it").clear();
+        assert_eq!(refusal(world.grant(&member, "tea", None, "g2").await), Some("benefit_not_active"));
+        let priced = world.membership.put_benefit(&world.admin, "tea", &BenefitTerms { cost_fen: 1, ..hotels.clone() }).await;
+        assert_eq!(refusal(priced), Some("invalid_request"));
+        world.benefit("tea", &BenefitTerms { state: BenefitState::Retired, ..hotels }).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_rule_could_not_give_is_missed_with_its_reason() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let voucher = ProductId::new("prd_tea").expect("an id");
+        let none_left = BenefitStock { total: Some(0), ..BenefitStock::default() };
+        world.benefit("given", &terms()).await;
+        world.benefit("draft", &BenefitTerms { state: BenefitState::Draft, ..terms() }).await;
+        world.benefit("empty", &BenefitTerms { stock: none_left, ..terms() }).await;
+        world.benefit("short", &BenefitTerms { valid_days: 1, ..terms() }).await;
+        world.benefit("tea", &BenefitTerms { voucher: Some(voucher), quantity: 1, ..terms() }).await;
+        world.shelf.0.lock().expect("nobody panics with it").clear();
+        let rows = [
+            ("benefit given", None, "adds the benefit given"),
+            ("benefit nowhere", Some("not_active"), "would have added the benefit nowhere"),
+            ("benefit draft", Some("not_active"), "would have added the benefit draft"),
+            ("benefit empty", Some("out_of_stock"), "its stock has fewer units left"),
+            ("benefit short", Some("over"), "it came too late for it"),
+            ("benefit tea", Some("no_voucher"), "the mall has no such voucher"),
+            ("voucher prd_tea", Some("no_voucher"), "would have added a voucher for prd_tea"),
+        ];
+        for (place, (behaviour, expected, words)) in rows.into_iter().enumerate() {
+            world.activate("gift", behaviour).await;
+            let mut report = purchase(&format!("t{place}"), "mall-1", 10_000, &member);
+            report.occurred_at = at(-5);
+            let quoted = world.membership.quote(&world.app, &report).await.expect("it is quoted");
+            let posted = world.report(&report).await.expect("no purchase fails for it");
+            let again = world.report(&report).await.expect("it is answered again");
+            for view in [&quoted, &posted, &again] {
+                let missed: Vec<_> = view.effects.iter().map(|effect| effect.missed.map(Missed::as_str)).collect();
+                assert_eq!(missed, [expected], "{behaviour}");
+            }
+            let decision = posted.decision.as_deref().expect("it is kept");
+            let decision = world.membership.decision(&world.admin, decision).await.expect("it is read");
+            let told = explain(&posted, Some(&decision));
+            assert!(told.en.iter().any(|sentence| sentence.contains(words)), "{behaviour}: {:?}", told.en);
+            let first = explain(&posted, Some(&Decision { wording: Wording::First, ..decision }));
+            assert!(first.en.iter().any(|sentence| sentence.contains(" adds ")), "as releases before said it: {:?}", first.en);
+        }
+        assert_eq!(world.grants(&member).await, 1);
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'voucher.granted.v1'").await, 0);
+        let missed = world.month("2026-11").await.iter().map(|one| one.missed).sum::<i64>();
+        assert_eq!(missed, 4, "of what there is");
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tiers_share_without_stock_is_missed_and_had_when_there_is_some() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let stock = |total| BenefitStock { total: Some(total), ..BenefitStock::default() };
+        world.benefit("lounge", &BenefitTerms { tiers: monthly("silver"), stock: stock(1), ..terms() }).await;
+        let member = world.join("138").await;
+        world.clockwork().await;
+        assert_eq!(world.grants(&member).await, 0);
+        assert_eq!((world.month("2026-11").await[0].missed, world.month("2026-11").await[0].granted), (1, 0), "once a period");
+        world.benefit("lounge", &BenefitTerms { tiers: monthly("silver"), stock: stock(9), ..terms() }).await;
+        world.clockwork().await;
+        assert_eq!(world.newest(&member).await, ("live".into(), [2, 0, 0, 0]));
+        assert_eq!(
+            (world.month("2026-11").await[0].missed, world.month("2026-11").await[0].granted),
+            (1, 2),
+            "it was missed when it was due"
+        );
+
+        // Nobody gets a voucher that the mall does not have.
+        let voucher = ProductId::new("prd_tea").expect("an id");
+        world.benefit("tea", &BenefitTerms { tiers: monthly("silver"), voucher: Some(voucher), quantity: 1, ..terms() }).await;
+        world.shelf.0.lock().expect("nobody panics with it").clear();
+        world.clockwork().await;
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_benefit_grant WHERE missed = 'no_voucher'").await, 1);
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'voucher.granted.v1'").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_takes_the_tier_takes_what_it_gave() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (member, user) = (world.join("138").await, world.join("139").await);
+        world.benefit("lounge", &BenefitTerms { tiers: monthly("silver"), ..terms() }).await;
+        world.benefit("suite", &BenefitTerms { tiers: monthly("gold"), ..terms() }).await;
+        world.clockwork().await;
+        for (place, of) in [&member, &user].into_iter().enumerate() {
+            world.report(&purchase(&format!("t{place}"), "mall-1", 600_000, of)).await.expect("it is posted");
+            assert_eq!(world.newest(of).await, ("live".into(), [2, 0, 0, 0]), "gold's suite");
+        }
+        let suite = world.membership.member_benefits(&world.app, &user, None, 1).await.expect("it is read").remove(0);
+        world.take(&user, &suite.id, 1, "mall-1", "u").await.expect("it is enough");
+        for (place, of, expected) in [(0, &member, [0, 0, 0, 2]), (1, &user, [0, 0, 1, 1])] {
+            let back =
+                world.report(&refund(&format!("r{place}"), &format!("t{place}"), "mall-1", 300_000)).await.expect("it is taken back");
+            assert_eq!(back.tier, "silver");
+            assert_eq!(world.newest(of).await, ("withdrawn".into(), expected), "what was used stays");
+            let live = world.membership.member_benefits(&world.app, of, None, 9).await.expect("they are read");
+            assert_eq!(live.iter().filter(|grant| grant.state == "live").count(), 1, "silver's lounge stays");
+        }
+        // Who comes to the tier again has its share, once a period, unless some of it was used.
+        world.report(&purchase("again-0", "mall-1", 600_000, &member)).await.expect("it is posted");
+        assert_eq!(world.newest(&member).await, ("live".into(), [2, 0, 0, 0]));
+        world.report(&purchase("again-1", "mall-1", 600_000, &user)).await.expect("it is posted");
+        assert_eq!(world.newest(&user).await, ("withdrawn".into(), [0, 0, 1, 1]));
+        world.sound().await;
     })
     .await;
 }

@@ -23,7 +23,7 @@ struct Sum {
 impl Sum {
     fn of(steps: &[CellStep]) -> Sum {
         steps.iter().fold(Sum { points: 0, above: 0, below: 1 }, |sum, step| {
-            let (above, below) = (i128::from(step.cost_numerator), i128::from(step.cost_denominator));
+            let (above, below) = (step.cost_numerator, step.cost_denominator);
             let exact = i128::from(step.points) * i128::from(step.unit_cost.numerator()) * below;
             assert_eq!(exact, above * i128::from(step.unit_cost.denominator()), "{step:?}");
             let (above, below) = (sum.above * below + above * sum.below, sum.below * below);

@@ -2,11 +2,12 @@
 
 use crate::world::{World, at, code, purchase, refund, unit, world};
 use futures::FutureExt;
-use heyuan_contract::Line;
+use heyuan_contract::{Line, UnitKind};
 use heyuan_harness::for_both_databases;
+use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::{Actor, Problem, Reach, Scope};
 use heyuan_ledger::Hold;
-use heyuan_membership::{CheckState, Checklist, ClearingState, Closing, Error, Say};
+use heyuan_membership::{Answer, CheckState, Checklist, ClearingState, Closing, Error, Say};
 use std::sync::Arc;
 
 impl World {
@@ -66,7 +67,18 @@ async fn a_list_tells_what_blocks_and_what_warns_and_the_close_answers_the_same(
         let before = refused(close("2001-01").await.expect_err("it lies before the book"));
         assert_eq!(before, ("period_not_over", vec!["within_book".to_owned()]));
         assert_eq!(world.membership.checklist(&world.app, "2026-11").await.map_err(code).err(), Some("forbidden"));
-        assert_eq!(world.membership.checklist(&world.admin, "2026-00").await.map_err(code).err(), Some("invalid_request"));
+        for month in ["2026-00", "9999-12"] {
+            let answers = [
+                world.membership.checklist(&world.admin, month).await.map_err(code).err(),
+                world.membership.close(&world.admin, month).await.map_err(code).err(),
+                world.membership.clearing(&world.admin, month).await.map_err(code).err(),
+                world.membership.statements(&world.admin, month).await.map_err(code).err(),
+                world.membership.reconcile(&world.admin, month, Line::Mall, b"", None).await.map_err(code).err(),
+            ];
+            assert_eq!(answers, [Some("invalid_request"); 5], "{month}");
+        }
+        let last = world.checks("9998-12").await;
+        assert!(told(&last).iter().any(|(code, state, _)| (*code, *state) == ("month_over", Blocking)), "{last:?}");
     })
     .await;
 }
@@ -184,8 +196,49 @@ async fn open_disputes_of_earlier_months_are_told() {
         let mall = Actor::key("key:mall".into(), vec![Scope::Admin], Some(unit("mall-1")), reach);
         world.membership.say(&mall, "2026-11", Line::Mall, Say::Dispute("not ours".into())).await.expect("it is its own");
         assert_eq!(told(&world.checks("2026-12").await), [("disputes_open", Warning, 1)]);
-        world.membership.say(&world.admin, "2026-11", Line::Mall, Say::Answer("it is".into(), 0)).await.expect("it is disputed");
+        let answer = Answer { words: "it is".into(), correction_fen: 0, dispute: None };
+        world.membership.answer(&world.admin, "2026-11", Line::Mall, &answer, Some("a1")).await.expect("it is disputed");
         assert!(told(&world.checks("2026-12").await).is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_books_of_one_unit_are_not_those_of_its_line_and_overlapping_ones_count_once() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let (id, parent) = (unit("mall-2"), Some(unit("group")));
+        let second = OrgUnit { id, parent, name: "mall-2".into(), kind: UnitKind::Mall, line: Some(Line::Mall) };
+        world.kernel.org.add(vec![second]).await.expect("it is added");
+        world.report(&purchase("t1", "mall-1", 10_000, &member)).await.expect("it is posted");
+        world.report(&purchase("t2", "mall-2", 10_000, &member)).await.expect("it is posted");
+        let counted = async || {
+            let list = world.checks("2026-11").await;
+            let of = |code: &str| list.checks.iter().find(|check| check.code == code).expect("it is there").count;
+            (of("reconciliation_missing"), of("reconciliation_differs"))
+        };
+        let send = async |actor: &Actor, rows: &str| {
+            let books = format!("transaction,unit,kind,amount_fen\n{rows}");
+            world.membership.reconcile(actor, "2026-11", Line::Mall, books.as_bytes(), None).await.expect("it is compared");
+        };
+        let key = |place: &str| {
+            let reach = Reach::Units(Arc::new([unit(place)].into_iter().collect()));
+            Actor::key(format!("key:{place}"), vec![Scope::Admin], Some(unit(place)), reach)
+        };
+        assert_eq!(counted().await, (1, 0));
+        send(&key("mall-1"), "t1,mall-1,purchase,9000\n").await;
+        assert_eq!(counted().await, (1, 1), "the second mall sent nothing");
+        send(&key("mall-2"), "t2,mall-2,purchase,9000\n").await;
+        assert_eq!(counted().await, (0, 2));
+        send(&world.admin, "t1,mall-1,purchase,9000\nt2,mall-2,purchase,9000\n").await;
+        assert_eq!(counted().await, (0, 2), "the whole group's books are the same two");
+        world.kernel.clock.set(at(1));
+        send(&world.admin, "t1,mall-1,purchase,10000\nt2,mall-2,purchase,10000\n").await;
+        assert_eq!(counted().await, (0, 0), "what both malls sent before is older");
+        world.kernel.clock.set(at(2));
+        send(&key("mall-2"), "t2,mall-2,purchase,9000\n").await;
+        assert_eq!(counted().await, (0, 1), "a newer comparison is not forgotten");
     })
     .await;
 }

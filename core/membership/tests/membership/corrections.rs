@@ -6,7 +6,8 @@ use heyuan_contract::{Line, Ratio};
 use heyuan_harness::{TestDatabase, for_both_databases};
 use heyuan_kernel::{Actor, Problem, Reach, Scope};
 use heyuan_membership::{
-    Amount, Clearing, Correction, CorrectionFilter, CorrectionState, CorrectionView, Error, LineStatement, Say, StatementState, Verdict,
+    Amount, Answer, Clearing, Correction, CorrectionFilter, CorrectionState, CorrectionView, Error, LineStatement, Say, StatementState,
+    Verdict,
 };
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ async fn a_correction_counts_once_a_second_person_approves_it() {
         assert_eq!(world.propose(&correction(61), "k1").await.map_err(code).err(), Some("idempotency_key_reused"));
         assert_eq!(of(&world.membership.clearing(&world.admin, "2026-12").await.expect("it is read"), Line::Hotel), (0, 0));
         assert_eq!(world.hotel().await.corrected_fen, 0, "a proposal counts nowhere");
-        assert_eq!(world.decide("first", id, Verdict::Approve).await.map_err(code).err(), Some("second_person_needed"));
+        assert_eq!(world.decide("first", id, Verdict::Approve).await.map_err(code).err(), Some("four_eyes"));
 
         // Whoever else comes: it counts once.
         let verdicts = join_all(["second", "third", "second", "fourth"].map(|by| {
@@ -200,11 +201,32 @@ async fn who_disputed_does_not_answer_with_a_correction() {
         let (first, second) = (group_key("first"), group_key("second"));
         let say = async |actor: &Actor, say: Say| world.membership.say(actor, "2026-11", Line::Hotel, say).await;
         let dispute = say(&first, Say::Dispute("ours".into())).await.expect("the group speaks for every line").dispute;
-        assert_eq!(say(&first, Say::Answer("take it".into(), 100)).await.map_err(code).err(), Some("second_person_needed"));
-        say(&second, Say::Answer("take it".into(), 100)).await.expect("somebody else");
+        let taken = Answer { words: "take it".into(), correction_fen: 100, dispute: dispute.clone() };
+        let answer = async |actor: &Actor| world.membership.answer(actor, "2026-11", Line::Hotel, &taken, Some("a1")).await;
+        assert_eq!(answer(&first).await.map_err(code).err(), Some("four_eyes"));
+        answer(&second).await.expect("somebody else");
         let list = world.membership.corrections(&world.admin, CorrectionFilter::default(), 0, 10).await.expect("it is listed");
         let told: Vec<_> = list.iter().map(|view| (view.fen, view.state, view.proposed_by.as_str(), view.dispute.clone())).collect();
         assert_eq!(told, [(100, CorrectionState::Approved, "key:second", dispute)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_key_is_no_second_person() {
+    for_both_databases(|database| async move {
+        let (world, _) = closed(&database).await;
+        let anna = world.made_by(&Actor::system("keys")).await;
+        let (annas, bert) = (world.made_by(&anna).await, world.made_by(&Actor::system("keys")).await);
+        let proposed = world.membership.propose_correction(&anna, &correction(60), Some("k1")).await.expect("it is proposed");
+        let approve = async |by: &Actor| world.membership.decide_correction(by, &proposed.id, Verdict::Approve).await.map_err(code).err();
+        assert_eq!(approve(&annas).await, Some("four_eyes"));
+        let say = async |by: &Actor, say: Say| world.membership.say(by, "2026-11", Line::Hotel, say).await.map_err(code).err();
+        assert_eq!(say(&annas, Say::Dispute("ours".into())).await, None);
+        let taken = Answer { words: "take it".into(), correction_fen: 100, dispute: None };
+        let answer = async |by: &Actor| world.membership.answer(by, "2026-11", Line::Hotel, &taken, Some("a1")).await.map_err(code).err();
+        assert_eq!(answer(&anna).await, Some("four_eyes"));
+        assert_eq!((approve(&bert).await, answer(&bert).await), (None, None));
     })
     .await;
 }

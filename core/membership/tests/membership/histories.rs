@@ -18,15 +18,15 @@ const PLACES: [(&str, Line, i64); 3] =
     [("mall-1", Line::Mall, 100), ("hotel-1", Line::Hotel, 100), ("community-1", Line::Community, 1_000)];
 
 /// A small generator of its own: the same histories on every run.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub(crate) fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from((self.0 >> 33) % sides as u64).expect("small")
     }
 
-    fn amount(&mut self, max: usize) -> i64 {
+    pub(crate) fn amount(&mut self, max: usize) -> i64 {
         i64::try_from(1 + self.roll(max)).expect("small")
     }
 }

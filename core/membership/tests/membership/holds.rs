@@ -2,9 +2,9 @@
 
 use crate::world::{World, at, code, purchase, refund, unit, world};
 use futures::future::join_all;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId, Timestamp};
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, MerchantId, OrderId, OrderPoints, Points, Timestamp};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Actor, Reach, Scope};
+use heyuan_kernel::{Actor, Problem, Reach, Scope};
 use heyuan_membership::{Error, HoldPoints, HoldState, HoldView};
 use std::sync::Arc;
 
@@ -119,20 +119,8 @@ async fn a_hold_is_released_or_runs_out_by_itself_once() {
         let ended = read(&world, &second).await;
         assert_eq!((ended.state, ended.ended_at, world.holds(&member).await), (HoldState::Expired, Some(minutes(30)), (100, 90, 0)));
 
-        // Where the ledger's own clock was first, ours says so as well.
         let fourth = hold(&world, &member, 90, "h4").await.expect("it is enough");
         world.kernel.clock.set(minutes(90));
-        let ledger = world.ledger.clone();
-        let ended = world
-            .kernel
-            .db
-            .write("expire", move |tx| {
-                let ledger = ledger.clone();
-                Box::pin(async move { ledger.expire_holds(tx, minutes(90), 9).await })
-            })
-            .await
-            .expect("it is ended");
-        assert_eq!(ended.len(), 1);
         assert_eq!(refusal(capture(&world, &fourth, None, "c4").await), Some("hold_settled"));
         assert_eq!(world.membership.expire_point_holds(None).await.expect("it writes it down"), 1);
         assert_eq!((read(&world, &fourth).await.state, world.holds(&member).await), (HoldState::Expired, (100, 90, 0)));
@@ -331,6 +319,155 @@ async fn racing_holds_set_no_point_aside_twice() {
         ids.dedup();
         assert_eq!((ids.len(), world.holds(&member).await.1), (3, 10), "{held:?}");
         assert!(held.iter().filter_map(|one| one.as_ref().err()).all(|code| *code == "not_enough_points"), "{held:?}");
+        world.sound().await;
+    })
+    .await;
+}
+
+/// What the mall tells of an order of the hotel that points pay alone.
+fn paid(order: &str, member: &MemberId, hold: &str, points: i64) -> DomainEvent {
+    DomainEvent::OrderPaid {
+        order: OrderId::new(order).expect("an id"),
+        member: member.clone(),
+        merchant: MerchantId::new("mer_tea").expect("an id"),
+        unit: unit("hotel-1"),
+        line: Line::Hotel,
+        amount: Fen(0),
+        lines: Vec::new(),
+        points: Some(OrderPoints { hold: hold.to_owned(), points: Points(points) }),
+        occurred_at: at(0),
+    }
+}
+
+fn refunded(order: &str, refund: &str, member: &MemberId, points: i64) -> DomainEvent {
+    DomainEvent::OrderRefunded {
+        order: OrderId::new(order).expect("an id"),
+        refund: refund.to_owned(),
+        member: member.clone(),
+        merchant: MerchantId::new("mer_tea").expect("an id"),
+        unit: unit("hotel-1"),
+        line: Line::Hotel,
+        amount: Fen(0),
+        lines: Vec::new(),
+        points: Some(Points(points)),
+        occurred_at: at(0),
+    }
+}
+
+fn not_paid(order: &str, member: &MemberId, hold: &str, points: i64) -> DomainEvent {
+    DomainEvent::OrderExpired {
+        order: OrderId::new(order).expect("an id"),
+        member: member.clone(),
+        unit: unit("hotel-1"),
+        points: Some(OrderPoints { hold: hold.to_owned(), points: Points(points) }),
+        occurred_at: at(0),
+    }
+}
+
+async fn set_aside(world: &World, member: &MemberId, amount: i64, order: &str) -> Result<String, Error> {
+    let order = OrderId::new(order).expect("an id");
+    world.membership.set_aside(&world.app, member, &wanted(amount), order.as_str(), &order).await
+}
+
+fn words<T: std::fmt::Debug>(result: Result<T, Error>) -> (&'static str, String) {
+    let problem = result.map_err(Problem::from).expect_err("it is refused");
+    (problem.code().code, problem.detail().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_orders_points_do_the_order_alone_does() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = member_with_points(&world, "138").await;
+        let held = set_aside(&world, &member, 60, "ord_1").await.expect("it is enough");
+        assert_eq!(set_aside(&world, &member, 60, "ord_1").await.expect("the same again"), held);
+        let held = world.membership.hold(&world.app, &member, &held).await.expect("it is read");
+        assert_eq!(held.order.as_deref(), Some("ord_1"));
+        for refused in [words(capture(&world, &held, None, "c").await), words(release(&world, &held, "r").await)] {
+            assert!(refused.0 == "points_of_order" && refused.1.contains("ord_1"), "{refused:?}");
+        }
+        for _ in 0..2 {
+            world.tell(paid("ord_1", &member, &held.id, 60)).await;
+        }
+        assert_eq!(world.holds(&member).await, (100, 40, 0), "it was charged once");
+        let spend = read(&world, &held).await.spend.expect("it became one");
+        let back = words(world.membership.give_back(&world.app, &member, &spend, 60, Some("b")).await);
+        assert!(back.0 == "points_of_order" && back.1.contains("ord_1"), "{back:?}");
+        for _ in 0..2 {
+            world.tell(refunded("ord_1", "ref_1", &member, 60)).await;
+        }
+        assert_eq!(world.holds(&member).await, (100, 100, 0));
+        // What an earlier release let a key give back is not given twice, and the order's own word of it is no failure.
+        world.tell(refunded("ord_1", "ref_2", &member, 1)).await;
+        assert_eq!(world.holds(&member).await, (100, 100, 0));
+        // A hold of a line's own is ended as ever.
+        let own = hold(&world, &member, 10, "h").await.expect("it is enough");
+        assert_eq!((own.order.clone(), release(&world, &own, "r2").await.expect("it is open").state), (None, HoldState::Released));
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_points_in_an_unpaid_order_leaves_after_it() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (paying, failing) = (member_with_points(&world, "138").await, member_with_points(&world, "139").await);
+        let mut holds = Vec::new();
+        for (member, order) in [(&paying, "ord_1"), (&failing, "ord_2")] {
+            holds.push(set_aside(&world, member, 60, order).await.expect("it is enough"));
+            let refused = words(world.membership.close_member(&world.admin, member, "asked", Some("c")).await);
+            assert!(refused.0 == "member_has_holds" && refused.1.contains(order), "{refused:?}");
+        }
+        world.tell(paid("ord_1", &paying, &holds[0], 60)).await;
+        world.tell(not_paid("ord_2", &failing, &holds[1], 60)).await;
+        for (member, forfeited) in [(&paying, 40), (&failing, 100)] {
+            let gone = world.membership.close_member(&world.admin, member, "asked", Some(member.as_str())).await.expect("it ends");
+            assert_eq!(gone.points_forfeited, forfeited);
+        }
+
+        // Erasure does not wait: what pays the order stays with it, and what is free after it is forfeited.
+        for (phone, order, is_paid) in [("1", "ord_3", true), ("2", "ord_4", false), ("3", "ord_5", false)] {
+            let member = member_with_points(&world, phone).await;
+            let held = set_aside(&world, &member, 60, order).await.expect("it is enough");
+            let customer = CustomerId::new(format!("cus_{phone}")).expect("an id");
+            let anchors = vec![AnchorId::new(format!("anc_{phone}")).expect("an id")];
+            world.tell(DomainEvent::CustomerErased { customer, anchors, occurred_at: at(0) }).await;
+            match order {
+                "ord_5" => {
+                    world.kernel.clock.set(minutes(31));
+                    assert_eq!(world.membership.expire_point_holds(None).await.expect("it ends"), 1);
+                }
+                _ if is_paid => world.tell(paid(order, &member, &held, 60)).await,
+                _ => world.tell(not_paid(order, &member, &held, 60)).await,
+            }
+            let spent = world.count(&format!("SELECT COUNT(*) AS n FROM membership_spend WHERE member = '{member}'")).await;
+            assert_eq!((spent == 1, world.holds(&member).await.1), (is_paid, 0), "{order}");
+        }
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_on_two_holds_at_once_ends_one() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = member_with_points(&world, "138").await;
+        for round in 0..4 {
+            let mut two = Vec::new();
+            for place in 0..2 {
+                two.push(hold(&world, &member, 10, &format!("h{round}-{place}")).await.expect("it is enough"));
+            }
+            let ends = join_all(two.iter().map(|held| {
+                let (world, held) = (world.clone(), held.clone());
+                tokio::spawn(async move { release(&world, &held, &format!("r{round}")).await.map(|hold| hold.state).map_err(code) })
+            }))
+            .await;
+            let mut ends: Vec<_> = ends.into_iter().map(|end| end.expect("nobody panics")).collect();
+            ends.sort_by_key(Result::is_err);
+            assert_eq!(ends, [Ok(HoldState::Released), Err("idempotency_key_reused")], "round {round}");
+        }
         world.sound().await;
     })
     .await;

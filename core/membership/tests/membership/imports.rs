@@ -5,8 +5,9 @@ use futures::future::join_all;
 use heyuan_contract::{Line, Ratio};
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Error, ImportOpenings, ImportedOpenings, LineSum};
+use heyuan_membership::{Cell, Column, Error, ImportOpenings, ImportedOpenings, LineSum};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const HEADER: &str = "phone,points,cost_fen,expires_on,growth,earned_on,external_id\n";
 
@@ -88,7 +89,7 @@ async fn rows_become_lots_with_their_own_cost_and_expiry_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_without_a_name_is_once_within_its_import() {
+async fn a_row_without_a_name_is_known_again_in_whichever_file_it_comes() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         let member = world.join("138").await;
@@ -97,9 +98,38 @@ async fn a_row_without_a_name_is_once_within_its_import() {
         assert_eq!(counts(&world.import(&import, "k1").await.expect("it is imported")), (3, 0, 0));
         assert_eq!(counts(&world.import(&import, "k1").await.expect("it is answered")), (0, 3, 0));
         assert_eq!(world.holds(&member).await.1, 30);
+        // A corrected file under a new key: the good rows are known, the mended one is new, and one more that is alike counts once more.
+        let corrected = file("mall-1", &format!("{same}138,7,1,2027-12-31,,,\n{same}139,5,1,2027-12-31,,,\n{}", same.repeat(2)));
+        let dry = world.import(&ImportOpenings { dry_run: true, ..corrected.clone() }, "k2").await.expect("it is checked");
+        assert_eq!(counts(&dry), (2, 3, 1), "a dry run tells what is known");
+        assert_eq!(counts(&world.import(&corrected, "k2").await.expect("it is imported")), (2, 3, 1));
+        assert_eq!(counts(&world.import(&corrected, "k3").await.expect("it is imported")), (0, 5, 1));
+        assert_eq!(world.holds(&member).await.1, 47);
+        assert_eq!(
+            counts(&world.import(&file("hotel-1", same), "k4").await.expect("it is imported")),
+            (1, 0, 0),
+            "another unit's is its own"
+        );
         world.run("DELETE FROM membership_opening").await;
         world.import(&import, "k1").await.expect("it is taken");
-        assert_eq!(world.holds(&member).await.1, 30, "the book itself takes no key twice");
+        assert_eq!(world.holds(&member).await.1, 57, "the book itself takes no key twice");
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_an_earlier_release_took_by_their_numbers_are_known() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let same = "138,10,1,2027-12-31,,,\n";
+        assert_eq!(counts(&world.import(&file("mall-1", &same.repeat(2)), "k1").await.expect("it is imported")), (2, 0, 0));
+        // As that release kept them: by import and line of the file.
+        world.run("UPDATE membership_opening SET opening = 'row/' || import || '/' || SUBSTR(opening, LENGTH(opening))").await;
+        assert_eq!(counts(&world.import(&file("mall-1", &same.repeat(2)), "k1").await.expect("it is answered")), (0, 2, 0));
+        assert_eq!(counts(&world.import(&file("mall-1", &same.repeat(2)), "k2").await.expect("it is imported")), (0, 2, 0));
+        assert_eq!(world.holds(&member).await.1, 20);
     })
     .await;
 }
@@ -168,6 +198,25 @@ async fn blocked_and_closed_members_get_nothing_and_the_error_file_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_no_rows_fault_and_an_erased_person_is_one_row() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (member, _) = (world.join("138").await, world.join("139").await);
+        let import = file("mall-1", "138,10,1,2027-12-31,,,a\n139,10,1,2027-12-31,,,b\nno id,10,1,2027-12-31,,,c\n");
+        world.people.away.store(true, Ordering::Relaxed);
+        assert_eq!(world.import(&import, "k1").await.map_err(code).err(), Some("unavailable"), "nobody is told of bad phone numbers");
+        world.people.away.store(false, Ordering::Relaxed);
+        world.people.gone.lock().expect("nobody panics with it").insert("anc_139".into());
+        let done = world.import(&import, "k1").await.expect("the same file again");
+        assert_eq!(counts(&done), (1, 0, 2));
+        let told: Vec<_> = done.errors.iter().map(|error| (error.row, error.field, error.detail.split(' ').next())).collect();
+        assert_eq!(told, [(3, "phone", Some("nobody")), (4, "phone", Some("expected"))]);
+        assert_eq!(world.holds(&member).await.1, 10);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_imports_for_its_own_units_and_lines() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
@@ -198,6 +247,55 @@ async fn a_key_imports_for_its_own_units_and_lines() {
         world.kernel.clock.set(at(500));
         world.membership.expire_points(None).await.expect("they expire");
         assert_eq!(world.holds(&member).await.1, 0);
+        world.sound().await;
+    })
+    .await;
+}
+
+/// The largest primes below a million: costs of these denominators have nothing in common.
+const PRIMES: [i64; 12] = [999_983, 999_979, 999_961, 999_959, 999_953, 999_931, 999_917, 999_907, 999_883, 999_863, 999_853, 999_809];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_with_costs_of_unrelated_denominators_is_summed_and_closed() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let rows: String = PRIMES.iter().map(|prime| format!("138,1000,2000003/{prime},2027-12-31,,,p{prime}\n")).collect();
+        assert_eq!(counts(&world.import(&file("hotel-1", &rows), "k1").await.expect("it is imported")), (12, 0, 0));
+        world.spend(&member, 11_500, "s1").await.expect("it is enough");
+        world.kernel.clock.set(at(30));
+        let open = world.membership.clearing(&world.admin, "2026-11").await.expect("it is summed");
+        let closed = world.membership.close(&world.admin, "2026-11").await.expect("it is closed");
+        assert_eq!((&open.lines, &open.matrix), (&closed.lines, &closed.matrix));
+        let hotel = closed.lines.iter().find(|line| line.line == Line::Hotel).expect("its line");
+        // Each lot costs 1000 × 2000003 ÷ its prime, a little over 2000 fen; all of them come to 24002.04.
+        assert_eq!((hotel.opened_points, hotel.opened_fen, hotel.spent_points), (12_000, 24_002, 11_500));
+        assert_eq!(closed.centre.net_fen, -hotel.net_fen);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_balances_that_are_taken_can_be_read_settled_and_closed() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        world.join("138").await;
+        let rows = "138,1000000000,10000,2027-12-31,,,a\n138,1000000000,10000,2027-12-31,,,b\n138,999999999,9999.999999,2027-12-31,,,c\n";
+        assert_eq!(counts(&world.import(&file("hotel-1", rows), "k1").await.expect("it is imported")), (3, 0, 0));
+        let cell = Cell { column: Column::Opened, issuer: None, spender: None };
+        let page = world.membership.cell(&world.admin, "2026-11", cell, None, 10).await.expect("it is read");
+        let costs: Vec<_> = page.steps.iter().map(|step| (step.cost_numerator, step.cost_denominator)).collect();
+        let most = 10_000_000_000_000;
+        assert_eq!(costs, [(most, 1), (most, 1), (999_999_999 * 9_999_999_999, 1_000_000)]);
+        world.kernel.clock.set(at(30));
+        let closed = world.membership.close(&world.admin, "2026-11").await.expect("it is settled in several transfers");
+        let hotel = closed.lines.iter().find(|line| line.line == Line::Hotel).expect("its line");
+        assert_eq!((hotel.opened_points, hotel.opened_fen), (2_999_999_999, 29_999_999_989_000));
+        for (account, fen) in [("line/hotel/settlement", hotel.net_fen), ("centre/settlement", -hotel.net_fen)] {
+            assert_eq!(world.ledger.balance(account).await.expect("it is open").balance, fen, "{account}");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM ledger_transfer WHERE kind = 'clearing'").await, 3);
         world.sound().await;
     })
     .await;

@@ -384,6 +384,44 @@ async fn codes_are_limited_by_number_by_key_and_in_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_minute_between_codes_is_one_at_midnight_too() {
+    for_both_databases(|database| async move {
+        let ground = ground(&database).await;
+        // From 08:00 to the last second of the day.
+        ground.passes(16 * 3_600_000 - 1_000);
+        ground.send_code("till", PHONE).await.expect("it is sent");
+        ground.passes(1_000);
+        assert_eq!(heard(ground.send_code("till", PHONE).await), ("limited", Some(59)), "the next day is a second old");
+        ground.passes(58_999);
+        assert_eq!(heard(ground.send_code("mall", PHONE).await), ("limited", Some(1)));
+        ground.passes(1);
+        ground.send_code("till", PHONE).await.expect("a minute has passed");
+        assert_eq!(ground.simulator.sent(PHONE).map(|(_, messages)| messages), Some(2));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_the_provider_refuses_is_not_tried_without_end() {
+    for_both_databases(|database| async move {
+        let ground = ground_with(&database, |settings| settings.sms_phone_day_max = 2).await;
+        ground.misbehaves(LoginMisbehaviour { failures: 1000, ..LoginMisbehaviour::default() });
+        for _ in 0..5 {
+            assert_eq!(heard(ground.send_code("till", PHONE).await), ("unavailable", Some(2)));
+        }
+        for _ in 0..2 {
+            assert_eq!(heard(ground.send_code("till", PHONE).await), ("unavailable", Some(2)), "it counts from now on");
+            assert_eq!(heard(ground.send_code("till", PHONE).await).0, "limited");
+            ground.passes(60_000);
+        }
+        let asked = ground.simulator.asked();
+        assert_eq!(heard(ground.send_code("till", PHONE).await).0, "limited");
+        assert_eq!(ground.simulator.asked(), asked, "nobody is asked for it any more today");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn at_once_a_number_gets_one_code() {
     for_both_databases(|database| async move {
         let ground = ground(&database).await;
@@ -438,6 +476,93 @@ async fn a_blocked_member_does_not_log_in_and_one_that_left_joins_anew() {
         assert_eq!(code_of(ground.by_wechat("mall", "li", false).await), "unknown_member");
         let again = ground.by_wechat("mall", "li", true).await.expect("it joins");
         assert!(again.new && again.id != joined.id);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_anybody_can_send_lets_nobody_in_as_somebody_else() {
+    for_both_databases(|database| async move {
+        let ground = ground(&database).await;
+        let (victim, attacker) = (PHONE, "13900139000");
+        let by_phone = async |number: &str, join: bool| {
+            ground.passes(60_000);
+            ground.send_code("till", number).await.expect("it is sent");
+            ground.log_in("till", phone(number, &ground.shown(number)), join).await
+        };
+        let theirs = by_phone(victim, true).await.expect("it joins").id;
+        // An event with both numbers, sent with the key that every app carries, makes them one customer.
+        ground.world.people.link(&[victim, attacker], "cus_one");
+        assert_eq!(code_of(by_phone(attacker, false).await), "unknown_member");
+        let own = by_phone(attacker, true).await.expect("it joins by what it has proven");
+        assert!(own.new && own.id != theirs);
+        assert_eq!(by_phone(victim, false).await.expect("it is known").id, theirs);
+        assert_eq!(by_phone(attacker, false).await.expect("it is known").id, own.id);
+
+        // The same before the victim joins: it does not end up in the attacker's membership.
+        let late = "13700137000";
+        ground.world.people.link(&[late, attacker], "cus_two");
+        let joined = by_phone(late, true).await.expect("it joins");
+        assert!(joined.new && joined.id != own.id);
+        assert_eq!(by_phone(late, false).await.expect("it is known").id, joined.id);
+
+        // But whoever was seen beside somebody on the blacklist does not join past it.
+        ground.world.membership.block(&ground.world.admin, &own.id, "sells accounts").await.expect("it is blocked");
+        ground.world.people.link(&["13600136000", attacker], "cus_three");
+        assert_eq!(code_of(by_phone("13600136000", true).await), "member_blocked");
+        assert_eq!(by_phone(late, false).await.expect("who has joined logs in").id, joined.id);
+        ground.world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_proven_together_leads_to_one_member_whatever_is_told_of_it() {
+    for_both_databases(|database| async move {
+        let ground = ground(&database).await;
+        // The fake customers know nothing of what belongs together, as where an attacker had a number taken for a shared one.
+        let proof = Proof::WeChat {
+            code: ground.simulator.login_code("wxmall", "li", true, 0),
+            phone_code: Some(ground.simulator.phone_code("wxmall", PHONE, 0)),
+        };
+        let joined = ground.log_in("mall", proof, true).await.expect("it joins");
+        ground.send_code("till", PHONE).await.expect("it is sent");
+        let by_phone = ground.log_in("till", phone(PHONE, &ground.shown(PHONE)), false).await.expect("it is known");
+        assert_eq!((by_phone.id, by_phone.new), (joined.id.clone(), false));
+        // Another mini-program of the same WeChat account, and then what only that one has shown: its openid.
+        assert_eq!(ground.by_wechat("hotel", "li", false).await.expect("it is known").id, joined.id);
+        let without = ground.simulator.login_code("wxhotel", "li", false, 0);
+        assert_eq!(ground.log_in("hotel", wechat(&without), false).await.expect("it is known").id, joined.id);
+        let proven = "SELECT COUNT(*) AS n FROM membership_proof";
+        assert_eq!(ground.world.count(proven).await, 4, "a unionid, two openids and a number");
+
+        ground.world.membership.leave(&Actor::member(joined.id.clone()), &joined.id, false, Some("l")).await.expect("it leaves");
+        assert_eq!(ground.world.count(proven).await, 0);
+        assert_eq!(code_of(ground.by_wechat("mall", "li", false).await), "unknown_member");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_leads_who_has_no_other_account_to_its_member_and_a_familys_number_does_not() {
+    for_both_databases(|database| async move {
+        let ground = ground(&database).await;
+        let with_phone = |person: &str| Proof::WeChat {
+            code: ground.simulator.login_code("wxmall", person, true, 0),
+            phone_code: Some(ground.simulator.phone_code("wxmall", PHONE, 0)),
+        };
+        // Joined at the desk by a number; the mini-program shows it beside the account, which is proven from then on.
+        let member = ground.world.join(PHONE).await;
+        assert_eq!(code_of(ground.by_wechat("mall", "li", false).await), "unknown_member");
+        assert_eq!(ground.log_in("mall", with_phone("li"), false).await.expect("it is known").id, member);
+        assert_eq!(ground.by_wechat("mall", "li", false).await.expect("it is known").id, member);
+        // Somebody of the family with an account of his own.
+        assert_eq!(code_of(ground.log_in("mall", with_phone("wang"), false).await), "unknown_member");
+        let other = ground.log_in("mall", with_phone("wang"), true).await.expect("it joins");
+        assert!(other.new && other.id != member);
+        ground.send_code("till", PHONE).await.expect("it is sent");
+        let by_phone = ground.log_in("till", phone(PHONE, &ground.shown(PHONE)), false).await.expect("it is known");
+        assert_eq!(by_phone.id, member, "the number stays whose it was first");
     })
     .await;
 }

@@ -2,10 +2,11 @@
 
 use crate::world::{World, at, code, phone, purchase, refund, unit, world};
 use futures::future::join_all;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId};
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Line, MemberId, UnitKind};
 use heyuan_harness::for_both_databases;
+use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Departure, Error, Join, Link, MemberState, Who};
+use heyuan_membership::{Departure, Error, Join, Link, MemberState, SessionFor, Who};
 use std::sync::Arc;
 
 impl World {
@@ -52,7 +53,7 @@ async fn a_blocked_member_neither_earns_nor_spends_and_is_still_refunded() {
         assert_eq!(world.spend(&member, 1, "s1").await.map_err(code).err(), Some("member_blocked"));
         let leaves = world.membership.leave(&own, &member, false, Some("l1")).await;
         assert_eq!(leaves.map_err(code).err(), Some("member_blocked"), "nobody gets off the list by leaving");
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("138")] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("138")], session: SessionFor::Everybody };
         assert_eq!(world.membership.join(&world.app, &join).await.expect("it is known").id, member, "or by joining again");
         world.report(&refund("r1", "t1", "mall-1", 4_000)).await.expect("it is refunded");
         assert_eq!(world.holds(&member).await, (60, 60, 0));
@@ -199,6 +200,60 @@ async fn a_member_leaves_with_its_own_token_and_is_erased_on_its_wish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_has_erased_what_it_has_proven_and_nothing_of_another_member() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let shown = |values: &[&str]| Join {
+            unit: unit("mall-1"),
+            identifiers: values.iter().map(|value| phone(value)).collect(),
+            session: SessionFor::NewMembers,
+        };
+        let joined = async |values: &[&str]| world.membership.join(&world.app, &shown(values)).await.expect("it joins").id;
+        let member = joined(&["139", "o1"]).await;
+        let other = joined(&["138", "o2"]).await;
+        // Anybody may say that these are one person; the device is nobody's.
+        world.people.link(&["139", "138", "o2", "device"], "cus_one");
+        let own = Actor::member(member.clone());
+        world.membership.block(&world.admin, &other, "resells vouchers").await.expect("it is blocked");
+        let refused = world.membership.leave(&own, &member, true, Some("l1")).await;
+        assert_eq!(refused.map_err(code).err(), Some("linked_member_blocked"), "nobody gets another member off the blacklist");
+        assert!(world.people.erased.lock().expect("nobody panics with it").is_empty());
+        assert_eq!(world.state(&member).await, MemberState::Open);
+        world.membership.unblock(&world.admin, &other, "was a mistake").await.expect("it is unblocked");
+
+        world.membership.leave(&own, &member, true, Some("l2")).await.expect("it leaves");
+        let named: Vec<String> = world.people.erased.lock().expect("nobody panics with it").iter().map(ToString::to_string).collect();
+        assert_eq!(named, ["anc_139", "anc_device", "anc_o1"], "nothing that is proven for the other one");
+        let anchors = ["anc_139", "anc_device", "anc_o1"].map(|id| AnchorId::new(id).expect("an id")).to_vec();
+        let customer = CustomerId::new("cus_one").expect("an id");
+        world.tell(DomainEvent::CustomerErased { customer, anchors, occurred_at: at(0) }).await;
+        assert_eq!((world.state(&member).await, world.state(&other).await), (MemberState::Closed, MemberState::Open));
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_proof").await, 2, "the other one's");
+        world.people.link(&["139"], "cus_fresh");
+        let again = joined(&["139"]).await;
+        assert!(again != member && again != other);
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_that_is_back_before_its_erasure_keeps_what_it_has_proven_anew() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        let own = Actor::member(member.clone());
+        let left = world.membership.leave(&own, &member, true, Some("l1")).await.expect("it leaves");
+        world.people.erased.lock().expect("nobody panics with it").clear();
+        let back = world.join("138").await;
+        assert_ne!(back, member);
+        assert_eq!(world.membership.leave(&own, &member, true, Some("l1")).await.expect("it is answered"), left);
+        assert!(world.people.erased.lock().expect("nobody panics with it").is_empty(), "what it asks for is another member's by now");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_erased_person_forfeits_what_is_left() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
@@ -241,13 +296,17 @@ async fn merge_and_split_of_customers_move_nothing() {
         world.people.link(&["138", "139"], "cus_one");
         assert_eq!((world.holds(&first).await, world.holds(&second).await), ((100, 100, 0), (200, 200, 0)), "a merge moves nothing");
         assert_eq!((linked(first.clone()).await, linked(second.clone()).await), (vec![second.clone()], vec![first.clone()]));
-        assert_eq!(world.join("139").await, first, "whichever it is known by, the first that joined is answered");
+        assert_eq!(
+            (world.join("138").await, world.join("139").await),
+            (first.clone(), second.clone()),
+            "each is let in by what it has proven"
+        );
         world.report(&by_phone("t3", "139")).await.expect("it is posted");
         world.report(&by_phone("t4", "138")).await.expect("it is posted");
         world.earned("t5", "mall-1", 1_000, &second).await;
         assert_eq!((world.holds(&first).await, world.holds(&second).await), ((120, 120, 0), (210, 210, 0)));
         let hotel = key_of("hotel-1", &[Scope::App]);
-        let join = Join { unit: unit("hotel-1"), identifiers: vec![phone("137")] };
+        let join = Join { unit: unit("hotel-1"), identifiers: vec![phone("137")], session: SessionFor::NewMembers };
         let third = world.membership.join(&hotel, &join).await.expect("it joins").id;
         world.people.link(&["137"], "cus_one");
         let seen = world.membership.member(&hotel, &third).await.expect("its own").linked;
@@ -299,18 +358,23 @@ async fn a_lines_account_belongs_to_one_member() {
         assert_eq!(world.link(&other, "HC-20018873").await.expect("it is free"), "HC-****73");
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_vault_value").await, 2, "no number outlives its link");
 
-        let shown = world.membership.links(&world.app, &member, None).await.expect("they are listed");
+        let shown = world.membership.links(&world.app, &member).await.expect("they are listed");
         assert_eq!(shown.iter().map(|link| (link.line, link.account.as_str())).collect::<Vec<_>>(), [(Line::Hotel, "HC-****01")]);
-        assert_eq!(world.membership.links(&world.app, &member, Some("a call")).await.map_err(code).err(), Some("forbidden"));
+        assert_eq!(world.membership.reveal_links(&world.app, &member, "a call").await.map_err(code).err(), Some("forbidden"));
         let revealing = Actor::key("key:r".into(), vec![Scope::App, Scope::Reveal], None, Reach::Everything);
-        let shown = world.membership.links(&revealing, &member, Some("a call")).await.expect("they are revealed");
+        for reason in ["", " \t", &"x".repeat(501)] {
+            let refused = world.membership.reveal_links(&revealing, &member, reason).await;
+            assert_eq!(refused.map_err(code).err(), Some("invalid_request"), "{reason:?}");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'reveal'").await, 0);
+        let shown = world.membership.reveal_links(&revealing, &member, "a call").await.expect("they are revealed");
         assert_eq!(shown[0].account, "HC-90000001");
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'reveal'").await, 1);
 
         let (mall, community) = (key_of("mall-1", &[Scope::App]), key_of("community-1", &[Scope::App]));
         let hotel = key_of("hotel-1", &[Scope::App]);
-        assert_eq!(world.membership.links(&hotel, &member, None).await.expect("what it linked").len(), 1);
-        assert_eq!(world.membership.links(&community, &member, None).await.map_err(code).err(), Some("unknown_member"));
+        assert_eq!(world.membership.links(&hotel, &member).await.expect("what it linked").len(), 1);
+        assert_eq!(world.membership.links(&community, &member).await.map_err(code).err(), Some("unknown_member"));
         let wrong = [
             (&mall, Line::Hotel, "hotel-1", "HC-1", "forbidden"),
             (&mall, Line::Hotel, "mall-1", "HC-1", "invalid_request"),
@@ -329,6 +393,29 @@ async fn a_lines_account_belongs_to_one_member() {
         world.close(&other, "c1").await.expect("it is closed");
         assert_eq!(world.link(&member, "HC-20018873").await.expect("closing freed it"), "HC-****73");
         assert_eq!(world.link(&other, "HC-1").await.map_err(code).err(), Some("member_closed"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_replaces_no_account_of_another_unit() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (parent, kind, line) = (Some(unit("group")), UnitKind::Hotel, Some(Line::Hotel));
+        let second = OrgUnit { id: unit("hotel-2"), parent, name: "hotel-2".into(), kind, line };
+        world.kernel.org.put(vec![second]).await.expect("the tree grows");
+        let member = world.join("138").await;
+        world.link(&member, "HC-20018873").await.expect("hotel-1 links it");
+        let stranger = key_of("hotel-2", &[Scope::App]);
+        let link = |account: &str| Link { line: Line::Hotel, account: account.into(), unit: unit("hotel-2") };
+        let refused = world.membership.link(&stranger, &member, &link("HC-90000001")).await;
+        assert_eq!(refused.map_err(code).err(), Some("account_elsewhere"));
+        let shown = world.membership.links(&world.app, &member).await.expect("they are listed");
+        assert_eq!((shown[0].account.as_str(), &shown[0].unit), ("HC-****73", &unit("hotel-1")));
+        world.membership.link(&world.app, &member, &link("HC-90000001")).await.expect("a key that reaches both");
+        let text =
+            "SELECT COUNT(*) AS n FROM kernel_audit WHERE action = 'link account' AND detail LIKE '%\"replaces_one_of\":\"hotel-1\"%'";
+        assert_eq!(world.count(text).await, 1, "what was replaced is audited");
     })
     .await;
 }

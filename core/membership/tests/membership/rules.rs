@@ -3,10 +3,10 @@
 use crate::world::{at, code, purchase, unit, world};
 use futures::FutureExt;
 use futures::future::join_all;
-use heyuan_contract::Line;
+use heyuan_contract::{DomainEvent, Fen, Line, MerchantId, OrderId};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Actor, Problem, Reach, Scope};
-use heyuan_membership::Budget;
+use heyuan_kernel::{Actor, Problem, Reach, Scope, sql};
+use heyuan_membership::{Budget, explain};
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,6 +192,91 @@ async fn a_granted_voucher_is_told_once() {
         }
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'voucher.granted.v1'").await, 1);
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_outbox WHERE name = 'transaction.posted.v1'").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_purchases_voucher_has_its_days_from_the_grant() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.activate("gift", "voucher prd_tea").await;
+        let mut report = purchase("t1", "mall-1", 10_000, &member);
+        report.occurred_at = at(-400);
+        world.report(&report).await.expect("it is posted");
+        let text = "SELECT body AS n FROM kernel_outbox WHERE name = 'voucher.granted.v1'";
+        let row = sql::one(world.kernel.db.reader(), text, []).await.expect("it is read").expect("it was told");
+        let body: String = sql::get(&row, "n").expect("its body");
+        let event: DomainEvent = serde_json::from_str(&body).expect("an event");
+        assert_eq!(event.occurred_at(), at(0), "the mall counts the voucher's days from it");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_explained_by_what_they_cut() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.membership.set_budget(&world.admin, "rule", "2026-11", 30).await.expect("it is set");
+        for (place, (behaviour, expected)) in [
+            ("points 20", None),
+            ("points 20", Some("20 of its 30 points of the month were spent before")),
+            ("growth 400000", Some("more growth, up or down, than its limits allow")),
+            ("voucher no such code", Some("1 of what rule rule asked for can't be")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            world.activate("rule", behaviour).await;
+            let posted = world.report(&purchase(&format!("t{place}"), "mall-1", 10_000, &member)).await.expect("it is posted");
+            let decision = posted.decision.as_deref().expect("it is kept");
+            let decision = world.membership.decision(&world.admin, decision).await.expect("it is read");
+            let told = explain(&posted, Some(&decision)).en;
+            let limits = ["points of the month", "than its limits allow", "can't be"];
+            let said: Vec<_> = told.iter().filter(|sentence| limits.iter().any(|limit| sentence.contains(limit))).collect();
+            assert_eq!(said.len(), usize::from(expected.is_some()), "{behaviour}: {told:?}");
+            assert!(said.iter().all(|sentence| expected.is_some_and(|expected| sentence.contains(expected))), "{behaviour}: {said:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_a_member_that_is_blocked_meanwhile_earns_nothing_and_is_no_failure() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        world.activate("bonus", "points 10").await;
+        for how in ["block", "close"] {
+            let member = world.join(how).await;
+            let (mover, moved) = (world.clone(), member.clone());
+            *world.sandbox.during.lock().expect("nobody panics with it") = Some(Box::new(move || {
+                let (world, member) = (mover.clone(), moved.clone());
+                async move {
+                    match how {
+                        "block" => drop(world.membership.block(&world.admin, &member, "resells").await.expect("it is blocked")),
+                        _ => drop(world.membership.close_member(&world.admin, &member, "asked", Some("c")).await.expect("it ends")),
+                    }
+                }
+                .boxed()
+            }));
+            let paid = DomainEvent::OrderPaid {
+                order: OrderId::new(format!("ord_{how}")).expect("an id"),
+                member: member.clone(),
+                merchant: MerchantId::new("tea").expect("an id"),
+                unit: unit("mall-1"),
+                line: Line::Mall,
+                amount: Fen(10_000),
+                lines: Vec::new(),
+                points: None,
+                occurred_at: at(0),
+            };
+            world.tell(paid).await;
+            assert_eq!(world.holds(&member).await, (0, 0, 0), "{how}");
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_transaction").await, 0);
+        world.sound().await;
     })
     .await;
 }

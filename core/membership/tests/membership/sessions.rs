@@ -4,9 +4,9 @@ use crate::world::{DAY_MS, World, at, code, phone, unit, world};
 use futures::future::join_all;
 use heyuan_contract::{AnchorId, CustomerId, DomainEvent, MemberId};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::keys::{ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, TOKEN_TIME_MS, Tokens};
+use heyuan_kernel::keys::{ACCESS_TIME_MS, Credentials, REPEAT_TIME_MS, SESSION_TIME_MS, SESSIONS_AN_APP_MAX, Tokens};
 use heyuan_kernel::{Actor, Reach, Scope, sql};
-use heyuan_membership::Join;
+use heyuan_membership::{Join, SessionFor};
 use std::sync::Arc;
 
 impl World {
@@ -16,7 +16,7 @@ impl World {
     }
 
     async fn enters(&self, value: &str) -> Tokens {
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)], session: SessionFor::Everybody };
         self.membership.join(&self.app, &join).await.expect("it joins").tokens.expect("it is not blocked")
     }
 
@@ -76,21 +76,6 @@ async fn a_token_lasts_an_hour_and_is_refreshed_for_months() {
         assert_eq!(world.membership.sweep_logins(None).await.expect("it sweeps"), 2);
         assert_eq!(world.membership.sweep_logins(None).await.expect("it sweeps"), 0);
         assert_eq!(world.count("SELECT COUNT(*) AS n FROM kernel_session").await, 0);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_an_earlier_release_lasts_until_its_own_end() {
-    for_both_databases(|database| async move {
-        let world = world(&database).await;
-        let member = world.join("138").await;
-        let (token, expires_at) = world.elsewhere().member_token(&member);
-        assert_eq!(expires_at, at(0).plus_ms(TOKEN_TIME_MS));
-        world.passes(TOKEN_TIME_MS - 1);
-        assert_eq!(speaks(&world.elsewhere(), &token).await, Some(member));
-        world.passes(1);
-        assert_eq!(speaks(&world.elsewhere(), &token).await, None);
     })
     .await;
 }
@@ -254,7 +239,7 @@ async fn a_session_ends_with_what_it_speaks_for() {
         world.passes(600_000);
         assert_eq!(speaks(&world.elsewhere(), &left.access).await, None);
 
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("blocked")] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("blocked")], session: SessionFor::Everybody };
         let again = world.membership.join(&world.app, &join).await.expect("it is known");
         assert_eq!((again.id, again.tokens), (blocked.holder.clone(), None), "the blacklist gives no session");
         world.membership.unblock(&world.admin, &blocked.holder, "was a mistake").await.expect("it is unblocked");
@@ -268,7 +253,7 @@ async fn an_app_keeps_a_members_newest_sessions() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         let other = Actor::key("key:other".into(), vec![Scope::App], None, Reach::Everything);
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("138")] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone("138")], session: SessionFor::Everybody };
         let elsewhere = world.membership.join(&other, &join).await.expect("it joins").tokens.expect("it is not blocked");
         let most = usize::try_from(SESSIONS_AN_APP_MAX).expect("few");
         let mut all = Vec::new();

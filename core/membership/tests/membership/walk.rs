@@ -2,10 +2,10 @@
 
 use crate::world::{at, code, phone, purchase, refund, unit, world};
 use futures::future::join_all;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MerchantId, OrderId, TransactionId};
+use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MerchantId, OrderId, Points, TransactionId};
 use heyuan_harness::for_both_databases;
-use heyuan_kernel::{Actor, Reach, Scope};
-use heyuan_membership::{Change, Join, MemberState, Spend, TransactionState, Who};
+use heyuan_kernel::{Actor, Reach, Scope, sql};
+use heyuan_membership::{Change, HoldPoints, Join, MemberState, Report, SessionFor, Spend, TransactionState, Who};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ async fn a_customer_joins_once_from_any_line() {
     for_both_databases(|database| async move {
         let world = world(&database).await;
         world.people.link(&["138", "o1"], "cus_1");
-        let join = |place: &str, value: &str| Join { unit: unit(place), identifiers: vec![phone(value)] };
+        let join = |place: &str, value: &str| Join { unit: unit(place), identifiers: vec![phone(value)], session: SessionFor::NewMembers };
         let first = world.membership.join(&world.app, &join("mall-1", "138")).await.expect("it joins");
         let second = world.membership.join(&world.app, &join("hotel-1", "o1")).await.expect("it is known");
         assert_eq!((first.new, second.new, &second.id), (true, false, &first.id));
@@ -98,7 +98,9 @@ async fn a_quote_looks_a_member_up_and_records_nothing() {
         report.who = Some(Who::Identifiers(vec![(phone("138").0, false)]));
         assert_eq!(world.membership.quote(&world.app, &report).await.map_err(code).err(), Some("unverified_identifier"));
         assert_eq!(world.report(&report).await.map_err(code).err(), Some("unverified_identifier"));
-        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom");
+        report.who = Some(Who::Identifiers(vec![phone("137")]));
+        assert_eq!(world.report(&report).await.map_err(code).err(), Some("unknown_member"));
+        assert_eq!(seen(), before, "neither a quote nor what is refused says who was seen with whom, or keeps a stranger's number");
         report.who = Some(Who::Identifiers(vec![phone("138")]));
         assert_eq!(world.report(&report).await.expect("it is posted").member, Some(member));
         assert_eq!(seen(), before + 1);
@@ -146,7 +148,7 @@ async fn bad_input_has_its_answer_and_no_trace() {
             report.amount = Fen(fen);
             cases.push((report, "amount_out_of_range"));
         }
-        let mut with = |change: &dyn Fn(&mut heyuan_membership::Report), expected| {
+        let mut with = |change: &dyn Fn(&mut Report), expected| {
             let mut report = good.clone();
             change(&mut report);
             cases.push((report, expected));
@@ -240,6 +242,121 @@ async fn orders_earn_and_an_erased_person_leaves() {
         assert_eq!((late.state, late.points), (TransactionState::Posted, -1), "of the hundred, the one that was spent is owed");
         assert_ne!(world.join("138").await, member, "the same phone is a new member");
         world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quote_tells_the_tier_and_the_points_that_the_report_will() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        // Eighty points are owed, and nothing is there.
+        world.report(&purchase("t0", "mall-1", 10_000, &member)).await.expect("it is posted");
+        world.spend(&member, 80, "s").await.expect("it is enough");
+        world.report(&refund("r0", "t0", "mall-1", 10_000)).await.expect("it is taken back");
+        let late = |report: Report| Report { occurred_at: at(-400), ..report };
+        for (report, expected) in [
+            (purchase("t1", "mall-1", 5_000, &member), ("silver", 0)),
+            (purchase("t2", "mall-1", 600_000, &member), ("gold", 6_000 - 30)),
+            // Its points have expired before they come, and its growth no longer counts.
+            (late(purchase("t3", "mall-1", 5_000_000, &member)), ("gold", 5_970)),
+        ] {
+            let quoted = world.membership.quote(&world.app, &report).await.expect("it is quoted");
+            let posted = world.report(&report).await.expect("it is posted");
+            for view in [&quoted, &posted] {
+                assert_eq!((view.tier.as_str(), view.points_balance), expected, "{} {:?}", report.id, view.state);
+            }
+        }
+        // What is held is not there to be spent.
+        let held = HoldPoints { amount: 70, unit: unit("hotel-1"), reference: "order 7".into(), expires_at: None, minutes: None };
+        world.membership.hold_points(&world.app, &member, &held, Some("h")).await.expect("it is enough");
+        let report = purchase("t4", "mall-1", 10_000, &member);
+        let quoted = world.membership.quote(&world.app, &report).await.expect("it is quoted");
+        let posted = world.report(&report).await.expect("it is posted");
+        assert_eq!((quoted.points_balance, posted.points_balance, world.holds(&member).await.1), (6_000, 6_000, 6_000));
+        let back = world.report(&refund("r4", "t4", "mall-1", 10_000)).await.expect("it is taken back");
+        assert_eq!((back.points_balance, world.holds(&member).await.1), (5_900, 5_900));
+        let text = "SELECT body AS n FROM kernel_outbox WHERE name = 'transaction.posted.v1' ORDER BY id DESC LIMIT 1";
+        let row = sql::one(world.kernel.db.reader(), text, []).await.expect("it is read").expect("it was told");
+        let event: DomainEvent = serde_json::from_str(&sql::get::<String>(&row, "n").expect("its body")).expect("an event");
+        assert!(matches!(event, DomainEvent::TransactionPosted { points_balance: Points(5_900), .. }), "{event:?}");
+        world.sound().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_found_by_its_unit_among_many_with_its_id() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let member = world.join("138").await;
+        world.report(&purchase("0001", "mall-1", 10_000, &member)).await.expect("it is posted");
+        // Tills of a thousand other units, which come before it by name, count from one as well.
+        world
+            .run(
+                "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
+                 INSERT INTO membership_transaction (id, unit, line, kind, member, amount, occurred_at, arrived_at, period, state, why, lines,
+                   digest, idempotency_digest, earn_version, base_growth, base_points, growth, points, receivable, points_balance, tier,
+                   cost_numerator, cost_denominator, refunded, growth_kept, points_kept)
+                 SELECT t.id, 'a-' || n.i, t.line, t.kind, t.member, t.amount, t.occurred_at, t.arrived_at, t.period, t.state, t.why, t.lines,
+                   t.digest, t.idempotency_digest, t.earn_version, 0, 0, 0, 0, 0, 0, t.tier, t.cost_numerator, t.cost_denominator, 0, 0, 0
+                 FROM membership_transaction t, n",
+            )
+            .await;
+        let id = TransactionId::new("0001").expect("an id");
+        let place = unit("mall-1");
+        let found = world.membership.transaction(&world.app, &id, Some(&place)).await.expect("it is there");
+        assert_eq!((found.unit, found.points), (place.clone(), 100));
+        assert_eq!(world.membership.transaction(&world.app, &id, None).await.map_err(code).err(), Some("conflict"));
+        let mall = Actor::key("key:mall".into(), vec![Scope::App], Some(place.clone()), Reach::Units(Arc::new([place].into())));
+        assert_eq!(world.membership.transaction(&mall, &id, None).await.expect("the one within reach").points, 100);
+        assert_eq!(world.membership.transaction(&mall, &id, Some(&unit("hotel-1"))).await.map_err(code).err(), Some("not_found"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_refund_of_an_order_that_earned_nothing_waits_for_nothing() {
+    for_both_databases(|database| async move {
+        let world = world(&database).await;
+        let (blocked, closed) = (world.join("138").await, world.join("139").await);
+        world.membership.block(&world.admin, &blocked, "resells vouchers").await.expect("it is blocked");
+        world.membership.close_member(&world.admin, &closed, "gone", Some("c")).await.expect("it is closed");
+        for (order, member) in [("ord_1", &blocked), ("ord_2", &closed)] {
+            let merchant = MerchantId::new("tea").expect("an id");
+            let (order, unit, amount, points) = (OrderId::new(order).expect("an id"), unit("mall-1"), Fen(10_000), None);
+            world
+                .tell(DomainEvent::OrderPaid {
+                    order: order.clone(),
+                    member: member.clone(),
+                    merchant: merchant.clone(),
+                    unit: unit.clone(),
+                    line: Line::Mall,
+                    amount,
+                    lines: Vec::new(),
+                    points: points.clone(),
+                    occurred_at: at(0),
+                })
+                .await;
+            let refund = format!("ref_{order}");
+            let (member, line, lines) = (member.clone(), Line::Mall, Vec::new());
+            world
+                .tell(DomainEvent::OrderRefunded {
+                    order,
+                    refund,
+                    member,
+                    merchant,
+                    unit,
+                    line,
+                    amount,
+                    lines,
+                    points: None,
+                    occurred_at: at(0),
+                })
+                .await;
+        }
+        assert_eq!(world.count("SELECT COUNT(*) AS n FROM membership_transaction").await, 0, "neither earned, and no refund waits");
     })
     .await;
 }

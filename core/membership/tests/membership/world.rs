@@ -2,8 +2,11 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use heyuan_contract::{AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, OrderLine, OrgUnitId, Timestamp, TransactionId, UnitKind};
+use heyuan_contract::{
+    AnchorId, CustomerId, DomainEvent, Fen, Line, MemberId, OrderLine, OrgUnitId, ProductId, Timestamp, TransactionId, UnitKind,
+};
 use heyuan_harness::TestDatabase;
+use heyuan_kernel::error::codes;
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::outbox::Envelope;
@@ -13,11 +16,11 @@ use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Reach, Sc
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
     BenefitRules, Change, Customers, Effect, Error, FeatureValue, Features, Identifier, Join, Membership, Report, RuleAnswer, RuleError,
-    RuleInput, Spend, SpendView, TransactionKind, TransactionView, Who,
+    RuleInput, SessionFor, Spend, SpendView, TransactionKind, TransactionView, Vouchers, Who,
 };
 use sea_orm_migration::MigratorTrait;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub(crate) const DAY_MS: i64 = 86_400_000;
@@ -36,10 +39,14 @@ pub(crate) fn unit(id: &str) -> OrgUnitId {
 #[derive(Default)]
 pub(crate) struct People {
     links: Mutex<HashMap<String, String>>,
-    /// Anchors whose person asked to be erased.
+    /// Anchors that were named when a person asked to be erased.
     pub(crate) erased: Mutex<Vec<AnchorId>>,
     /// Sightings that were recorded.
     pub(crate) seen: AtomicUsize,
+    /// Whether nobody can be looked up.
+    pub(crate) away: AtomicBool,
+    /// Anchors whose person has been erased, which membership has not heard of yet.
+    pub(crate) gone: Mutex<HashSet<String>>,
 }
 
 impl People {
@@ -57,11 +64,18 @@ impl Customers for People {
     }
 
     fn find_anchors<'a>(&'a self, list: &'a [Identifier]) -> BoxFuture<'a, Result<Vec<AnchorId>, Problem>> {
-        let anchors = list.iter().map(|one| AnchorId::new(format!("anc_{}", one.value)).expect("an id")).collect();
-        async move { Ok(anchors) }.boxed()
+        if self.away.load(Ordering::Relaxed) {
+            return async { Err(Problem::new(codes::UNAVAILABLE, "the database is away")) }.boxed();
+        }
+        let anchor = |one: &Identifier| AnchorId::new(format!("anc_{}", one.value)).map_err(|e| Problem::invalid("value", e.to_string()));
+        let anchors = list.iter().map(anchor).collect();
+        async move { anchors }.boxed()
     }
 
     fn customer_of<'a>(&'a self, anchor: &'a AnchorId) -> BoxFuture<'a, Result<CustomerId, Problem>> {
+        if self.gone.lock().expect("nobody panics with it").contains(anchor.as_str()) {
+            return async { Err(Problem::new(codes::ERASED, "the person was erased")) }.boxed();
+        }
         let links = self.links.lock().expect("nobody panics with it");
         let customer = links.get(anchor.as_str()).cloned().unwrap_or_else(|| anchor.as_str().replace("anc", "cus"));
         async move { Ok(CustomerId::new(customer).expect("an id")) }.boxed()
@@ -74,13 +88,30 @@ impl Customers for People {
         async move { Ok(anchors) }.boxed()
     }
 
-    fn erase<'a>(&'a self, _: &'a Actor, anchor: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
-        self.erased.lock().expect("nobody panics with it").push(anchor.clone());
+    fn erase<'a>(&'a self, _: &'a Actor, proven: &'a [AnchorId], unclaimed: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
+        let named: BTreeSet<AnchorId> = proven.iter().chain(unclaimed).cloned().collect();
+        self.erased.lock().expect("nobody panics with it").extend(named);
         async move { Ok(()) }.boxed()
     }
 
     fn features<'a>(&'a self, _: &'a AnchorId, names: &'a [String]) -> BoxFuture<'a, Result<Features, Problem>> {
         async move { Ok(Features { values: names.iter().map(|_| FeatureValue::Integer(7)).collect(), position: 42 }) }.boxed()
+    }
+}
+
+/// The mall's vouchers, each with the unit that redeems it.
+pub(crate) struct Shelf(pub(crate) Mutex<HashMap<String, OrgUnitId>>);
+
+impl Default for Shelf {
+    fn default() -> Shelf {
+        Shelf(Mutex::new(HashMap::from([("prd_tea".to_owned(), unit("mall-1"))])))
+    }
+}
+
+impl Vouchers for Shelf {
+    fn unit_of<'a>(&'a self, product: &'a ProductId) -> BoxFuture<'a, Result<Option<OrgUnitId>, Problem>> {
+        let found = self.0.lock().expect("nobody panics with it").get(product.as_str()).cloned();
+        async move { Ok(found) }.boxed()
     }
 }
 
@@ -119,6 +150,7 @@ impl BenefitRules for Sandbox {
             let base = input.transaction.base_points;
             let effects = match behaviour.split_once(' ').map_or((behaviour.as_str(), ""), |parts| parts) {
                 ("double", _) => vec![Change::Points(base)],
+                ("growth", number) => vec![Change::Growth(number.parse().expect("a number"))],
                 ("points", number) => vec![Change::Points(number.parse().expect("a number"))],
                 ("benefit", code) => vec![Change::Benefit(code.to_owned())],
                 ("voucher", code) => vec![Change::Voucher(code.to_owned())],
@@ -141,6 +173,7 @@ pub(crate) struct World {
     pub(crate) plugins: Plugins,
     pub(crate) people: Arc<People>,
     pub(crate) sandbox: Arc<Sandbox>,
+    pub(crate) shelf: Arc<Shelf>,
     pub(crate) app: Actor,
     pub(crate) admin: Actor,
 }
@@ -170,12 +203,14 @@ pub(crate) async fn world(database: &TestDatabase) -> World {
     let credentials = Credentials::new(db.clone(), kernel.org.clone(), keys, kernel.clock.clone());
     let (people, sandbox) = (Arc::new(People::default()), Arc::new(Sandbox::default()));
     let plugins = Plugins::new(db, sandbox.clone());
-    let membership = Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), people.clone(), sandbox.clone());
+    let shelf = Arc::new(Shelf::default());
+    let membership =
+        Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), people.clone(), sandbox.clone(), shelf.clone());
     membership.prepare().await.expect("accounts open");
     membership.prepare().await.expect("and stay open");
     let app = Actor::key("key:app".into(), vec![Scope::App], None, Reach::Everything);
     let admin = Actor::key("key:admin".into(), vec![Scope::App, Scope::Admin], None, Reach::Everything);
-    World { membership, kernel, ledger, plugins, people, sandbox, app, admin }
+    World { membership, kernel, ledger, plugins, people, sandbox, shelf, app, admin }
 }
 
 pub(crate) fn phone(value: &str) -> (Identifier, bool) {
@@ -216,7 +251,7 @@ pub(crate) fn code(error: Error) -> &'static str {
 
 impl World {
     pub(crate) async fn join(&self, value: &str) -> MemberId {
-        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)] };
+        let join = Join { unit: unit("mall-1"), identifiers: vec![phone(value)], session: SessionFor::NewMembers };
         self.membership.join(&self.app, &join).await.expect("it joins").id
     }
 
@@ -248,16 +283,25 @@ impl World {
                 continue;
             }
             let envelope = Envelope { position: 1, key: "k".into(), event: event.clone(), written_at: at(0) };
-            let apply = Arc::new(reaction.react(&envelope).await.expect("it decides"));
-            self.kernel
-                .db
-                .write("react", move |tx| {
+            let db = &self.kernel.db;
+            let applied = db.settle(|| async {
+                let apply = Arc::new(reaction.react(&envelope).await.map_err(heyuan_kernel::Error::Problem)?);
+                db.write("react", move |tx| {
                     let apply = apply.clone();
                     async move { apply(tx).await }.boxed()
                 })
                 .await
-                .expect("it is applied");
+            });
+            applied.await.expect("it is applied");
         }
+    }
+
+    /// An admin key of the whole group that somebody makes, as whoever holds it acts.
+    pub(crate) async fn made_by(&self, maker: &Actor) -> Actor {
+        let kernel = &self.kernel;
+        let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
+        let made = credentials.create(maker, &[Scope::Admin], None).await.expect("it may");
+        credentials.authenticate(Some(&format!("Bearer {}", made.secret))).await.expect("it is known")
     }
 
     pub(crate) async fn run(&self, text: &str) {

@@ -4,8 +4,8 @@
 
 use crate::admin::require_group_admin;
 use actix_web::{get, web};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Page, PageQuery};
+use heyuan_kernel::problems::{Away, Invalid, Missing, Unwelcome};
 use heyuan_kernel::{Problem, Rfc3339};
 use heyuan_ledger::{Ledger, Period, StatementEntry, TrialLine};
 use serde::{Deserialize, Serialize};
@@ -106,10 +106,7 @@ struct AccountStatementBody {
     tag = "ledger", summary = "State an account's month", security(("key" = [])), params(StatementQuery, PageQuery),
     responses(
         (status = 200, body = AccountStatementBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome, Missing,
     )
 )]
 #[get("/v1/ledger/statement")]
@@ -177,15 +174,15 @@ struct TrialBalanceBody {
     items: Vec<TrialLineBody>,
 }
 
-/// States what all accounts held before a month, what moved in it, and what they held then. It reads the whole book up to the month once.
-/// Needs a key of the whole group.
+/// States what all accounts held before a month, what moved in it, and what they held then. It reads the whole book up to the month once; where
+/// that takes longer than a minute it answers 503, and `heyuan ledger trial-balance` on the server has all the time that it needs. Needs a
+/// key of the whole group.
 #[utoipa::path(
     tag = "ledger", summary = "Draw up the trial balance", security(("key" = [])), params(MonthQuery),
     responses(
         (status = 200, body = TrialBalanceBody),
-        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, body = ProblemBody, content_type = "application/problem+json"),
+        Invalid, Unwelcome,
+        Away,
     )
 )]
 #[get("/v1/ledger/trial-balance")]

@@ -19,7 +19,10 @@ struct RemovedCopies {
     security(("operator" = [])),
     responses((status = 200, body = RemovedCopies), (status = 401, body = ProblemBody, content_type = "application/problem+json")))]
 #[delete("/v1/operator/database-copy")]
-async fn delete_database_copy(Authenticated(actor): Authenticated, copies: web::Data<Copies>) -> Result<web::Json<RemovedCopies>, Problem> {
+pub(super) async fn delete_database_copy(
+    Authenticated(actor): Authenticated,
+    copies: web::Data<Copies>,
+) -> Result<web::Json<RemovedCopies>, Problem> {
     actor.require(Scope::Operator)?;
     let copies = copies.into_inner();
     let removed = web::block(move || copies.remove_all()).await.map_err(|error| error.to_string());

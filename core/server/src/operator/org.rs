@@ -2,9 +2,9 @@
 
 use actix_web::{put, web};
 use heyuan_contract::{Line, OrgUnitId, UnitKind};
-use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, Body};
 use heyuan_kernel::org::{OrgUnit, Tree};
+use heyuan_kernel::problems::{Invalid, Stranger};
 use heyuan_kernel::{Kernel, Problem, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -93,8 +93,7 @@ fn compared(tree: &Tree, wanted: Vec<WantedUnit>) -> (Vec<OrgUnit>, OrgResult) {
 
 #[utoipa::path(tag = "Operator", summary = "Make the units that are missing; those that are there stay as they are",
     security(("operator" = [])), request_body = PutOrg,
-    responses((status = 200, body = OrgResult), (status = 400, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 200, body = OrgResult), Invalid, Stranger))]
 #[put("/v1/operator/org")]
 pub(super) async fn put_org(
     Authenticated(actor): Authenticated,

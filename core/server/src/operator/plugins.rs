@@ -14,6 +14,7 @@ use heyuan_cdp::know::Know;
 use heyuan_kernel::error::ProblemBody;
 use heyuan_kernel::http::{Authenticated, parse_json, read_body};
 use heyuan_kernel::plugin::{Claim, MODULE_BYTES_MAX, Mode, PluginKind, Plugins, Standing, Version, Wish};
+use heyuan_kernel::problems::{Missing, Stranger};
 use heyuan_kernel::{Actor, Problem, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -210,10 +211,10 @@ fn is_digest(digits: &str) -> bool {
     params(("name" = String, Path, description = "The plugin's name: 1 to 63 characters of a-z 0-9 -")),
     responses((status = 200, body = PluginStatus), (status = 400, body = ProblemBody, content_type = "application/problem+json",
             description = "`invalid_plugin`, `plugin_source_refused`, `plugin_digest_mismatch`, or a wrong field"),
-        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json",
             description = "`managed_by_api`, `approval_needed`, or an older generation than the known one"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "`plugin_source_unreachable`")))]
+        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "`plugin_source_unreachable`"),
+        Stranger))]
 #[put("/v1/operator/plugins/{name}")]
 pub(super) async fn put_plugin(
     Authenticated(actor): Authenticated,
@@ -235,8 +236,7 @@ pub(super) async fn put_plugin(
 
 #[utoipa::path(tag = "Operator", summary = "Take a plugin of the operator's out of service and free its name", security(("operator" = [])),
     params(("name" = String, Path, description = "The plugin's name")),
-    responses((status = 204), (status = 401, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+    responses((status = 204), Stranger, Missing))]
 #[delete("/v1/operator/plugins/{name}")]
 pub(super) async fn delete_plugin(
     Authenticated(actor): Authenticated,

@@ -1,7 +1,7 @@
 //! A case as its file has it: what happens, and what was decided.
 
 use heyuan_contract::{Line, OrderLine};
-use heyuan_membership::{Basis, Drawn, EarnRules, Effect};
+use heyuan_membership::{Basis, Drawn, EarnRules, Effect, Wording};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -13,11 +13,18 @@ pub(super) struct Case {
     pub(super) about: String,
     /// What the clock shows at first; it stands until a step moves it.
     pub(super) starts_at: String,
+    /// The words that its decisions are explained in: those of the release that recorded it.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(super) wording: Wording,
     /// What happens.
     pub(super) steps: Vec<Step>,
     /// What came of each transaction, in the order of the steps.
     #[serde(default)]
     pub(super) recorded: Vec<Told>,
+}
+
+fn is_first(wording: &Wording) -> bool {
+    *wording == Wording::First
 }
 
 /// One thing that happens. Times are RFC 3339, amounts are fen.

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 use crate::wiring::Hooks;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use heyuan_contract::{AnchorId, CustomerId, Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId, UnitKind};
+use heyuan_contract::{AnchorId, CustomerId, Fen, Line, MemberId, OrgUnitId, ProductId, Timestamp, TransactionId, UnitKind};
 use heyuan_harness::{TestDatabase, heyuan_binary};
 use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::org::OrgUnit;
@@ -17,8 +17,8 @@ use heyuan_kernel::time::parse_rfc3339;
 use heyuan_kernel::{Actor, Clock, Kernel, Problem, Reach, Scope, sql};
 use heyuan_ledger::Ledger;
 use heyuan_membership::{
-    Budget, Customers, Error, FeatureValue, Features, Identifier, Join, Membership, Report, Spend, TransactionKind, TransactionState,
-    TransactionView, Who, explain,
+    Budget, Customers, Decision, Error, FeatureValue, Features, Identifier, Join, Membership, Report, SessionFor, Spend, TransactionKind,
+    TransactionState, TransactionView, Vouchers, Who, Wording, explain,
 };
 use heyuan_plugin_host::{CompilerCommand, Host, HostConfig};
 use std::collections::HashMap;
@@ -78,12 +78,21 @@ impl Customers for People {
         async move { Ok(vec![anchor]) }.boxed()
     }
 
-    fn erase<'a>(&'a self, _: &'a Actor, _: &'a AnchorId) -> BoxFuture<'a, Result<(), Problem>> {
+    fn erase<'a>(&'a self, _: &'a Actor, _: &'a [AnchorId], _: &'a [AnchorId]) -> BoxFuture<'a, Result<(), Problem>> {
         async move { Ok(()) }.boxed()
     }
 
     fn features<'a>(&'a self, _: &'a AnchorId, names: &'a [String]) -> BoxFuture<'a, Result<Features, Problem>> {
         async move { Ok(Features { values: names.iter().map(|_| FEATURE).collect(), position: 1 }) }.boxed()
+    }
+}
+
+/// Every product is a voucher of the mall.
+struct Shelf;
+
+impl Vouchers for Shelf {
+    fn unit_of<'a>(&'a self, _: &'a ProductId) -> BoxFuture<'a, Result<Option<OrgUnitId>, Problem>> {
+        async move { Ok(Some(unit_id("mall-1"))) }.boxed()
     }
 }
 
@@ -96,6 +105,7 @@ pub(super) struct Ground {
     pub(super) hooks: Arc<Hooks>,
     pub(super) admin: Actor,
     members: Mutex<HashMap<String, MemberId>>,
+    wording: Wording,
 }
 
 impl Ground {
@@ -120,10 +130,11 @@ impl Ground {
         let hooks = Arc::new(Hooks::new(plugins.clone(), sandbox, kernel.zone.clone(), Arc::default()));
         let credentials = Credentials::new(kernel.db.clone(), kernel.org.clone(), kernel.keys.clone(), kernel.clock.clone());
         let ledger = Ledger::new(kernel.clone());
-        let membership = Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), Arc::new(People), hooks.clone());
+        let membership =
+            Membership::new(kernel.clone(), ledger.clone(), credentials, plugins.clone(), Arc::new(People), hooks.clone(), Arc::new(Shelf));
         membership.prepare().await.expect("the books open");
         let admin = Actor::key("key:recorder".into(), vec![Scope::App, Scope::Admin], None, Reach::Everything);
-        Ground { kernel, plugins, membership, ledger, hooks, admin, members: Mutex::default() }
+        Ground { kernel, plugins, membership, ledger, hooks, admin, members: Mutex::default(), wording: case.wording }
     }
 
     fn member(&self, name: &str) -> MemberId {
@@ -189,7 +200,7 @@ impl Ground {
 
     async fn join(&self, name: &str) {
         let identifier = Identifier { kind: "phone".into(), value: name.into(), app: None };
-        let join = Join { unit: unit_id("mall-1"), identifiers: vec![(identifier, true)] };
+        let join = Join { unit: unit_id("mall-1"), identifiers: vec![(identifier, true)], session: SessionFor::Nobody };
         let joined = self.membership.join(&self.admin, &join).await.expect("it joins");
         self.members.lock().expect("nobody panics with it").insert(name.to_owned(), joined.id);
     }
@@ -239,6 +250,8 @@ impl Ground {
             }
             _ => None,
         };
+        // As the release that recorded it said it.
+        let decision = decision.map(|decision| Decision { wording: self.wording, ..decision });
         let words = explain(&view, decision.as_ref());
         Told {
             transaction,

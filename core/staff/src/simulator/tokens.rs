@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// How long a token is good, in seconds.
 const TOKEN_S: i64 = 300;
 
-/// What is wrong with a token.
+/// What is wrong with a token, of a log-in or of a log-out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenFault {
@@ -51,15 +51,53 @@ pub enum TokenFault {
     Garbled,
 }
 
-/// Whose token it is.
+/// What is wrong with a token that tells of a log-out, beside what may be wrong with any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogOutFault {
+    /// Nothing.
+    #[default]
+    None,
+    /// It tells of no event.
+    NoEvents,
+    /// It tells of another event.
+    OtherEvent,
+    /// It has a nonce, as tokens of log-ins have.
+    Nonce,
+    /// It has no name of its own.
+    NoTokenId,
+    /// It names neither a person nor a session.
+    Nobody,
+    /// It was issued ten minutes ago.
+    Old,
+}
+
+/// Whom a token tells of that tells of a log-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogOutOf {
+    /// A session at the provider (`sid`).
+    Session,
+    /// A person with every session (`sub`).
+    Person,
+    /// A session of a person.
+    Both,
+}
+
+/// By whom and for whom a token is, and when.
 pub(super) struct TokenOf<'a> {
     pub(super) issuer: &'a str,
     pub(super) client_id: &'a str,
-    pub(super) nonce: Option<&'a str>,
-    pub(super) subject: String,
-    pub(super) groups: Vec<String>,
-    pub(super) name: &'a str,
     pub(super) now_s: i64,
+}
+
+/// Of whom a token of a log-in is, and what it says of them.
+pub(super) struct Person<'a> {
+    pub(super) name: &'a str,
+    pub(super) subject: String,
+    pub(super) session: Option<&'a str>,
+    pub(super) groups: Option<Vec<String>>,
+    pub(super) nonce: Option<&'a str>,
 }
 
 fn part(value: &Value) -> String {
@@ -67,15 +105,57 @@ fn part(value: &Value) -> String {
 }
 
 impl TokenOf<'_> {
-    fn claims(&self, fault: TokenFault) -> Value {
+    fn issued(&self) -> Value {
         let now_s = self.now_s;
-        let mut claims = json!({
-            "iss": self.issuer, "sub": self.subject, "aud": self.client_id, "iat": now_s, "exp": now_s + TOKEN_S, "auth_time": now_s,
-            "groups": self.groups, "name": self.name, "email": format!("{}@example.com", self.name),
-        });
-        if let Some(nonce) = self.nonce {
-            claims["nonce"] = json!(nonce);
+        json!({ "iss": self.issuer, "aud": self.client_id, "iat": now_s, "exp": now_s + TOKEN_S })
+    }
+
+    /// The claims of a log-in.
+    pub(super) fn log_in(&self, person: Person<'_>) -> Value {
+        let mut claims = self.issued();
+        let email = format!("{}@example.com", person.name);
+        let said = json!({ "sub": person.subject, "auth_time": self.now_s, "name": person.name, "email": email });
+        for (name, value) in said.as_object().into_iter().flatten() {
+            claims[name] = value.clone();
         }
+        let more = [
+            ("groups", person.groups.map(Value::from)),
+            ("nonce", person.nonce.map(Value::from)),
+            ("sid", person.session.map(Value::from)),
+        ];
+        for (name, value) in more {
+            if let Some(value) = value {
+                claims[name] = value;
+            }
+        }
+        claims
+    }
+
+    /// The claims of a log-out.
+    pub(super) fn log_out(&self, subject: Option<String>, session: Option<String>, fault: LogOutFault) -> Value {
+        let random: [u8; 16] = rand::random();
+        let mut claims = self.issued();
+        claims["jti"] = json!(URL_SAFE_NO_PAD.encode(random));
+        claims["events"] = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+        for (name, value) in [("sub", subject), ("sid", session)] {
+            if let Some(value) = value.filter(|_| fault != LogOutFault::Nobody) {
+                claims[name] = json!(value);
+            }
+        }
+        let (name, value) = match fault {
+            LogOutFault::NoEvents => ("events", json!({})),
+            LogOutFault::OtherEvent => ("events", json!({ "https://login.example.com/event/password-changed": {} })),
+            LogOutFault::Nonce => ("nonce", json!("of a log-in")),
+            LogOutFault::NoTokenId => ("jti", json!("")),
+            LogOutFault::Old => ("iat", json!(self.now_s - 600)),
+            LogOutFault::None | LogOutFault::Nobody => return claims,
+        };
+        claims[name] = value;
+        claims
+    }
+
+    fn spoil(&self, claims: &mut Value, fault: TokenFault) {
+        let now_s = self.now_s;
         let (name, value) = match fault {
             TokenFault::WrongNonce => ("nonce", json!("of another log-in")),
             TokenFault::NoNonce => ("nonce", Value::Null),
@@ -87,16 +167,16 @@ impl TokenOf<'_> {
             TokenFault::WrongIssuer => ("iss", json!("https://login.elsewhere.example")),
             TokenFault::NoSubject => ("sub", json!("")),
             TokenFault::NoExpiry => ("exp", Value::Null),
-            _ => return claims,
+            _ => return,
         };
         claims[name] = value;
-        claims
     }
 
-    pub(super) fn signed(&self, key: &SigningKey, fault: TokenFault, secret: &str) -> String {
-        let claims = self.claims(fault);
+    /// Claims as a token of this type, signed or what it was told to do instead.
+    pub(super) fn signed(&self, kind: &str, mut claims: Value, key: &SigningKey, fault: TokenFault, secret: &str) -> String {
+        self.spoil(&mut claims, fault);
         let with = |algorithm: &str, name: &str| {
-            let header = json!({ "typ": "JWT", "alg": algorithm, "kid": name });
+            let header = json!({ "typ": kind, "alg": algorithm, "kid": name });
             format!("{}.{}", part(&header), part(&claims))
         };
         let finish = |message: String, signature: &[u8]| format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));

@@ -1,12 +1,14 @@
 //! Log-ins from their beginning to their end, once each, in whatever process.
 
 use crate::world::{SECRET, code, unit, world};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::join_all;
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::{Problem, Reach, Scope, sql};
-use heyuan_staff::simulator::{KeyKind, OidcMisbehaviour, OidcSimulator, TokenFault};
+use heyuan_staff::simulator::{KeyKind, LogOutOf, OidcMisbehaviour, OidcSimulator, TokenFault};
 use heyuan_staff::{Finish, StaffLogin, StaffSettings};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn whoever_the_provider_vouches_for_gets_what_the_settings_give() {
@@ -174,11 +176,17 @@ async fn nothing_personal_and_nothing_secret_is_kept() {
         let wang = world.here.login.finish(&finish).await.expect("wang is let in");
         world.simulator.employ("wang", &[]);
         assert_eq!(code(world.logs_in("wang").await), "no_staff_role");
+        let zhao = world.logs_in("zhao").await.expect("zhao is let in");
+        let told = world.told("wang", LogOutOf::Both);
+        assert_eq!(code(world.here.login.hear_log_out(&format!("{told}x")).await), "log_out_token_refused");
+        world.here.login.hear_log_out(&told).await.expect("it is heard");
         let mut held = String::new();
         for text in [
             "SELECT id || subject AS t FROM staff_person",
             "SELECT state AS t FROM staff_used_state",
-            "SELECT id || member || app || unit || scopes || refresh_hash AS t FROM kernel_session",
+            "SELECT token AS t FROM staff_seen_log_out",
+            "SELECT id || staff AS t FROM staff_provider_session",
+            "SELECT id || member || app || unit || scopes || refresh_hash || origin AS t FROM kernel_session",
             "SELECT actor || action || object || detail AS t FROM kernel_audit",
         ] {
             for row in sql::all(world.kernel.db.reader(), text, []).await.expect("the table is read") {
@@ -187,7 +195,13 @@ async fn nothing_personal_and_nothing_secret_is_kept() {
         }
         assert!(held.contains("no_role"), "{held}");
         let subject = OidcSimulator::subject("wang");
-        for secret in ["wang", "example.com", &subject, SECRET, &finish.code, &finish.state, &wang.access, &wang.refresh] {
+        let body = told.split('.').nth(1).and_then(|body| URL_SAFE_NO_PAD.decode(body).ok()).expect("a token");
+        let claims: Value = serde_json::from_slice(&body).expect("claims");
+        let of = |name: &str| claims[name].as_str().expect("a text").to_owned();
+        let told = [of("sub"), of("sid"), of("jti")];
+        assert_eq!(told[0], subject);
+        let others = ["wang", "example.com", &subject, SECRET, &finish.code, &finish.state, &wang.access, &wang.refresh, &zhao.refresh];
+        for secret in others.into_iter().chain(told.iter().map(String::as_str)) {
             assert!(!held.contains(secret), "{secret} is kept: {held}");
         }
         assert_eq!(format!("{finish:?} {wang:?}"), format!("Finish(…) Tokens({}, …)", wang.session));

@@ -7,7 +7,7 @@ use heyuan_kernel::keys::Credentials;
 use heyuan_kernel::org::OrgUnit;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::{Actor, Clock, Database, Kernel, Location, Problem, Zone, sql};
-use heyuan_staff::simulator::{OidcMisbehaviour, OidcSimulator, TokenFault, serve};
+use heyuan_staff::simulator::{LogOutOf, OidcMisbehaviour, OidcSimulator, TokenFault, serve};
 use heyuan_staff::{Begun, Finish, Grant, LoggedIn, StaffLogin, StaffSettings};
 use sea_orm_migration::MigratorTrait;
 use serde_json::Value;
@@ -97,6 +97,17 @@ impl World {
         process(&self.kernel, &self.settings)
     }
 
+    /// A process of the same tenant that was started with other settings.
+    pub(crate) fn with(&self, settings: &StaffSettings) -> Process {
+        process(&self.kernel, settings)
+    }
+
+    /// What the provider tells when this person, whom it has sent back before, logs out there.
+    pub(crate) fn told(&self, person: &str, of: LogOutOf) -> String {
+        let issuer = self.settings.issuer.as_deref().expect("it is set up");
+        self.simulator.log_out_token(issuer, person, of).expect("the person is logged in there")
+    }
+
     pub(crate) fn misbehaves(&self, token: TokenFault) {
         self.simulator.misbehave(OidcMisbehaviour { token, ..OidcMisbehaviour::default() });
     }
@@ -139,9 +150,13 @@ impl World {
         rows.iter().map(read).collect()
     }
 
-    /// The reasons of refusals, oldest first.
+    /// The reasons of refused log-ins, oldest first.
     pub(crate) async fn reasons(&self) -> Vec<String> {
-        let refused = self.audited("refuse log-in").await;
+        self.reasons_of("refuse log-in").await
+    }
+
+    pub(crate) async fn reasons_of(&self, action: &str) -> Vec<String> {
+        let refused = self.audited(action).await;
         refused.into_iter().map(|(_, _, detail)| detail["reason"].as_str().expect("a reason").to_owned()).collect()
     }
 

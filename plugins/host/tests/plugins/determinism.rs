@@ -132,3 +132,17 @@ fn a_rule_sees_the_parts_that_it_declared() {
     assert_eq!(decision.effects[0].change, Change::Growth(742));
     assert_eq!(decision.effects[0].reason, "silk scarf");
 }
+
+/// A rule can't answer for somebody else: what it answers has no place for a member, and what it is shown tells none apart.
+#[test]
+fn no_effect_of_a_rule_names_whom_it_is_for() {
+    let contract = include_str!("../../../wit/plugins.wit");
+    let block = |head: &str| {
+        let body = contract.split_once(&format!("  {head} {{\n")).expect("the contract has it").1.split_once("\n  }\n").expect("it ends").0;
+        let code = body.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        code.map(|line| line.trim_end_matches(',').to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(block("record effect"), ["change: change", "reason: string"]);
+    assert_eq!(block("variant change"), ["growth(s64)", "points(s64)", "benefit(string)", "voucher(string)", "discount(s64)"]);
+    assert_eq!(block("record member"), ["tier: string", "joined-at-ms: s64", "growth: s64", "points: s64"]);
+}

@@ -14,6 +14,7 @@ const PUBLIC: &[(&str, &str)] = &[
     ("POST", "/v1/payments/notifications"), // signed by the payment provider
     ("POST", "/v1/staff/log-ins"),          // whoever logs in has no key yet
     ("POST", "/v1/staff/log-ins:finish"),   // the provider vouches for who it is
+    ("POST", "/v1/staff/log-outs"),         // the provider signs what it tells
     ("POST", "/v1/staff/sessions:refresh"), // the refresh token says who it is
     ("POST", "/v1/staff/sessions:revoke"),  // the same
 ];

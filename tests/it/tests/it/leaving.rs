@@ -44,7 +44,10 @@ async fn a_member_comes_with_its_balance_and_leaves_without_a_trace() {
         assert_eq!(own.get(&path).await.problem(401), "unauthenticated", "its session has ended");
         assert!(group.post("/v1/members", &join).await.expect(200)["token"].is_null());
         assert_eq!(act(&group, member, "unblock", "u", why).await.expect(200)["state"], "open");
-        let again = group.post("/v1/members", &join).await.expect(200);
+        assert!(group.post("/v1/members", &join).await.expect(200)["token"].is_null(), "looking somebody up opens no session");
+        let mut again = join.clone();
+        again["session"] = json!(true);
+        let again = group.post("/v1/members", &again).await.expect(200);
         let own = tenant.caller_with(again["token"].as_str().expect("a token"));
         let account = json!({ "account": "MC-20018873", "unit": "mall-1" });
         assert_eq!(group.put(&format!("{path}/accounts/mall"), &account).await.expect(200)["account"], "MC-****73");

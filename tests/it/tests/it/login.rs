@@ -8,6 +8,8 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 const PHONE: &str = "13912345678";
+/// Longer than an event takes to be matched, on a busy machine.
+const MATCHED_LIMIT: Duration = Duration::from_secs(30);
 /// Longer than a session that has ended may still be taken, on a busy machine.
 const REFUSED_LIMIT: Duration = Duration::from_secs(30);
 
@@ -140,6 +142,47 @@ async fn a_phone_logs_in_by_the_code_that_it_shows() {
         assert_eq!(app.post("/v1/members", &by_till).await.expect(200)["id"], joined["member"]);
         let both = json!({ "app": "mall", "phone": { "number": PHONE, "code": code }, "wechat": { "code": "x" } });
         assert_eq!(key.post("/v1/sessions", &both).await.problem(400), "invalid_request");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_that_anybody_can_send_lets_nobody_in_as_somebody_else_and_erases_nobody_else() {
+    for_both_databases(async |database| {
+        let ground = ground(&database).await;
+        let (app, admin) = (ground.tenant.caller("app"), ground.tenant.caller("admin"));
+        let public = ground.tenant.caller_in("ingest", Some("mall-1"));
+        let (victim, attacker) = (PHONE, "13812345678");
+        let phone = |number: &str| json!({ "type": "phone", "value": number });
+        let joins = json!({ "unit": "mall-1", "identifiers": [{ "type": "phone", "value": victim, "verified": true }] });
+        let theirs = text(&app.post("/v1/members", &joins).await.expect(201), "id");
+
+        let both = json!({ "message_id": "both", "name": "visit", "identifiers": [phone(attacker), phone(victim)] });
+        public.post("/v1/events", &json!({ "events": [both] })).await.expect(200);
+        until("both numbers are one customer", MATCHED_LIMIT, || async {
+            let found = admin.post("/v1/customers:search", &phone(attacker)).await;
+            let phones =
+                |found: Value| found["identifiers"].as_array().map_or(0, |list| list.iter().filter(|one| one["type"] == "phone").count());
+            (found.status == 200 && phones(found.json()) == 2).then_some(())
+        })
+        .await;
+
+        public.post("/v1/phone-codes", &json!({ "app": "mall", "phone": attacker })).await.expect(202);
+        let code = ground.shown(attacker).await;
+        let proof = |join: bool| json!({ "app": "mall", "phone": { "number": attacker, "code": code }, "join": join });
+        assert_eq!(public.post("/v1/sessions", &proof(false)).await.problem(404), "unknown_member");
+        let entered = public.post("/v1/sessions", &proof(true)).await.expect(201);
+        assert_ne!(text(&entered, "member"), theirs);
+        let own = ground.tenant.caller_with(&text(&entered, "token"));
+        assert_eq!(own.get(&format!("/v1/members/{theirs}")).await.problem(403), "forbidden");
+
+        let leave = format!("/v1/members/{}:leave", text(&entered, "member"));
+        own.post_once(&leave, "leave", &json!({ "erase": true })).await.expect(200);
+        admin.post("/v1/customers:search", &phone(attacker)).await.expect_status(404);
+        admin.post("/v1/customers:search", &phone(victim)).await.expect_status(200);
+        let known = app.post("/v1/members", &joins).await.expect(200);
+        assert_eq!(text(&known, "id"), theirs);
+        assert_eq!(app.get(&format!("/v1/members/{theirs}")).await.expect(200)["state"], "open");
     })
     .await;
 }

@@ -7,6 +7,7 @@ mod contract;
 mod control_characters;
 mod crash;
 mod crash_books;
+mod crash_login;
 mod directions;
 mod erasure;
 mod faults;

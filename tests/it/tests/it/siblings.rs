@@ -25,6 +25,7 @@ const NOT_TRIED: &[(&str, &str)] = &[
     ("POST", "/v1/payments/notifications"), // signed by the gateway, answers nothing
     ("POST", "/v1/staff/log-ins"),          // without a key and without records
     ("POST", "/v1/staff/log-ins:finish"),   // the same
+    ("POST", "/v1/staff/log-outs"),         // signed by the provider
     ("POST", "/v1/staff/sessions:refresh"), // the refresh token is the key
     ("POST", "/v1/staff/sessions:revoke"),  // the same
     ("GET", "/v1/events/tail"),             // endless: has a test of its own below
@@ -191,7 +192,7 @@ async fn records(tenant: &Tenant) -> Records {
     let other = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": "13800000010", "verified": true }] });
     let other = text(&own.post("/v1/members", &other).await.expect(201)["id"]);
     marks.extend([hold.clone(), adjustment.clone()]);
-    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }] });
+    let joins = json!({ "unit": UNIT, "identifiers": [{ "type": "phone", "value": PHONE, "verified": true }], "session": true });
     let entered = own.post("/v1/members", &joins).await.expect(200);
     let (session, refresh_token) = (text(&entered["session"]), text(&entered["refresh_token"]));
     marks.extend([session.clone(), refresh_token.clone()]);
@@ -375,6 +376,8 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     let benefits = format!("/v1/members/{member}/benefits");
     let by_hand = json!({ "benefit": "parking", "reason": "taken" });
     add(record, "POST", "/v1/members/{id}/benefits", benefits.clone(), Body::Json(by_hand));
+    let reservations = format!("/v1/members/{member}/benefit-reservations");
+    add(record, "GET", "/v1/members/{id}/benefit-reservations", reservations, Body::None);
     let one = || Body::Json(json!({ "quantity": 1, "unit": UNIT }));
     add(record, "POST", "/v1/members/{id}/benefits/{grant}:reserve", format!("{benefits}/{grant}:reserve"), one());
     add(record, "POST", "/v1/members/{id}/benefits/{grant}:use", format!("{benefits}/{grant}:use"), one());
@@ -387,6 +390,8 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "PUT", "/v1/benefits/{code}", "/v1/benefits/parking".into(), Body::Json(free));
     let account = json!({ "account": "MC-20018873", "unit": UNIT });
     add(record, "PUT", "/v1/members/{id}/accounts/{line}", format!("/v1/members/{member}/accounts/mall"), Body::Json(account));
+    let why = Body::Json(json!({ "reason": "curiosity" }));
+    add(record, "POST", "/v1/members/{id}/accounts:reveal", format!("/v1/members/{member}/accounts:reveal"), why);
     add(record, "DELETE", "/v1/members/{id}/accounts/{line}", format!("/v1/members/{member}/accounts/mall"), Body::None);
     let opening = Body::Csv("phone,points,cost_fen,expires_on\n");
     add(record, "POST", "/v1/points-imports", format!("/v1/points-imports?unit={UNIT}"), opening);
@@ -455,6 +460,7 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(record, "PUT", "/v1/org-units", "/v1/org-units".into(), Body::Json(json!({ "units": units })));
     let rules = json!({ "starts_at": "2029-01-01T00:00:00+08:00", "points_days": 365, "lines": {} });
     add(record, "PUT", "/v1/earn-rules/{version}", "/v1/earn-rules/2".into(), Body::Json(rules));
+    add(record, "GET", "/v1/rule-budgets/{rule}/{period}", "/v1/rule-budgets/any/2026-11".into(), Body::None);
     add(record, "PUT", "/v1/rule-budgets/{rule}/{period}", "/v1/rule-budgets/any/2026-11".into(), Body::Json(json!({ "points_max": 1 })));
     let always = json!({ "from": "2026-11-01T00:00:00+08:00", "until": "2026-12-01T00:00:00+08:00", "points_max": 1 });
     add(record, "PUT", "/v1/budgets/{name}", "/v1/budgets/autumn".into(), Body::Json(always));
@@ -478,6 +484,7 @@ fn attempts(records: &Records) -> Vec<Attempt> {
     add(list, "GET", "/v1/clearing/corrections", corrections.into(), Body::None);
     let correction = json!({ "of_period": "2026-10", "line": "mall", "fen": 1, "reason": "taken" });
     add(record, "POST", "/v1/clearing/corrections", corrections.into(), Body::Json(correction));
+    add(record, "GET", "/v1/clearing/corrections/{id}", format!("{corrections}/any"), Body::None);
     add(record, "POST", "/v1/clearing/corrections/{id}:approve", format!("{corrections}/any:approve"), Body::None);
     add(record, "POST", "/v1/clearing/corrections/{id}:reject", format!("{corrections}/any:reject"), why());
     add(record, "POST", "/v1/clearing/{period}:close", "/v1/clearing/2026-10:close".into(), Body::None);
@@ -516,6 +523,7 @@ const OF_THE_GROUP: &[&str] = &[
     "/v1/ledger/statement",
     "/v1/ledger/trial-balance",
     "/v1/clearing/corrections",
+    "/v1/clearing/corrections/{id}",
     "/v1/clearing/corrections/{id}:approve",
     "/v1/clearing/corrections/{id}:reject",
     "/v1/clearing/{period}:close",

@@ -77,6 +77,12 @@ impl Ground {
         json!({ "ticket": begun["ticket"], "state": of("state"), "code": of("code"), "iss": of("iss") })
     }
 
+    /// The person logs out at the provider, which tells the tenant; answers what that said.
+    async fn leaves(&self, person: &str, of: &str) -> Value {
+        let body = json!({ "url": format!("{}/v1/staff/log-outs", self.tenant.url()), "of": of });
+        Answer::of(self.http.post(format!("{}/oidc/people/{person}:log-out", self.simulator)).json(&body)).await.expect(200)
+    }
+
     async fn logs_in(&self, person: &str) -> Answer {
         let body = self.back(&self.tenant, person).await;
         self.tenant.stranger().post("/v1/staff/log-ins:finish", &body).await
@@ -219,6 +225,45 @@ async fn a_log_in_begun_here_is_finished_there_and_ended_everywhere() {
 }
 
 #[tokio::test]
+async fn a_log_out_at_the_provider_ends_sessions_in_every_process() {
+    for_both_databases(async |database| {
+        let ground = ground(&database).await;
+        // On SQLite a tenant is one process.
+        let beside = match database.database_url() {
+            Some(_) => Some(Tenant::start_with(&database, ground.options.clone()).await),
+            None => None,
+        };
+        let processes = [&ground.tenant, beside.as_ref().unwrap_or(&ground.tenant)];
+        let (wang, li) = (ground.logs_in("wang").await.expect(201), ground.logs_in("li").await.expect(201));
+        let takes = async |process: &Tenant, tokens: &Value| process.caller_with(&text(tokens, "token")).get("/v1/me").await.status == 200;
+        for process in processes {
+            assert!(takes(process, &wang).await && takes(process, &li).await);
+        }
+        // What is no token of the provider's logs nobody out.
+        ground.tells(Method::PUT, "/oidc/misbehaviour", json!({ "log_out": "nonce" })).await;
+        let refused = ground.leaves("wang", "both").await;
+        assert_eq!(refused["status"], 400);
+        assert!(refused["body"].as_str().is_some_and(|body| body.contains("log_out_token_refused") && body.contains("nonce")), "{refused}");
+        let url = format!("{}/v1/staff/log-outs", ground.tenant.url());
+        for body in ["", "logout_token=", "logout_token=a.b.c", "token=a.b.c", "{}"] {
+            let answer = Answer::of(ground.http.post(&url).header("Content-Type", "application/x-www-form-urlencoded").body(body)).await;
+            assert_eq!(answer.status, 400, "{body}: {}", answer.text());
+        }
+        assert!(takes(&ground.tenant, &wang).await);
+        ground.tells(Method::PUT, "/oidc/misbehaviour", json!({})).await;
+        assert_eq!(ground.leaves("wang", "both").await["status"], 200);
+        assert!(!takes(&ground.tenant, &wang).await, "here at once");
+        for process in processes {
+            until("the session is refused", REFUSED_LIMIT, || async { (!takes(process, &wang).await).then_some(()) }).await;
+            assert!(takes(process, &li).await, "nobody else");
+        }
+        let audited = ground.tenant.caller("admin").get("/v1/audit?limit=200").await.expect(200).to_string();
+        assert!(audited.contains("the provider told of a log-out") && audited.contains("refuse log-out"), "{audited}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_setting_that_can_not_work_stops_the_start_and_is_named() {
     let database = TestDatabase::sqlite();
     let secret = "of the provider";
@@ -228,6 +273,7 @@ async fn a_setting_that_can_not_work_stops_the_start_and_is_named() {
         (String::new(), "https://login.example.com", "staff.grants"),
         (grant("admins", "'admin'", ""), "http://login.example.com", "staff.issuer"),
         (grant("admins", "'admin'", "units = 'mall-1'"), "https://login.example.com", "staff.grants"),
+        ("roles_from = 'both'\n".to_owned() + &grant("admins", "'admin'", ""), "https://login.example.com", "staff.roles_from"),
     ] {
         let file = database.data_dir().join("staff.toml");
         fs::write(&file, section(issuer, secret, &grants)).expect("the data folder is writable");
@@ -247,6 +293,7 @@ async fn a_client_that_others_wrote_takes_the_simulator_for_a_provider() {
     for (alg, method) in [("ES256", "client_secret_basic"), ("RS256", "client_secret_post")] {
         ground.tells(Method::POST, "/oidc/keys:rotate", json!({ "alg": alg })).await;
         let said = python("oidc_client.py", &[&issuer, "another client", &ground.secret, method, "wang"]).await;
-        assert_eq!(said, json!({ "alg": alg, "groups": ["mall desk", "canteen"], "again": "invalid_grant" }));
+        let groups = json!(["mall desk", "canteen"]);
+        assert_eq!(said, json!({ "alg": alg, "groups": groups, "userinfo": groups, "again": "invalid_grant" }));
     }
 }

@@ -391,7 +391,7 @@ pub(super) struct BenefitFiguresBody {
     pub(super) unit: String,
     /// Units granted.
     pub(super) granted: i64,
-    /// Grants of rules for which the stock had nothing left.
+    /// Grants that a rule or a tier could not make when they were due, mostly for want of stock.
     pub(super) missed: i64,
     /// Units reserved, whatever became of them.
     pub(super) reserved: i64,
@@ -399,7 +399,7 @@ pub(super) struct BenefitFiguresBody {
     pub(super) used: i64,
     /// Units that expired.
     pub(super) expired: i64,
-    /// Units of refunded purchases that were withdrawn.
+    /// Units that were withdrawn: of refunded purchases, of tiers that a refund took, of exchanges that were given back.
     pub(super) withdrawn: i64,
     /// What the used ones cost the line, in fen.
     pub(super) cost_fen: i64,
