@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// Connections of one process: readers, a few writers, the processor. The one that hears notices is beside them.
-const CONNECTIONS_MAX: u32 = 11;
+/// Connections of the pool: readers, a few writers, the processor. With the one that hears other processes they are ten, what a class's size
+/// gives a process unless it says otherwise.
+const CONNECTIONS_MAX: u32 = 9;
 /// How long opening a connection may take, and waiting for one of the pool.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A connection that rested this long is asked whether it still lives before it is used.
