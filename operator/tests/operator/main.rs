@@ -2,6 +2,8 @@
 
 mod crash;
 mod ground;
+mod kept;
 mod life;
 mod refusals;
 mod strangers;
+mod whole;
