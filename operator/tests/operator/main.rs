@@ -6,4 +6,5 @@ mod kept;
 mod life;
 mod refusals;
 mod strangers;
+mod troubles;
 mod whole;
