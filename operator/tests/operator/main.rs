@@ -3,6 +3,7 @@
 mod crash;
 mod ground;
 mod kept;
+mod leaders;
 mod life;
 mod refusals;
 mod strangers;
