@@ -1,6 +1,7 @@
 //! The operator against a real API server, real controllers and a real PostgreSQL; pods' answers are played.
 
 mod crash;
+mod endings;
 mod ground;
 mod kept;
 mod leaders;
