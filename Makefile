@@ -1,7 +1,7 @@
 # The doors of Heyuan. Each does its own set-up on a fresh machine; scripts/ says how.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test bench cluster test-cluster check build
+.PHONY: help run test soak bench cluster test-cluster check build
 
 HEYUAN_CACHE ?= $(HOME)/.cache/heyuan
 export HEYUAN_CACHE
@@ -15,6 +15,10 @@ run: build ## Start a demo tenant on 127.0.0.1:8080 and fill it through its publ
 test: ## Run every test, with its own PostgreSQL, plugins from source and SDKs as clients
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+soak: ## Kill the operator at every call of a tenant's life, each alone in a life of its own; hours
+	@scripts/setup.sh test
+	@source scripts/env.sh && HEYUAN_SOAK=1 cargo test --release -p heyuan-operator --test operator -- --nocapture crash calls_that_fail_once
 
 bench: build ## Measure the bars and print them as a table
 	@scripts/setup.sh test

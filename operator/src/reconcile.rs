@@ -36,7 +36,16 @@ pub(crate) enum Error {
         part: Part,
         /// What happened.
         message: String,
+        /// Whether another step was done before.
+        progressed: bool,
     },
+}
+
+impl Error {
+    /// Whether the next try begins further on than this one.
+    pub(crate) fn progressed(&self) -> bool {
+        matches!(self, Error::Step { progressed: true, .. })
+    }
 }
 
 /// Reconciles a tenant.
@@ -64,7 +73,7 @@ async fn walk(tenant: &Arc<Tenant>, context: &Context) -> Result<Action, Error> 
     }
     let mut tenant = context.newest(tenant.clone());
     let mut world = observe(context, &tenant).await?;
-    let (mut wrote, mut gave_up) = (false, false);
+    let (mut wrote, mut gave_up, mut progressed) = (false, false, false);
     for _ in 0..ROUNDS_MAX {
         let mut decision = decide(&world, &context.config);
         // What failed waits for the next reconciliation, and with it all that belongs to its part; but what is to be done because it failed
@@ -82,13 +91,14 @@ async fn walk(tenant: &Arc<Tenant>, context: &Context) -> Result<Action, Error> 
             if !wrote {
                 context.kubernetes.metrics.unchanged.inc();
             }
-            return settle(&world.failures, &decision);
+            return settle(&world.failures, &decision, progressed);
         }
         wrote = true;
         match do_steps(context, &mut world, decision).await {
             Done::Gone => return Ok(Action::await_change()),
             Done::Seen => {}
             Done::LookAgain => {
+                progressed = true;
                 tenant = context.newest(tenant);
                 let failures = std::mem::take(&mut world.failures);
                 world = observe(context, &tenant).await?;
@@ -132,9 +142,13 @@ fn gives_up(step: &Step) -> bool {
     matches!(step, Step::RecordLeftover(_))
 }
 
-fn settle(failures: &std::collections::BTreeMap<Part, crate::world::Failure>, decision: &Decision) -> Result<Action, Error> {
+fn settle(
+    failures: &std::collections::BTreeMap<Part, crate::world::Failure>,
+    decision: &Decision,
+    progressed: bool,
+) -> Result<Action, Error> {
     if let Some((part, failure)) = failures.iter().next() {
-        return Err(Error::Step { part: *part, message: failure.message.clone() });
+        return Err(Error::Step { part: *part, message: failure.message.clone(), progressed });
     }
     Ok(Action::requeue(decision.again_in.map_or(RESYNC, |again| again.min(RESYNC))))
 }

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// First and longest pause before a failed reconciliation is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// As how many failures in a row it counts when a reconciliation failed that had got something done.
+const PROGRESSED: u32 = 1;
 /// How often gauges are counted anew.
 const COUNTED: Duration = Duration::from_secs(15);
 
@@ -152,7 +154,7 @@ async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live:
                 }
             },
             move |tenant: Arc<Tenant>, error, _| {
-                let pause = policy_failures.pause(&tenant.name_any());
+                let pause = policy_failures.pause(&tenant.name_any(), error.progressed());
                 tracing::debug!(tenant.name = tenant.name_any(), %error, "tried again in {} ms", pause.as_millis());
                 Action::requeue(pause)
             },
@@ -228,9 +230,13 @@ struct Failures(Mutex<HashMap<String, u32>>);
 
 impl Failures {
     /// The pause before the next try: twice as long each time, and up to a half more by chance, so that tenants don't come all at once.
-    fn pause(&self, tenant: &str) -> Duration {
+    /// Who got somewhere is tried again soon, or one refusal after the other would make a tenant wait for minutes.
+    fn pause(&self, tenant: &str, progressed: bool) -> Duration {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(tenant.to_owned()).or_default();
+        if progressed {
+            *count = (*count).min(PROGRESSED);
+        }
         let (first, longest) = BACKOFF;
         let pause = first.saturating_mul(1 << (*count).min(10)).min(longest);
         *count += 1;
