@@ -47,7 +47,7 @@ pub struct ControlPlane {
     folder: PathBuf,
     ports: Ports,
     api_server: Mutex<Option<Program>>,
-    _controllers: Program,
+    controllers: Mutex<Program>,
     _etcd: Program,
     _keeper: Keeper,
 }
@@ -94,9 +94,9 @@ impl ControlPlane {
             }
         })
         .await?;
-        let controllers = Program::start(&folder, "kube-controller-manager", &kubernetes_binary(), &controllers_arguments())?;
-        let api_server = Mutex::new(Some(api_server));
-        Ok(Self { folder, ports, api_server, _controllers: controllers, _etcd: etcd, _keeper: keeper })
+        let controllers = start_controllers(&folder)?;
+        let (api_server, controllers) = (Mutex::new(Some(api_server)), Mutex::new(controllers));
+        Ok(Self { folder, ports, api_server, controllers, _etcd: etcd, _keeper: keeper })
     }
 
     /// `https://127.0.0.1:PORT`, the same after [`ControlPlane::start_api_server_again`].
@@ -140,6 +140,11 @@ impl ControlPlane {
         assert!(before.is_none(), "the API server is still running");
         let admin = self.admin();
         until("the API server is ready again", START_LIMIT, || async { is_ready(&admin).await.then_some(()) }).await;
+        // Controllers that had not begun when the API server went have ended with it: a node would start them again.
+        let mut controllers = self.controllers.lock().expect("nothing panics while it is held");
+        if controllers.ended().is_some() {
+            *controllers = start_controllers(&self.folder).expect("the controllers start again");
+        }
     }
 }
 
@@ -235,6 +240,10 @@ async fn is_ready(admin: &Access) -> bool {
 
 fn start_api_server(folder: &Path, ports: Ports) -> Result<Program, String> {
     Program::start(folder, "kube-apiserver", &kubernetes_binary(), &api_server_arguments(ports))
+}
+
+fn start_controllers(folder: &Path) -> Result<Program, String> {
+    Program::start(folder, "kube-controller-manager", &kubernetes_binary(), &controllers_arguments())
 }
 
 fn etcd_arguments(ports: Ports) -> Vec<String> {
