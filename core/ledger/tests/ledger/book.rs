@@ -62,11 +62,12 @@ async fn a_key_that_can_not_be_in_the_book_and_is_opens_no_second_lot() {
         let earn = transfer("earn", "line/mall/issued", "member/1/points", 50, lot(300));
         let post_new = async || {
             let (inner, earn) = (ledger.clone(), earn.clone());
-            let posting = db(&ledger).write("post new", move |tx| {
-                let (ledger, earn) = (inner.clone(), earn.clone());
-                async move { ledger.post_new(tx, &[earn], &[]).await }.boxed()
-            });
-            posting.await
+            db(&ledger)
+                .write("post new", move |tx| {
+                    let (ledger, earn) = (inner.clone(), earn.clone());
+                    async move { ledger.post_new(tx, &[earn], &[]).await }.boxed()
+                })
+                .await
         };
         post_new().await.expect("it is new");
         let again = post_new().await;
