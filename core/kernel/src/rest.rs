@@ -1,7 +1,7 @@
 //! Rest: when a process stops asking the database because nobody commits anything, and what wakes it.
 //!
-//! Whoever commits a unit of work is awake for [`RestTimes::after`], and so are the other processes of the tenant, which hear of it on
-//! PostgreSQL: a unit that is about to commit carries a notice where its process has sent none for [`RestTimes::notice_every`]. So every
+//! Whoever commits a unit of work is awake for `RestTimes::after`, and so are the other processes of the tenant, which hear of it on
+//! PostgreSQL: a unit that is about to commit carries a notice where its process has sent none for `RestTimes::notice_every`. So every
 //! commit follows a notice of its process by hardly more than that, and whoever hears none for longer misses nothing by resting, once it
 //! has looked at everything once more. What is left between the two times is for a commit that the disk or a replica holds up and for the
 //! way of a notice; a process that is paused between its last statement and the commit is ended by PostgreSQL after ten seconds.
