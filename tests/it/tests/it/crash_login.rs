@@ -18,6 +18,8 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use crate::login;
+
 const KILLS: usize = 6;
 /// Members and members of staff who live their stories side by side, as many of each.
 const PEOPLE: usize = 3;
@@ -317,28 +319,18 @@ async fn open(database: &TestDatabase) -> (Tenant, Ground, Gateway) {
     let environment = gateway.environment();
     let of = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).expect("it is set");
     let (simulator, secret) = (of("HEYUAN_MALL__GATEWAY_URL"), of("HEYUAN_MALL__PAYMENT_SECRET"));
-    let app = |name: &str| format!("[login.apps.{name}]\nkind = 'wechat'\nappid = 'wx{name}'\nsecret = '{secret}'\nunit = '{name}-1'\n");
     let settings = format!(
-        "[login]\nwechat_url = '{simulator}'\nsms_url = '{simulator}/sms/messages'\nsms_secret = '{secret}'\n{}{}\
-         [staff]\nissuer = '{simulator}/oidc'\nclient_id = 'heyuan'\nclient_secret = '{secret}'\n\
+        "{}[staff]\nissuer = '{simulator}/oidc'\nclient_id = 'heyuan'\nclient_secret = '{secret}'\n\
          redirect_url = 'https://console.example.com/back'\n[[staff.grants]]\nrole = 'desk'\nscopes = ['app']\nunit = 'mall-1'\n",
-        app("mall"),
-        app("hotel")
+        login::settings(&simulator, &secret)
     );
     let file = database.data_dir().join("login.toml");
     fs::write(&file, settings).expect("the data folder is writable");
     let options = TenantOptions { arguments: vec!["--config".into(), file.into()], environment, ..TenantOptions::default() };
     let tenant = Tenant::start_with(database, options).await;
     gateway.open(&tenant).await;
-    let unit =
-        |id: &str, parent: Value, kind: &str, line: Value| json!({ "id": id, "parent": parent, "name": id, "kind": kind, "line": line });
-    let units = [
-        unit("group", Value::Null, "group", Value::Null),
-        unit("mall-1", json!("group"), "mall", json!("mall")),
-        unit("hotel-1", json!("group"), "hotel", json!("hotel")),
-    ];
     let admin = tenant.caller("admin,app");
-    admin.put("/v1/org-units", &json!({ "units": units })).await.expect_status(204);
+    admin.put("/v1/org-units", &login::units()).await.expect_status(204);
     let ground = Ground {
         simulator,
         http: Client::builder().no_proxy().redirect(Policy::none()).build().expect("the client needs nothing from outside"),

@@ -27,19 +27,29 @@ async fn ground(database: &TestDatabase) -> Ground {
     let environment = gateway.environment();
     let of = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).expect("it is set");
     let (simulator, secret) = (of("HEYUAN_MALL__GATEWAY_URL"), of("HEYUAN_MALL__PAYMENT_SECRET"));
-    let app = |name: &str, unit: &str| {
-        format!("[login.apps.{name}]\nkind = 'wechat'\nappid = 'wx{name}'\nsecret = '{secret}'\nunit = '{unit}'\n")
-    };
-    let settings = format!(
-        "[login]\nwechat_url = '{simulator}'\nsms_url = '{simulator}/sms/messages'\nsms_secret = '{secret}'\n{}{}",
-        app("mall", "mall-1"),
-        app("hotel", "hotel-1")
-    );
+    let settings = settings(&simulator, &secret);
     let file = database.data_dir().join("login.toml");
     fs::write(&file, settings).expect("the data folder is writable");
     let options = TenantOptions { arguments: vec!["--config".into(), file.into()], environment, ..TenantOptions::default() };
     let tenant = Tenant::start_with(database, options.clone()).await;
     gateway.open(&tenant).await;
+    tenant.caller("admin").put("/v1/org-units", &units()).await.expect_status(204);
+    let http = Client::builder().no_proxy().build().expect("the client needs nothing from outside");
+    Ground { tenant, options, gateway: Some(gateway), simulator, http }
+}
+
+/// The simulator as both providers, and two apps whose members join at a mall and at a hotel.
+pub(crate) fn settings(simulator: &str, secret: &str) -> String {
+    let app = |name: &str| format!("[login.apps.{name}]\nkind = 'wechat'\nappid = 'wx{name}'\nsecret = '{secret}'\nunit = '{name}-1'\n");
+    format!(
+        "[login]\nwechat_url = '{simulator}'\nsms_url = '{simulator}/sms/messages'\nsms_secret = '{secret}'\n{}{}",
+        app("mall"),
+        app("hotel")
+    )
+}
+
+/// The units at which they join.
+pub(crate) fn units() -> Value {
     let unit =
         |id: &str, parent: Value, kind: &str, line: Value| json!({ "id": id, "parent": parent, "name": id, "kind": kind, "line": line });
     let units = [
@@ -47,9 +57,7 @@ async fn ground(database: &TestDatabase) -> Ground {
         unit("mall-1", json!("group"), "mall", json!("mall")),
         unit("hotel-1", json!("group"), "hotel", json!("hotel")),
     ];
-    tenant.caller("admin").put("/v1/org-units", &json!({ "units": units })).await.expect_status(204);
-    let http = Client::builder().no_proxy().build().expect("the client needs nothing from outside");
-    Ground { tenant, options, gateway: Some(gateway), simulator, http }
+    json!({ "units": units })
 }
 
 impl Ground {
