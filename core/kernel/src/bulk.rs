@@ -1,8 +1,10 @@
 //! Many rows in one statement whose text hardly depends on their number, on both databases.
 //!
 //! PostgreSQL gets one array literal a column, SQLite one JSON document. Either way the statement is prepared once. A few values stand in
-//! the statement one by one: PostgreSQL knows then how many there are, and keeps the plan; with an array it plans anew each time.
+//! the statement one by one: PostgreSQL knows then how many there are, and keeps the plan; with an array it plans anew each time. SQLite
+//! reads no document then.
 
+use crate::Tx;
 use crate::sql;
 use sea_orm::{DbBackend, Value};
 use std::fmt::Write;
@@ -15,8 +17,10 @@ const FEW: usize = 4;
 pub enum Column {
     /// Whole numbers, some of them absent.
     Numbers(Vec<Option<i64>>),
-    /// Texts.
-    Texts(Vec<String>),
+    /// Texts, some of them absent.
+    Texts(Vec<Option<String>>),
+    /// Bytes.
+    Bytes(Vec<Vec<u8>>),
 }
 
 impl Column {
@@ -25,15 +29,24 @@ impl Column {
         Column::Numbers(values.into_iter().map(Some).collect())
     }
 
-    /// Texts.
+    /// Texts that are all there.
     pub fn texts(values: impl IntoIterator<Item = String>) -> Column {
-        Column::Texts(values.into_iter().collect())
+        Column::Texts(values.into_iter().map(Some).collect())
     }
 
     fn value(&self, index: usize) -> Value {
         match self {
             Column::Numbers(values) => values[index].into(),
             Column::Texts(values) => values[index].clone().into(),
+            Column::Bytes(values) => values[index].clone().into(),
+        }
+    }
+
+    fn json(&self, index: usize) -> serde_json::Value {
+        match self {
+            Column::Numbers(values) => values[index].into(),
+            Column::Texts(values) => values[index].clone().into(),
+            Column::Bytes(values) => hex::encode(&values[index]).into(),
         }
     }
 
@@ -41,6 +54,7 @@ impl Column {
         match self {
             Column::Numbers(_) => "bigint",
             Column::Texts(_) => "text",
+            Column::Bytes(_) => "bytea",
         }
     }
 
@@ -48,6 +62,7 @@ impl Column {
         match self {
             Column::Numbers(values) => values.len(),
             Column::Texts(values) => values.len(),
+            Column::Bytes(values) => values.len(),
         }
     }
 
@@ -63,14 +78,22 @@ impl Column {
                     Some(number) => drop(write!(text, "{number}")),
                     None => text.push_str("NULL"),
                 },
-                Column::Texts(values) => {
-                    text.push('"');
-                    for c in values[index].chars() {
-                        if matches!(c, '"' | '\\') {
-                            text.push('\\');
+                Column::Texts(values) => match &values[index] {
+                    Some(value) => {
+                        text.push('"');
+                        for c in value.chars() {
+                            if matches!(c, '"' | '\\') {
+                                text.push('\\');
+                            }
+                            text.push(c);
                         }
-                        text.push(c);
+                        text.push('"');
                     }
+                    None => text.push_str("NULL"),
+                },
+                Column::Bytes(values) => {
+                    text.push_str(r#""\\x"#);
+                    text.push_str(&hex::encode(&values[index]));
                     text.push('"');
                 }
             }
@@ -80,7 +103,7 @@ impl Column {
     }
 }
 
-/// A row source named `v`, with a column `place` for the order, and the values that go with it (from `$1` on).
+/// A row source named `v`, with a column `place` for the order, counted from 1, and the values that go with it (from `$1` on).
 pub fn source<C: sql::Connection>(conn: &C, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
     source_behind(conn, 0, names, columns)
 }
@@ -89,16 +112,7 @@ pub fn source<C: sql::Connection>(conn: &C, names: &[&str], columns: &[Column]) 
 pub fn source_behind<C: sql::Connection>(conn: &C, before: usize, names: &[&str], columns: &[Column]) -> (String, Vec<Value>) {
     let rows = columns.first().map_or(0, Column::length);
     match conn.backend() {
-        DbBackend::Postgres if (1..=FEW).contains(&rows) => {
-            let row = |row: usize| {
-                let value = |(index, column): (usize, &Column)| format!("${}::{}", before + row * columns.len() + index + 1, column.kind());
-                let values: Vec<String> = columns.iter().enumerate().map(value).collect();
-                format!("({}, {}::bigint)", values.join(", "), row + 1)
-            };
-            let list: Vec<String> = (0..rows).map(row).collect();
-            let text = format!("(VALUES {}) AS v({}, place)", list.join(", "), names.join(", "));
-            (text, (0..rows).flat_map(|row| columns.iter().map(move |column| column.value(row))).collect())
-        }
+        _ if (1..=FEW).contains(&rows) => (few(conn.backend(), before, names, columns), in_rows(columns)),
         DbBackend::Postgres => {
             let arrays: Vec<String> =
                 columns.iter().enumerate().map(|(index, column)| format!("${}::text::{}[]", before + index + 1, column.kind())).collect();
@@ -106,23 +120,57 @@ pub fn source_behind<C: sql::Connection>(conn: &C, before: usize, names: &[&str]
             (text, columns.iter().map(|column| column.literal().into()).collect())
         }
         _ => {
-            let fields: Vec<String> =
-                names.iter().enumerate().map(|(index, name)| format!("json_extract(value, '$[{index}]') AS {name}")).collect();
-            let text = format!("(SELECT {}, key AS place FROM json_each(${})) AS v", fields.join(", "), before + 1);
+            let field = |(index, (name, column)): (usize, (&&str, &Column))| match column {
+                Column::Bytes(_) => format!("unhex(json_extract(value, '$[{index}]')) AS {name}"),
+                _ => format!("json_extract(value, '$[{index}]') AS {name}"),
+            };
+            let fields: Vec<String> = names.iter().zip(columns).enumerate().map(field).collect();
+            let text = format!("(SELECT {}, key + 1 AS place FROM json_each(${})) AS v", fields.join(", "), before + 1);
             (text, vec![json(columns).into()])
         }
     }
 }
 
+/// Inserts rows into a table in their order.
+///
+/// # Errors
+/// [`crate::Error::Database`].
+pub async fn insert(tx: &Tx, table: &str, names: &[&str], columns: &[Column]) -> Result<(), crate::Error> {
+    let (from, values) = source(tx.conn(), names, columns);
+    let list = names.join(", ");
+    sql::execute(tx.conn(), &format!("INSERT INTO {table} ({list}) SELECT {list} FROM {from} ORDER BY place"), values).await?;
+    Ok(())
+}
+
+/// The source of rows that stand in the statement one by one.
+fn few(backend: DbBackend, before: usize, names: &[&str], columns: &[Column]) -> String {
+    let rows = columns.first().map_or(0, Column::length);
+    let row = |row: usize| {
+        let value = |(index, column): (usize, &Column)| {
+            let place = before + row * columns.len() + index + 1;
+            if backend == DbBackend::Postgres { format!("${place}::{}", column.kind()) } else { format!("${place}") }
+        };
+        let values: Vec<String> = columns.iter().enumerate().map(value).collect();
+        let place = if backend == DbBackend::Postgres { format!("{}::bigint", row + 1) } else { format!("{}", row + 1) };
+        format!("({}, {place})", values.join(", "))
+    };
+    let list = (0..rows).map(row).collect::<Vec<_>>().join(", ");
+    if backend == DbBackend::Postgres {
+        return format!("(VALUES {list}) AS v({}, place)", names.join(", "));
+    }
+    let named: Vec<String> = names.iter().zip(1..).map(|(name, number)| format!("column{number} AS {name}")).collect();
+    format!("(SELECT {}, column{} AS place FROM (VALUES {list})) AS v", named.join(", "), names.len() + 1)
+}
+
+/// The values of rows, one row after the other.
+fn in_rows(columns: &[Column]) -> Vec<Value> {
+    let rows = columns.first().map_or(0, Column::length);
+    (0..rows).flat_map(|row| columns.iter().map(move |column| column.value(row))).collect()
+}
+
 fn json(columns: &[Column]) -> String {
     let rows = columns.first().map_or(0, Column::length);
-    let row = |index: usize| {
-        let fields = columns.iter().map(|column| match column {
-            Column::Numbers(values) => values[index].into(),
-            Column::Texts(values) => values[index].clone().into(),
-        });
-        serde_json::Value::Array(fields.collect())
-    };
+    let row = |index: usize| serde_json::Value::Array(columns.iter().map(|column| column.json(index)).collect());
     serde_json::Value::Array((0..rows).map(row).collect()).to_string()
 }
 
@@ -146,10 +194,7 @@ fn one_of<C: sql::Connection>(conn: &C, place: usize, column: Column) -> (String
         // Not `= ANY(…)`: a scan would read the literal anew for each row, and compare with all of its values.
         DbBackend::Postgres => (format!("IN (SELECT unnest(${place}::text::{}[]))", column.kind()), vec![column.literal().into()]),
         _ => {
-            let list = match column {
-                Column::Numbers(values) => serde_json::json!(values),
-                Column::Texts(values) => serde_json::json!(values),
-            };
+            let list = serde_json::Value::Array((0..length).map(|index| column.json(index)).collect());
             (format!("IN (SELECT value FROM json_each(${place}))"), vec![list.to_string().into()])
         }
     }
@@ -164,5 +209,7 @@ mod tests {
         let column = Column::texts(["a".to_owned(), "b\"c\\d,{}".to_owned(), String::new(), "NULL".to_owned()]);
         assert_eq!(column.literal(), r#"{"a","b\"c\\d,{}","","NULL"}"#);
         assert_eq!(Column::Numbers(vec![Some(-3), None]).literal(), "{-3,NULL}");
+        assert_eq!(Column::Texts(vec![None, Some("NULL".to_owned())]).literal(), r#"{NULL,"NULL"}"#);
+        assert_eq!(Column::Bytes(vec![vec![0, 92, 255], Vec::new()]).literal(), r#"{"\\x005cff","\\x"}"#);
     }
 }

@@ -112,7 +112,15 @@ impl Tx {
     /// # Errors
     /// [`Error::Database`].
     pub async fn emit(&self, key: &str, event: &DomainEvent) -> Result<(), Error> {
-        outbox::append(self, key, event).await
+        self.emit_all(&[(key, event.clone())]).await
+    }
+
+    /// The same for several events, each with its key, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn emit_all(&self, events: &[(&str, DomainEvent)]) -> Result<(), Error> {
+        outbox::append(self, events).await
     }
 
     /// Says that the unit wrote what tasks wait for under this topic: they look again once it has committed.

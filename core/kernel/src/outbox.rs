@@ -5,6 +5,7 @@
 //! on the same server holds them up. Within one pass rows are numbered in the order of their insertion: an effect is inserted after
 //! its cause committed, so causes come first, and events of one key follow the row locks of their writers.
 
+use crate::bulk::{self, Column};
 use crate::database::{Database, Tx};
 use crate::error::Error;
 use crate::lease::Fence;
@@ -31,14 +32,20 @@ pub struct Envelope {
     pub written_at: Timestamp,
 }
 
-pub(crate) async fn append(tx: &Tx, key: &str, event: &DomainEvent) -> Result<(), Error> {
-    let body = serde_json::to_string(event).map_err(|e| Error::Corrupt { what: "domain event", why: e.to_string() })?;
-    sql::execute(
-        tx.conn(),
-        "INSERT INTO kernel_outbox (event_key, name, body, written_at) VALUES ($1, $2, $3, $4)",
-        [key.into(), event.name().into(), body.into(), crate::time::now_ms().into()],
-    )
-    .await?;
+pub(crate) async fn append(tx: &Tx, events: &[(&str, DomainEvent)]) -> Result<(), Error> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let body = |(_, event): &(&str, DomainEvent)| {
+        serde_json::to_string(event).map_err(|e| Error::Corrupt { what: "domain event", why: e.to_string() })
+    };
+    let columns = [
+        Column::texts(events.iter().map(|(key, _)| (*key).to_owned())),
+        Column::texts(events.iter().map(|(_, event)| event.name().to_owned())),
+        Column::texts(events.iter().map(body).collect::<Result<Vec<_>, Error>>()?),
+        Column::numbers(events.iter().map(|_| crate::time::now_ms())),
+    ];
+    bulk::insert(tx, "kernel_outbox", &["event_key", "name", "body", "written_at"], &columns).await?;
     tx.wake(wake::OUTBOX);
     Ok(())
 }
@@ -103,6 +110,8 @@ pub async fn last_position(db: &Database) -> Result<i64, Error> {
 pub struct Batch {
     /// The position of the last event that was looked at; `None`: there was none.
     pub last: Option<i64>,
+    /// Whether there may be more.
+    pub is_full: bool,
     /// The wanted ones among them, in order.
     pub events: Vec<Envelope>,
 }
@@ -119,7 +128,7 @@ pub async fn read_after(db: &Database, position: i64, limit: u64, wants: impl Fn
         [position.into(), limit.into()],
     )
     .await?;
-    let mut batch = Batch { last: None, events: Vec::new() };
+    let mut batch = Batch { last: None, is_full: u64::try_from(rows.len()).unwrap_or(u64::MAX) == limit, events: Vec::new() };
     for row in &rows {
         let position = sql::get(row, "position")?;
         batch.last = Some(position);

@@ -89,7 +89,8 @@ impl Pump {
             } else {
                 self.pass(Some(Passed { position: last, since }));
             }
-            return Ok(if batch.last.is_some() { Progress::Busy } else { Progress::Idle });
+            // Whatever was numbered since the look has woken this task again.
+            return Ok(if batch.is_full { Progress::Busy } else { Progress::Idle });
         }
         let mut parked = self.parked_keys().await?;
         let batch = batch.events;

@@ -176,6 +176,14 @@ impl Ledger {
         account::standing(self.kernel.db.near(), ids, at).await
     }
 
+    /// The same, as the unit of work sees it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAccount`]; the database's.
+    pub async fn standing_in(&self, tx: &Tx, ids: &[&str], at: Timestamp) -> Result<Vec<(Balance, i64)>, Error> {
+        account::standing(tx.conn(), ids, at).await
+    }
+
     /// What an account holds.
     ///
     /// # Errors

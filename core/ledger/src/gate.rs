@@ -5,6 +5,7 @@
 //! neither starves. What a unit reads once it holds the lock stays so until it commits. On SQLite the one writer is the gate.
 
 use crate::book::Ledger;
+use crate::bulk::{self, Column};
 use crate::draft::Drafted;
 use crate::error::Error;
 use crate::period::Period;
@@ -105,11 +106,24 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::enter`].
     pub async fn enter_alone(&self, tx: &Tx, unit: &str, name: &str) -> Result<Book, Error> {
-        if tx.conn().backend() == DbBackend::Postgres {
-            let text = format!("SELECT {SHARED} AS shared, pg_advisory_xact_lock(hashtextextended($1, 7))::text AS alone");
-            sql::one(tx.conn(), &text, [name.into()]).await?;
+        self.enter_all_alone(tx, unit, &[name.to_owned()]).await
+    }
+
+    /// The same for several names at once; everybody takes them in the same order.
+    ///
+    /// # Errors
+    /// As [`Ledger::enter`].
+    pub async fn enter_all_alone(&self, tx: &Tx, unit: &str, names: &[String]) -> Result<Book, Error> {
+        let conn = tx.conn();
+        if conn.backend() == DbBackend::Postgres {
+            let (from, values) = bulk::source(conn, &["name"], &[Column::texts(names.iter().cloned())]);
+            let text = format!(
+                "SELECT {SHARED} AS shared, pg_advisory_xact_lock(hashtextextended(l.name, 7))::text AS alone
+                 FROM (SELECT v.name FROM {from} ORDER BY v.name) AS l"
+            );
+            sql::all(conn, &text, values).await?;
         }
-        self.book(tx.conn(), unit).await
+        self.book(conn, unit).await
     }
 
     /// The period that has to be closed before any later one: the one after the last closed one, or else the first in which anything was

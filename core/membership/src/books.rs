@@ -165,7 +165,17 @@ pub(crate) fn earned_by(source: &str) -> Option<(OrgUnitId, TransactionId)> {
 /// Enters the book of points, and lets one unit of work at a time deal with a purchase and its refunds, whether or not its row is there
 /// yet: a refund that waits and the purchase that it waits for can't pass each other. The first lock that a unit takes.
 pub(crate) async fn enter_purchase(ledger: &Ledger, tx: &Tx, unit: &OrgUnitId, id: &TransactionId) -> Result<Book, Error> {
-    Ok(ledger.enter_alone(tx, POINTS, &format!("membership/{unit}/{id}")).await?)
+    enter_purchases(ledger, tx, [(unit, id)]).await
+}
+
+/// The same for several purchases at once.
+pub(crate) async fn enter_purchases(
+    ledger: &Ledger,
+    tx: &Tx,
+    purchases: impl IntoIterator<Item = (&OrgUnitId, &TransactionId)>,
+) -> Result<Book, Error> {
+    let names: Vec<String> = purchases.into_iter().map(|(unit, id)| format!("membership/{unit}/{id}")).collect();
+    Ok(ledger.enter_all_alone(tx, POINTS, &names).await?)
 }
 
 /// Lets one unit of work at a time make a member of a customer, whichever of the customer's anchors it was told: anchors that two

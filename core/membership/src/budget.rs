@@ -3,13 +3,14 @@
 //! A decision sees what is left of every budget that holds for it and keeps within each; the transaction that posts takes it from them, or
 //! fails and is decided again. What a refund takes back does not go back into a budget: it was granted.
 
+use crate::counter::Counter;
 use crate::decide::Decided;
 use crate::error::Error;
 use crate::facade::{Membership, require_group};
 use crate::member::corrupt;
-use crate::post::count;
 use futures::FutureExt;
 use heyuan_contract::{Line, MemberId, Timestamp};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Problem, Tx, audit, sql};
 use heyuan_ledger::Period;
@@ -93,36 +94,51 @@ struct Named {
 }
 
 impl Allowance {
-    /// Reads what is left for a transaction of a line at its own time.
+    /// Reads what is left for each transaction: whose it is, its month, its line, its own time.
     pub(crate) async fn read<C: sql::Connection>(
         conn: &C,
-        member: &MemberId,
-        month: Period,
-        line: Line,
-        at: Timestamp,
-    ) -> Result<Allowance, Error> {
-        let text = "SELECT rule, points_max, points_spent, CAST(NULL AS BIGINT) AS counted, CAST(NULL AS TEXT) AS rules, CAST(NULL AS TEXT) AS lines
-                    FROM membership_budget WHERE period = $1
-                    UNION ALL SELECT rule, CAST(0 AS BIGINT), CAST(0 AS BIGINT), points, CAST(NULL AS TEXT), CAST(NULL AS TEXT)
-                    FROM membership_counter WHERE member = $2 AND period = $1
-                    UNION ALL SELECT name, points_max, points_spent, CAST(NULL AS BIGINT), rules, lines
-                    FROM membership_named_budget WHERE until_ms > $3 AND from_ms <= $3";
-        let mut allowance = Allowance::default();
-        for row in sql::all(conn, text, [month.number().into(), member.as_str().into(), at.ms().into()]).await? {
-            let name: String = sql::get(&row, "rule")?;
-            let (limit, spent): (i64, i64) = (sql::get(&row, "points_max")?, sql::get(&row, "points_spent")?);
-            match (sql::get::<Option<i64>>(&row, "counted")?, sql::get::<Option<String>>(&row, "rules")?) {
-                (Some(points), _) => drop(allowance.counters.insert(name, points)),
-                (None, None) => drop(allowance.by_rule.insert(name, (limit, spent))),
-                (None, Some(rules)) => {
-                    let lines: BTreeSet<Line> = listed(&sql::get::<String>(&row, "lines")?)?;
-                    if lines.is_empty() || lines.contains(&line) {
-                        allowance.named.push(Named { name, rules: listed(&rules)?, limit, spent });
-                    }
+        transactions: &[(&MemberId, Period, Line, Timestamp)],
+    ) -> Result<Vec<Allowance>, Error> {
+        let columns = [
+            Column::texts(transactions.iter().map(|(member, ..)| member.to_string())),
+            Column::numbers(transactions.iter().map(|(_, month, ..)| month.number())),
+            Column::numbers(transactions.iter().map(|(.., at)| at.ms())),
+        ];
+        let (from, values) = bulk::source(conn, &["buyer", "month", "own_time"], &columns);
+        let text = format!(
+            "WITH asked AS (SELECT v.place, v.buyer, v.month, v.own_time FROM {from})
+             SELECT a.place, b.rule, b.points_max, b.points_spent, CAST(NULL AS BIGINT) AS counted, CAST(NULL AS TEXT) AS rules,
+               CAST(NULL AS TEXT) AS lines
+             FROM asked a JOIN membership_budget b ON b.period = a.month
+             UNION ALL SELECT a.place, c.rule, CAST(0 AS BIGINT), CAST(0 AS BIGINT), c.points, CAST(NULL AS TEXT), CAST(NULL AS TEXT)
+             FROM asked a JOIN membership_counter c ON c.member = a.buyer AND c.period = a.month
+             UNION ALL SELECT a.place, n.name, n.points_max, n.points_spent, CAST(NULL AS BIGINT), n.rules, n.lines
+             FROM asked a JOIN membership_named_budget n ON n.until_ms > a.own_time AND n.from_ms <= a.own_time"
+        );
+        let mut allowances: Vec<Allowance> = transactions.iter().map(|_| Allowance::default()).collect();
+        for row in sql::all(conn, &text, values).await? {
+            let place = usize::try_from(sql::get::<i64>(&row, "place")?).unwrap_or_default().wrapping_sub(1);
+            let known = allowances.get_mut(place).zip(transactions.get(place));
+            let (allowance, (_, _, line, _)) = known.ok_or_else(|| corrupt("budget", "it is of no transaction"))?;
+            allowance.note(&row, *line)?;
+        }
+        Ok(allowances)
+    }
+
+    fn note(&mut self, row: &sql::Row, line: Line) -> Result<(), Error> {
+        let name: String = sql::get(row, "rule")?;
+        let (limit, spent): (i64, i64) = (sql::get(row, "points_max")?, sql::get(row, "points_spent")?);
+        match (sql::get::<Option<i64>>(row, "counted")?, sql::get::<Option<String>>(row, "rules")?) {
+            (Some(points), _) => drop(self.counters.insert(name, points)),
+            (None, None) => drop(self.by_rule.insert(name, (limit, spent))),
+            (None, Some(rules)) => {
+                let lines: BTreeSet<Line> = listed(&sql::get::<String>(row, "lines")?)?;
+                if lines.is_empty() || lines.contains(&line) {
+                    self.named.push(Named { name, rules: listed(&rules)?, limit, spent });
                 }
             }
         }
-        Ok(allowance)
+        Ok(())
     }
 
     /// Points that the rule granted the member in the month, net of refunds.
@@ -167,32 +183,39 @@ fn list<T: Serialize>(list: &T) -> Result<String, Error> {
     Ok(serde_json::to_string(list).map_err(|e| corrupt("budget", e))?)
 }
 
-/// Takes what the rules grant from their budgets; a budget that no longer has it lets the use case decide again.
-pub(crate) async fn spend(tx: &Tx, decided: &Decided) -> Result<(), Error> {
+/// What the rules of a decision grant the member, for its counters.
+pub(crate) fn counted(decided: &Decided) -> impl Iterator<Item = (Counter, i64)> {
+    let member = &decided.snapshot.member.id;
+    decided.calls.iter().map(move |call| ((member.clone(), call.rule.clone(), decided.month.number()), call.points))
+}
+
+/// Takes what the rules grant from their budgets; a budget that no longer has it lets the use cases decide again.
+pub(crate) async fn spend(tx: &Tx, decisions: &[&Decided]) -> Result<(), Error> {
     let gone = || Error::from(heyuan_kernel::Error::Stale("a budget of rules"));
-    let granting = || decided.calls.iter().filter(|call| call.points > 0);
-    // The member's own rows first: nobody else waits for them.
-    for call in granting() {
-        count(tx, &decided.snapshot.member.id, &call.rule, decided.month.number(), call.points).await?;
-    }
+    // In the order of their names, so that no two transactions wait for each other.
+    let mut by_rule: BTreeMap<(&str, i64), i64> = BTreeMap::new();
     let mut named: BTreeMap<&str, i64> = BTreeMap::new();
-    for call in granting() {
+    for decided in decisions {
+        for call in decided.calls.iter().filter(|call| call.points > 0) {
+            *by_rule.entry((&call.rule, decided.month.number())).or_default() += call.points;
+            for drawn in &call.drawn {
+                *named.entry(&drawn.name).or_default() += drawn.points;
+            }
+        }
+    }
+    for ((rule, month), points) in by_rule {
         let spent = sql::execute(
             tx.conn(),
             "INSERT INTO membership_budget (rule, period, points_max, points_spent) VALUES ($1, $2, $3, $4)
              ON CONFLICT (rule, period) DO UPDATE SET points_spent = membership_budget.points_spent + excluded.points_spent
              WHERE membership_budget.points_spent + excluded.points_spent <= membership_budget.points_max",
-            [call.rule.clone().into(), decided.month.number().into(), RULE_POINTS_DEFAULT.into(), call.points.into()],
+            [rule.into(), month.into(), RULE_POINTS_DEFAULT.into(), points.into()],
         )
         .await?;
         if spent == 0 {
             return Err(gone());
         }
-        for drawn in &call.drawn {
-            *named.entry(&drawn.name).or_default() += drawn.points;
-        }
     }
-    // In the order of their names, so that no two transactions wait for each other.
     for (name, points) in named {
         let text =
             "UPDATE membership_named_budget SET points_spent = points_spent + $2 WHERE name = $1 AND points_spent + $2 <= points_max";

@@ -3,13 +3,13 @@
 //! What was earned is counted by the transaction's own day and month, net of refunds, from the first transaction on that was decided under
 //! the cap. Whoever comes first takes the room: a transaction that is reported late finds what earlier reports left of its day.
 
+use crate::counter::{self, Counter};
 use crate::earn::{EarnRules, Earned};
 use crate::error::Error;
 use heyuan_contract::{Line, MemberId, Timestamp};
-use heyuan_kernel::{Tx, Zone, sql};
+use heyuan_kernel::{Tx, Zone};
 use heyuan_ledger::Period;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 
 /// The most of each figure by the length of time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,9 +106,10 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Under which name the member's counter is kept; no plugin's name has a slash.
-    pub(crate) fn counter(&self) -> String {
-        format!("cap/{}/{}/{}", self.line.map_or("all", Line::as_str), self.span.as_str(), self.figure.as_str())
+    /// What counts it for a member; no plugin's name has a slash.
+    pub(crate) fn counter(&self, member: &MemberId) -> Counter {
+        let name = format!("cap/{}/{}/{}", self.line.map_or("all", Line::as_str), self.span.as_str(), self.figure.as_str());
+        (member.clone(), name, self.period)
     }
 }
 
@@ -138,43 +139,13 @@ pub(crate) fn hold(caps: &mut [Counted], gross: Earned) -> Earned {
     Earned { growth: within(caps, Figure::Growth, gross.growth), points: within(caps, Figure::Points, gross.points) }
 }
 
-/// Reads what the member has earned of each cap.
-pub(crate) async fn read<C: sql::Connection>(conn: &C, member: &MemberId, caps: &mut [Counted]) -> Result<(), Error> {
-    if caps.is_empty() {
-        return Ok(());
-    }
-    let (names, periods) = (sql::placeholders(2, caps.len()), sql::placeholders(2 + caps.len(), caps.len()));
-    let text =
-        format!("SELECT rule, period, points FROM membership_counter WHERE member = $1 AND rule IN ({names}) AND period IN ({periods})");
-    let mut values: Vec<sea_orm::Value> = vec![member.as_str().into()];
-    values.extend(caps.iter().map(|cap| cap.counter().into()));
-    values.extend(caps.iter().map(|cap| cap.period.into()));
-    let mut counters: HashMap<(String, i64), i64> = HashMap::new();
-    for row in sql::all(conn, &text, values).await? {
-        counters.insert((sql::get(&row, "rule")?, sql::get(&row, "period")?), sql::get(&row, "points")?);
-    }
-    for cap in caps {
-        cap.before = counters.get(&(cap.counter(), cap.period)).copied().unwrap_or(0);
-    }
-    Ok(())
-}
-
-/// Counts what a transaction earned. Fails the unit of work when a counter is no longer what the decision saw.
-pub(crate) async fn take(tx: &Tx, member: &MemberId, caps: &[Counted]) -> Result<(), Error> {
-    for cap in caps.iter().filter(|cap| cap.taken > 0) {
-        let counted = sql::execute(
-            tx.conn(),
-            "INSERT INTO membership_counter (member, rule, period, points) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (member, rule, period) DO UPDATE SET points = membership_counter.points + excluded.points
-             WHERE membership_counter.points = $5",
-            [member.as_str().into(), cap.counter().into(), cap.period.into(), cap.taken.into(), cap.before.into()],
-        )
-        .await?;
-        if counted == 0 {
-            return Err(heyuan_kernel::Error::Stale("what the member earned under a cap").into());
-        }
-    }
-    Ok(())
+/// Fails the unit of work when a counter is no longer what a decision saw: of those that the decision adds to. The members are locked, so
+/// that they stay so.
+pub(crate) async fn check(tx: &Tx, seen: &[(&MemberId, &Counted)]) -> Result<(), Error> {
+    let (counters, before): (Vec<Counter>, Vec<i64>) = seen.iter().map(|(member, cap)| (cap.counter(member), cap.before)).unzip();
+    let found = counter::read(tx.conn(), &counters).await?;
+    let same = counters.iter().zip(before).all(|(counter, before)| found.get(counter).copied().unwrap_or(0) == before);
+    if same { Ok(()) } else { Err(heyuan_kernel::Error::Stale("what the member earned under a cap").into()) }
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //!
 //! Everything here is read and run outside any transaction; what counts is checked again in the one that posts.
 
-use crate::books;
 use crate::budget::{Allowance, Drawn};
 use crate::caps::{self, Counted};
 use crate::earn::{EarnRules, Earned, Moment};
 use crate::error::{Error, codes};
 use crate::facade::Membership;
-use crate::member::{self, MemberRow};
+use crate::look::{Question, Seen};
+use crate::member::MemberRow;
 use crate::policy::Policy;
 use crate::rule::{Change, Effect, FeatureValue, LocalTime, OrderColumns, RuleError, RuleInput, RuleMember, RuleTransaction};
 use crate::transaction::Report;
@@ -117,19 +117,14 @@ impl Membership {
         let kernel = self.kernel();
         let now = kernel.clock.now();
         let earn = policy.earn_at(report.occurred_at)?.clone();
-        let reads_tier = !policy.rules.is_empty() || earn.reads_tier(line);
-        let snapshot = self.snapshot(member, &policy, reads_tier, now).await?;
-        let mut counted = caps::of(&earn, line, &kernel.zone, report.occurred_at);
-        caps::read(kernel.db.near(), &snapshot.member.id, &mut counted).await?;
+        let reads_tier = policy.reads_tier(&earn, line);
+        let question = Question { member, line, at: report.occurred_at, policy: policy.clone() };
+        let Seen { snapshot, counted, mut allowance } = self.see(question).await?;
         let moment = Moment { at: report.occurred_at, local: LocalTime::of(&kernel.zone, report.occurred_at), tier: &snapshot.tier };
         let (base, basis) = basis(&earn, line, (report.amount.0, &report.lines), &moment, counted)?;
         let month = Period::of(&kernel.zone, report.occurred_at);
         let active = policy.rules.clone();
         let pointers = active.iter().map(|rule| (rule.name.clone(), rule.generation)).collect();
-        let mut allowance = match active.is_empty() {
-            true => Allowance::default(),
-            false => Allowance::read(kernel.db.near(), &snapshot.member.id, month, line, report.occurred_at).await?,
-        };
         let mut decided = Decided {
             expires_at: kernel.zone.day_start_after(report.occurred_at, earn.points_days + 1),
             snapshot,
@@ -154,21 +149,6 @@ impl Membership {
         }
         decided.no_vouchers = self.no_vouchers(&decided.calls).await?;
         Ok(decided)
-    }
-
-    async fn snapshot(&self, member: MemberRow, policy: &Policy, reads_tier: bool, now: Timestamp) -> Result<Snapshot, Error> {
-        let (growth, points) = (books::growth_account(&member.id), books::points_account(&member.id));
-        let tier = if !reads_tier {
-            member.tier.clone()
-        } else {
-            // The stored one may be overdue: time takes tiers away, and the clockwork comes by only now and then.
-            let facts = self.tier_facts(self.kernel().db.near(), &member.id, &policy.tiers, now).await?;
-            facts.standing(&policy.tiers, &self.kernel().zone, &member)?.tier().to_owned()
-        };
-        match self.ledger().standing(&[&growth, &points], now).await?.as_slice() {
-            [(growth, _), (points, spendable)] => Ok(Snapshot { growth: *growth, points: *points, spendable: *spendable, tier, member }),
-            _ => Err(member::corrupt("member", "it has no accounts").into()),
-        }
     }
 
     async fn call(

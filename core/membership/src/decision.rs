@@ -152,63 +152,102 @@ fn effects(row: &sql::Row, column: &str) -> Result<Vec<Effect>, Error> {
     Ok(serde_json::from_str(&text).map_err(|e| corrupt("decision", e))?)
 }
 
-/// Writes a decision with the transaction that it is about.
-pub(crate) async fn insert(tx: &Tx, id: &str, row: &Row, decided: &Decided, misses: &Misses) -> Result<(), Error> {
-    let basis = &decided.basis;
-    let had_a_say = !basis.caps.is_empty() || basis.growth_by.is_some() || basis.points_by.is_some();
-    let basis = if had_a_say { Some(json(basis)?) } else { None };
-    sql::execute(
-        tx.conn(),
-        "INSERT INTO membership_decision (id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased, basis,
-           wording) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, $10)",
-        [
-            id.into(),
-            decided.snapshot.member.id.as_str().into(),
-            row.unit.as_str().into(),
-            row.id.as_str().into(),
-            row.arrived_at.ms().into(),
-            decided.earn.version.into(),
-            json(&decided.pointers)?.into(),
-            decided.position.into(),
-            basis.into(),
-            Wording::Second.number().into(),
-        ],
-    )
-    .await?;
-    for (place, call) in decided.calls.iter().enumerate() {
-        let missed = misses.range((place, 0)..(place + 1, 0)).map(|((_, effect), missed)| (*effect, *missed)).collect();
-        insert_call(tx, id, place, call, &missed).await?;
-    }
-    Ok(())
+/// A decision that is written with the transaction that it is about.
+#[derive(Clone, Copy)]
+pub(crate) struct NewDecision<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) row: &'a Row,
+    pub(crate) decided: &'a Decided,
+    pub(crate) misses: &'a Misses,
 }
 
-async fn insert_call(tx: &Tx, decision: &str, place: usize, call: &Drafted, missed: &BTreeMap<usize, Missed>) -> Result<(), Error> {
-    let missed = if missed.is_empty() { None } else { Some(json(missed)?) };
-    let budgets = if call.drawn.is_empty() { None } else { Some(json(&call.drawn)?) };
-    sql::execute(
-        tx.conn(),
-        "INSERT INTO membership_decision_call (decision, place, rule, digest, generation, input, output, fuel, effects_raw, effects,
-           budget_limit, budget_spent, points, budgets, missed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
-        [
-            decision.into(),
-            i64::try_from(place).unwrap_or(i64::MAX).into(),
-            call.rule.clone().into(),
-            call.digest.clone().into(),
-            call.generation.into(),
-            call.input.clone().into(),
-            call.output.clone().into(),
-            i64::try_from(call.fuel).unwrap_or(i64::MAX).into(),
-            json(&call.raw)?.into(),
-            json(&call.effects)?.into(),
-            call.budget_limit.into(),
-            call.budget_spent.into(),
-            call.points.into(),
-            budgets.into(),
-            missed.into(),
-        ],
-    )
-    .await?;
+/// Writes decisions with the transactions that they are about.
+pub(crate) async fn insert(tx: &Tx, decisions: &[NewDecision<'_>]) -> Result<(), Error> {
+    let texts = |field: fn(&NewDecision<'_>) -> String| Column::texts(decisions.iter().map(field));
+    let numbers = |field: fn(&NewDecision<'_>) -> i64| Column::numbers(decisions.iter().map(field));
+    let basis = |decision: &NewDecision<'_>| {
+        let basis = &decision.decided.basis;
+        let had_a_say = !basis.caps.is_empty() || basis.growth_by.is_some() || basis.points_by.is_some();
+        had_a_say.then(|| json(basis)).transpose()
+    };
+    let pointers = |decision: &NewDecision<'_>| json(&decision.decided.pointers);
+    let columns = [
+        texts(|new| new.id.to_owned()),
+        texts(|new| new.decided.snapshot.member.id.to_string()),
+        texts(|new| new.row.unit.to_string()),
+        texts(|new| new.row.id.to_string()),
+        numbers(|new| new.row.arrived_at.ms()),
+        numbers(|new| new.decided.earn.version),
+        Column::texts(decisions.iter().map(pointers).collect::<Result<Vec<_>, Error>>()?),
+        Column::Numbers(decisions.iter().map(|new| new.decided.position).collect()),
+        numbers(|_| 0),
+        Column::Texts(decisions.iter().map(basis).collect::<Result<Vec<_>, Error>>()?),
+        numbers(|_| Wording::Second.number()),
+    ];
+    let names =
+        ["id", "member", "transaction_unit", "transaction_id", "at", "earn_version", "pointers", "position", "erased", "basis", "wording"];
+    bulk::insert(tx, "membership_decision", &names, &columns).await?;
+    insert_calls(tx, decisions).await
+}
+
+async fn insert_calls(tx: &Tx, decisions: &[NewDecision<'_>]) -> Result<(), Error> {
+    let places = |new: &NewDecision<'_>| new.decided.calls.len();
+    let calls: Vec<(&NewDecision<'_>, usize, &Drafted)> =
+        decisions.iter().flat_map(|new| (0..places(new)).map(move |place| (new, place, &new.decided.calls[place]))).collect();
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let missed = |(new, place, _): &(&NewDecision<'_>, usize, &Drafted)| {
+        let own = new.misses.range((*place, 0)..(*place + 1, 0));
+        let missed: BTreeMap<usize, Missed> = own.map(|((_, effect), missed)| (*effect, *missed)).collect();
+        (!missed.is_empty()).then(|| json(&missed)).transpose()
+    };
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let texts = |field: fn(&Drafted) -> &str| Column::texts(calls.iter().map(|(_, _, call)| field(call).to_owned()));
+    let numbers = |field: fn(&Drafted) -> i64| Column::numbers(calls.iter().map(|(_, _, call)| field(call)));
+    let lists = |field: fn(&Drafted) -> &Vec<Effect>| calls.iter().map(|(_, _, call)| json(field(call))).collect::<Result<Vec<_>, Error>>();
+    let drawn = |(_, _, call): &(&NewDecision<'_>, usize, &Drafted)| (!call.drawn.is_empty()).then(|| json(&call.drawn)).transpose();
+    let columns = [
+        Column::texts(calls.iter().map(|(new, _, _)| new.id.to_owned())),
+        Column::numbers(calls.iter().map(|(_, place, _)| whole(*place as u64))),
+        texts(|call| &call.rule),
+        texts(|call| &call.digest),
+        numbers(|call| call.generation),
+        Column::Bytes(calls.iter().map(|(_, _, call)| call.input.clone()).collect()),
+        Column::Bytes(calls.iter().map(|(_, _, call)| call.output.clone()).collect()),
+        Column::numbers(calls.iter().map(|(_, _, call)| whole(call.fuel))),
+        Column::texts(lists(|call| &call.raw)?),
+        Column::texts(lists(|call| &call.effects)?),
+        numbers(|call| call.budget_limit),
+        numbers(|call| call.budget_spent),
+        numbers(|call| call.points),
+        Column::Texts(calls.iter().map(drawn).collect::<Result<Vec<_>, Error>>()?),
+        Column::Texts(calls.iter().map(missed).collect::<Result<Vec<_>, Error>>()?),
+    ];
+    let names = [
+        "decision",
+        "call_place",
+        "rule",
+        "digest",
+        "generation",
+        "input",
+        "output",
+        "fuel",
+        "effects_raw",
+        "effects",
+        "budget_limit",
+        "budget_spent",
+        "points",
+        "budgets",
+        "missed",
+    ];
+    let (from, values) = bulk::source(tx.conn(), &names, &columns);
+    let list = names.join(", ");
+    let text = format!(
+        "INSERT INTO membership_decision_call ({}) SELECT {list} FROM {from} ORDER BY v.place",
+        list.replacen("call_place", "place", 1)
+    );
+    sql::execute(tx.conn(), &text, values).await?;
     Ok(())
 }
 

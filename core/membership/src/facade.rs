@@ -3,6 +3,7 @@
 use crate::books;
 use crate::clock::{Clockwork, Housekeeping};
 use crate::customers::Customers;
+use crate::desk::{Looks, Posts};
 use crate::earn::EarnRules;
 use crate::error::Error;
 use crate::member::corrupt;
@@ -45,6 +46,8 @@ struct Parts {
     rules: Arc<dyn BenefitRules>,
     vouchers: Arc<dyn Vouchers>,
     remembered: Remembered,
+    looks: Arc<Looks>,
+    posts: Arc<Posts>,
 }
 
 impl Membership {
@@ -58,8 +61,9 @@ impl Membership {
         rules: Arc<dyn BenefitRules>,
         vouchers: Arc<dyn Vouchers>,
     ) -> Membership {
+        let (looks, posts) = (Arc::default(), Arc::default());
         let remembered = Remembered::default();
-        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, vouchers, remembered }) }
+        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, vouchers, remembered, looks, posts }) }
     }
 
     /// Opens the book of points, for history as well, and the lines' accounts, and writes the first earn rules and the first tier policy,
@@ -148,6 +152,14 @@ impl Membership {
 
     pub(crate) fn remembered(&self) -> &Remembered {
         &self.parts.remembered
+    }
+
+    pub(crate) fn looks(&self) -> &Arc<Looks> {
+        &self.parts.looks
+    }
+
+    pub(crate) fn posts(&self) -> &Arc<Posts> {
+        &self.parts.posts
     }
 
     pub(crate) fn rules(&self) -> &dyn BenefitRules {

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, MemberRow};
 use crate::opening::{self, Balance, OpeningRow, Reading, Whom};
-use crate::post;
+use crate::post::{self, Growth};
 use crate::standing::MemberState;
 use futures::FutureExt;
 use futures::future::try_join_all;
@@ -287,13 +287,18 @@ impl Membership {
         for id in fresh.iter().filter(|opening| opening.balance.points > 0).map(|opening| &opening.member.id).collect::<BTreeSet<_>>() {
             self.recover_owed(tx, id, book).await?;
         }
-        let mut grown = BTreeSet::new();
-        for opening in fresh.iter().filter(|opening| opening.balance.growth > 0) {
-            let at = opening.balance.earned_at.unwrap_or(now).min(now);
-            post::add_growth(tx, &opening.member.id, 0, opening.balance.growth, at).await?;
-            grown.insert(&opening.member.id);
-        }
-        for row in grown.into_iter().filter_map(|id| locked.get(id)) {
+        let grown: Vec<Growth<'_>> = fresh
+            .iter()
+            .map(|opening| Growth {
+                member: &opening.member.id,
+                transaction: 0,
+                amount: opening.balance.growth,
+                at: opening.balance.earned_at.unwrap_or(now).min(now),
+            })
+            .filter(|growth| growth.amount > 0)
+            .collect();
+        post::add_growth(tx, &grown).await?;
+        for row in grown.iter().map(|growth| growth.member).collect::<BTreeSet<_>>().into_iter().filter_map(|id| locked.get(id)) {
             self.settle_tier(tx, row).await?;
         }
         Ok(outcomes)

@@ -6,8 +6,11 @@ use crate::facade::Membership;
 use crate::standing::MemberState;
 use crate::tier::TierStanding;
 use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Scope, Tx, sql};
+use sea_orm::DbBackend;
+use std::collections::BTreeMap;
 
 /// A member as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,26 +154,37 @@ pub(crate) struct Poised {
     pub(crate) refunds_wait: bool,
 }
 
-/// As [`lock`], and in the same statement everything else that the purchase depends on in membership's tables. The purchase's own lock is
-/// held already, so that no refund of it comes between.
-pub(crate) async fn lock_for_purchase(tx: &Tx, id: &MemberId, unit: &OrgUnitId, purchase: &TransactionId) -> Result<Poised, Error> {
-    let lock = sql::for_update(tx.conn());
+/// As [`lock`] for the members of purchases, each of another one, and in the same statement everything else that the purchases depend on in
+/// membership's tables. The purchases' own locks are held already, so that no refund comes between. Members are locked in one order for
+/// everybody.
+pub(crate) async fn lock_for_purchases(tx: &Tx, purchases: &[(&MemberId, &OrgUnitId, &TransactionId)]) -> Result<Vec<Poised>, Error> {
+    let columns = [
+        Column::texts(purchases.iter().map(|(member, _, _)| member.to_string())),
+        Column::texts(purchases.iter().map(|(_, unit, _)| unit.to_string())),
+        Column::texts(purchases.iter().map(|(_, _, purchase)| purchase.to_string())),
+    ];
+    let (from, values) = bulk::source(tx.conn(), &["buyer", "shop", "purchase"], &columns);
+    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m" } else { "" };
     let text = format!(
-        "SELECT m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, m.tier_policy,
+        "SELECT v.place, m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, m.tier_policy,
            (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,
-           (SELECT COUNT(*) FROM membership_transaction t WHERE t.unit = $2 AND t.refund_of = $3 AND t.state = 'waiting') AS refunds_wait
-         FROM membership_member m WHERE m.id = $1{lock}"
+           (SELECT COUNT(*) FROM membership_transaction t WHERE t.unit = v.shop AND t.refund_of = v.purchase AND t.state = 'waiting')
+             AS refunds_wait
+         FROM {from} JOIN membership_member m ON m.id = v.buyer ORDER BY m.id{lock}"
     );
-    let row = sql::one(tx.conn(), &text, [id.as_str().into(), unit.as_str().into(), purchase.as_str().into()]).await?;
-    let row = row.ok_or_else(|| unknown(id))?;
-    let member = read(&row)?;
-    member.check_open()?;
-    Ok(Poised {
-        member,
-        earn_version: sql::get(&row, "earn_version")?,
-        tier_version: sql::get(&row, "tier_version")?,
-        refunds_wait: sql::get::<i64>(&row, "refunds_wait")? > 0,
-    })
+    let mut found = BTreeMap::new();
+    for row in sql::all(tx.conn(), &text, values).await? {
+        let member = read(&row)?;
+        member.check_open()?;
+        let poised = Poised {
+            member,
+            earn_version: sql::get(&row, "earn_version")?,
+            tier_version: sql::get(&row, "tier_version")?,
+            refunds_wait: sql::get::<i64>(&row, "refunds_wait")? > 0,
+        };
+        found.insert(sql::get::<i64>(&row, "place")?, poised);
+    }
+    purchases.iter().zip(1..).map(|((member, _, _), place)| found.remove(&place).ok_or_else(|| unknown(member))).collect()
 }
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::corrupt;
 use crate::tier::TierPolicy;
-use heyuan_contract::Timestamp;
+use heyuan_contract::{Line, Timestamp};
 use heyuan_kernel::plugin::{Active, PluginKind};
 use std::borrow::Borrow;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,6 +27,16 @@ impl Policy {
     /// The earn rules in force at an instant: of those that have started the newest.
     pub(crate) fn earn_at(&self, at: Timestamp) -> Result<&Arc<EarnRules>, Error> {
         earn_in_force(&self.earn, at)
+    }
+
+    /// Whether the member's tier has a say in what a line's transaction earns.
+    pub(crate) fn reads_tier(&self, earn: &EarnRules, line: Line) -> bool {
+        !self.rules.is_empty() || earn.reads_tier(line)
+    }
+
+    /// Whether it was remembered with another one: nothing of either has changed, then.
+    pub(crate) fn is(&self, other: &Policy) -> bool {
+        Arc::ptr_eq(&self.earn, &other.earn) && Arc::ptr_eq(&self.tiers, &other.tiers) && Arc::ptr_eq(&self.rules, &other.rules)
     }
 
     /// The newest version there is, in force or not yet.

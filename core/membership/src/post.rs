@@ -1,122 +1,193 @@
-//! Posting a purchase: everything that it earned, its decision and its events in one transaction.
+//! Posting purchases: everything that each earned, its decision and its events in one transaction. Several at once cost hardly more
+//! statements than one.
 
 use crate::books::{self, LineAccount, Movement};
 use crate::budget;
-use crate::caps;
+use crate::caps::{self, Counted};
+use crate::counter::{self, Counter};
 use crate::decide::Decided;
-use crate::decision;
+use crate::decision::{self, NewDecision};
 use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{self, MemberRow, Poised, corrupt};
 use crate::missed::Misses;
 use crate::report::Accepted;
+use crate::rule::Change;
+use crate::tier::TierFacts;
 use crate::transaction::{self, Row, State};
 use crate::waiting::WAITING_MAX;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, Timestamp};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::plugin::{PluginKind, Plugins};
 use heyuan_kernel::{Kernel, Tx, sql};
 use heyuan_ledger::{Book, Lots, NewLot, Period, Transfer};
 
-impl Membership {
-    /// Posts a decided purchase, and the refunds that waited for it; tells what rules wanted and could not give.
-    pub(crate) async fn post_purchase(&self, tx: &Tx, accepted: &Accepted, decided: &Decided) -> Result<(Row, Misses), Error> {
-        let report = &accepted.report;
-        let book = books::enter_purchase(self.ledger(), tx, &report.unit, &report.id).await?;
-        let poised = member::lock_for_purchase(tx, &decided.snapshot.member.id, &report.unit, &report.id).await?;
-        let locked = &poised.member;
-        check_policy(tx, &poised, decided).await?;
-        let period = book.period(decided.month);
-        let mut row = self.purchase_row(accepted, decided, period)?;
-        row.points_balance = self.post_transfers(tx, &row, decided, period, book).await?;
-        row.no = transaction::insert(tx, &row).await?;
-        caps::take(tx, &locked.id, &decided.basis.caps).await?;
-        add_growth(tx, &locked.id, row.no, row.growth, row.growth_at()).await?;
-        let tier = self.settle_tier_after(tx, locked, decided, &row).await?;
-        if tier != row.tier {
-            row.tier = tier;
-            transaction::update(tx, &row).await?;
-        }
-        announce(tx, &row, locked).await?;
-        let misses = self.grant_by_rules(tx, &row, decided).await?;
-        if let Some(id) = &row.decision {
-            decision::insert(tx, id, &row, decided, &misses).await?;
-        }
-        // Late, since on PostgreSQL everybody who grants from the same budget waits for its row until the commit.
-        budget::spend(tx, decided).await?;
-        if !poised.refunds_wait {
-            return Ok((row, misses));
-        }
-        self.apply_waiting(tx, &row, book).await?;
-        let whole = transaction::find(tx.conn(), &row.unit, &row.id).await?;
-        Ok((whole.unwrap_or(row), misses))
-    }
+/// A purchase that was decided about.
+#[derive(Clone, Copy)]
+pub(crate) struct Purchase<'a> {
+    pub(crate) accepted: &'a Accepted,
+    pub(crate) decided: &'a Decided,
+}
 
-    /// Brings the tier up to date with what the purchase gave. Fails the unit of work when the tier that rules were shown is no longer the
-    /// one before the purchase.
-    async fn settle_tier_after(&self, tx: &Tx, locked: &MemberRow, decided: &Decided, row: &Row) -> Result<String, Error> {
-        let (policies, zone, now) = (&decided.policy.tiers, &self.kernel().zone, self.kernel().clock.now());
-        let facts = self.tier_facts(tx.conn(), &locked.id, policies, now).await?;
-        if decided.reads_tier {
-            let before = facts.without(row.growth_at().ms(), row.growth);
-            if before.standing(policies, zone, locked)?.tier() != decided.snapshot.tier {
-                return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
+/// A purchase on its way into the books, with its member locked.
+struct Posting<'a> {
+    /// Its place among those that were asked for.
+    place: usize,
+    decided: &'a Decided,
+    member: MemberRow,
+    refunds_wait: bool,
+    row: Row,
+    /// What the member's tier follows from after it.
+    after: TierFacts,
+    misses: Misses,
+}
+
+impl Posting<'_> {
+    /// Whether it can be posted together with others: whatever takes more locks than its own member's goes alone.
+    fn is_plain(&self) -> bool {
+        !self.refunds_wait && self.row.tier == self.member.tier && !grants(self.decided)
+    }
+}
+
+/// Whether rules want anything for the member but points and growth.
+pub(crate) fn grants(decided: &Decided) -> bool {
+    let mut effects = decided.calls.iter().flat_map(|call| &call.effects);
+    effects.any(|effect| matches!(effect.change, Change::Voucher(_) | Change::Benefit(_)))
+}
+
+/// A part of a member's growth.
+#[derive(Clone, Copy)]
+pub(crate) struct Growth<'a> {
+    pub(crate) member: &'a MemberId,
+    /// The number of the transaction; 0 for an opening balance.
+    pub(crate) transaction: i64,
+    pub(crate) amount: i64,
+    pub(crate) at: Timestamp,
+}
+
+impl Membership {
+    /// Posts decided purchases, each of another member, and the refunds that waited for them; tells of each what rules wanted and could
+    /// not give. `None` stands for one that has to be posted alone, of which nothing was written.
+    pub(crate) async fn post_purchases(&self, tx: &Tx, purchases: &[Purchase<'_>]) -> Result<Vec<Option<(Row, Misses)>>, Error> {
+        let now = self.kernel().clock.now();
+        let names = purchases.iter().map(|purchase| (&purchase.accepted.report.unit, &purchase.accepted.report.id));
+        let book = books::enter_purchases(self.ledger(), tx, names).await?;
+        let mut postings = self.postings(tx, purchases, book, now).await?;
+        if purchases.len() > 1 {
+            postings.retain(Posting::is_plain);
+        }
+        let mut posted: Vec<Option<(Row, Misses)>> = purchases.iter().map(|_| None).collect();
+        if postings.is_empty() {
+            return Ok(posted);
+        }
+        self.post_transfers(tx, &mut postings, book, now).await?;
+        self.write_rows(tx, &mut postings, now).await?;
+        for posting in &mut postings {
+            posting.misses = self.grant_by_rules(tx, &posting.row, posting.decided).await?;
+        }
+        write_decisions(tx, &postings).await?;
+        for posting in &mut postings {
+            if posting.refunds_wait {
+                self.apply_waiting(tx, &posting.row, book).await?;
+                let whole = transaction::find(tx.conn(), &posting.row.unit, &posting.row.id).await?;
+                posting.row = whole.ok_or_else(|| corrupt("purchase", "it is gone"))?;
             }
         }
-        self.settle_standing(tx, locked, &facts.standing(policies, zone, locked)?, now).await
-    }
-
-    /// Moves what was earned, pays what the member owes with it, and answers what can be spent after it. Fails the unit of work when the growth
-    /// or points that rules were shown have moved: the accounts are locked, so that they stay so.
-    async fn post_transfers(&self, tx: &Tx, row: &Row, decided: &Decided, period: Period, book: Book) -> Result<i64, Error> {
-        let snapshot = &decided.snapshot;
-        // Without a rule nothing was read that could have moved.
-        let seen = |version: i64| (!decided.calls.is_empty()).then_some(version);
-        let (growth, points) = (books::growth_account(&snapshot.member.id), books::points_account(&snapshot.member.id));
-        let owed = books::receivable_account(&snapshot.member.id);
-        let relied_on =
-            [(points.as_str(), seen(snapshot.points.version)), (growth.as_str(), seen(snapshot.growth.version)), (owed.as_str(), None)];
-        let after = self.ledger().post_new(tx, &purchase_transfers(row, decided, period)?, &relied_on).await?;
-        let [_, _, owed] = after.as_slice() else { return Err(corrupt("member", "it has no accounts").into()) };
-        if row.points > 0 {
-            self.recover(tx, &snapshot.member.id, owed.balance, book).await?;
+        for posting in postings {
+            posted[posting.place] = Some((posting.row, posting.misses));
         }
-        Ok(self.ledger().spendable_in(tx, &points, row.arrived_at).await?.0)
+        Ok(posted)
     }
 
-    fn purchase_row(&self, accepted: &Accepted, decided: &Decided, period: Period) -> Result<Row, Error> {
-        let report = &accepted.report;
-        Ok(Row {
-            no: 0,
-            id: report.id.clone(),
-            unit: report.unit.clone(),
-            line: accepted.line,
-            kind: report.kind,
-            refund_of: None,
-            member: Some(decided.snapshot.member.id.clone()),
-            hinted: accepted.hinted.clone(),
-            amount: report.amount.0,
-            occurred_at: report.occurred_at,
-            arrived_at: self.kernel().clock.now(),
-            period: period.number(),
-            state: State::Posted,
-            why: String::new(),
-            lines: serde_json::to_string(&report.lines).map_err(|e| corrupt("transaction lines", e))?,
-            digest: accepted.digest.clone(),
-            idempotency: accepted.idempotency.clone(),
-            earn_version: decided.earn.version,
-            base_growth: decided.base.growth,
-            base_points: decided.base.points,
-            growth: decided.growth,
-            points: decided.points,
-            receivable: 0,
-            points_balance: 0,
-            tier: decided.snapshot.tier.clone(),
-            cost: decided.earn.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
-            refunded: 0,
-            growth_kept: decided.growth,
-            points_kept: decided.points,
-            decision: Some(Kernel::new_id::<heyuan_contract::EntryId>("dec").to_string()),
-        })
+    /// Locks the members, checks that everything that was decided with still counts, and works out the rows.
+    async fn postings<'a>(&self, tx: &Tx, purchases: &[Purchase<'a>], book: Book, now: Timestamp) -> Result<Vec<Posting<'a>>, Error> {
+        let buyers: Vec<_> = purchases
+            .iter()
+            .map(|Purchase { accepted, decided }| (&decided.snapshot.member.id, &accepted.report.unit, &accepted.report.id))
+            .collect();
+        let poised = member::lock_for_purchases(tx, &buyers).await?;
+        check_policies(tx, &poised, purchases).await?;
+        let Some(policies) = purchases.first().map(|purchase| &purchase.decided.policy.tiers) else { return Ok(Vec::new()) };
+        let ids: Vec<&MemberId> = buyers.iter().map(|(member, _, _)| *member).collect();
+        let facts = self.tier_facts_of(tx.conn(), &ids, policies, now).await?;
+        let mut postings = Vec::with_capacity(purchases.len());
+        for (place, ((purchase, poised), before)) in purchases.iter().zip(poised).zip(facts).enumerate() {
+            let (decided, zone) = (purchase.decided, &self.kernel().zone);
+            if decided.reads_tier && before.standing(policies, zone, &poised.member)?.tier() != decided.snapshot.tier {
+                return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
+            }
+            let mut row = purchase_row(*purchase, book.period(decided.month), now)?;
+            let after = if row.growth == 0 { before } else { before.with(row.growth_at(), row.growth) };
+            after.standing(policies, zone, &poised.member)?.tier().clone_into(&mut row.tier);
+            let Poised { member, refunds_wait, .. } = poised;
+            postings.push(Posting { place, decided, member, refunds_wait, row, after, misses: Misses::new() });
+        }
+        Ok(postings)
+    }
+
+    /// Moves what was earned, pays what the members owe with it, and notes what can be spent after it. Fails the unit of work when the growth
+    /// or points that rules were shown have moved: the accounts are locked, so that they stay so.
+    async fn post_transfers(&self, tx: &Tx, postings: &mut [Posting<'_>], book: Book, now: Timestamp) -> Result<(), Error> {
+        let accounts: Vec<[String; 3]> = postings
+            .iter()
+            .map(|posting| &posting.decided.snapshot.member.id)
+            .map(|member| [books::points_account(member), books::growth_account(member), books::receivable_account(member)])
+            .collect();
+        let (mut relied_on, mut transfers) = (Vec::with_capacity(postings.len() * 3), Vec::with_capacity(postings.len() * 2));
+        for (posting, [points, growth, owed]) in postings.iter().zip(&accounts) {
+            let snapshot = &posting.decided.snapshot;
+            // Without a rule nothing was read that could have moved.
+            let seen = |version: i64| (!posting.decided.calls.is_empty()).then_some(version);
+            relied_on.extend([
+                (points.as_str(), seen(snapshot.points.version)),
+                (growth.as_str(), seen(snapshot.growth.version)),
+                (owed.as_str(), None),
+            ]);
+            transfers.extend(purchase_transfers(&posting.row, posting.decided, book.period(posting.decided.month)));
+        }
+        let after = self.ledger().post_new(tx, &transfers, &relied_on).await?;
+        for (posting, after) in postings.iter().zip(after.chunks(3)) {
+            let [_, _, owed] = after else { return Err(corrupt("member", "it has no accounts").into()) };
+            if posting.row.points > 0 {
+                self.recover(tx, &posting.decided.snapshot.member.id, owed.balance, book).await?;
+            }
+        }
+        let points: Vec<&str> = accounts.iter().map(|[points, _, _]| points.as_str()).collect();
+        for (posting, (_, spendable)) in postings.iter_mut().zip(self.ledger().standing_in(tx, &points, now).await?) {
+            posting.row.points_balance = spendable;
+        }
+        Ok(())
+    }
+
+    /// Writes the transactions with what they count for, brings the members' tiers up to date, and tells others.
+    async fn write_rows(&self, tx: &Tx, postings: &mut [Posting<'_>], now: Timestamp) -> Result<(), Error> {
+        let rows: Vec<&Row> = postings.iter().map(|posting| &posting.row).collect();
+        let numbers = transaction::insert(tx, &rows).await?;
+        for (posting, number) in postings.iter_mut().zip(numbers) {
+            posting.row.no = number;
+        }
+        let mut taken: Vec<(&MemberId, &Counted)> = Vec::new();
+        let mut counts: Vec<(Counter, i64)> = Vec::new();
+        for Posting { decided, member, .. } in postings.iter() {
+            for cap in decided.basis.caps.iter().filter(|cap| cap.taken > 0) {
+                taken.push((&member.id, cap));
+                counts.push((cap.counter(&member.id), cap.taken));
+            }
+            counts.extend(budget::counted(decided));
+        }
+        caps::check(tx, &taken).await?;
+        counter::add(tx, counts).await?;
+        let growth: Vec<Growth<'_>> = postings
+            .iter()
+            .map(|Posting { member, row, .. }| Growth { member: &member.id, transaction: row.no, amount: row.growth, at: row.growth_at() })
+            .collect();
+        add_growth(tx, &growth).await?;
+        for Posting { decided, member, after, .. } in postings.iter() {
+            let standing = after.standing(&decided.policy.tiers, &self.kernel().zone, member)?;
+            self.settle_standing(tx, member, &standing, now).await?;
+        }
+        let told: Vec<_> = postings.iter().flat_map(|posting| told(&posting.row, &posting.member)).collect();
+        Ok(tx.emit_all(&told).await?)
     }
 
     /// Applies the refunds that came before their purchase, in the order of their arrival; more than these were never let wait.
@@ -134,15 +205,70 @@ impl Membership {
 }
 
 /// Fails the unit of work when another policy counts than the one that was decided with.
-async fn check_policy(tx: &Tx, poised: &Poised, decided: &Decided) -> Result<(), Error> {
-    let same = poised.earn_version == decided.policy.newest_earn() && poised.tier_version == decided.policy.newest_tiers();
-    if !same {
-        return Err(heyuan_kernel::Error::Stale("the earn rules or the tier policy").into());
+async fn check_policies(tx: &Tx, poised: &[Poised], purchases: &[Purchase<'_>]) -> Result<(), Error> {
+    for (poised, Purchase { decided, .. }) in poised.iter().zip(purchases) {
+        let same = poised.earn_version == decided.policy.newest_earn() && poised.tier_version == decided.policy.newest_tiers();
+        if !same {
+            return Err(heyuan_kernel::Error::Stale("the earn rules or the tier policy").into());
+        }
     }
-    Ok(Plugins::check_unmoved(tx, PluginKind::BenefitRule, &decided.pointers).await?)
+    let mut checked: Option<&[(String, i64)]> = None;
+    for Purchase { decided, .. } in purchases {
+        if checked != Some(&decided.pointers) {
+            Plugins::check_unmoved(tx, PluginKind::BenefitRule, &decided.pointers).await?;
+            checked = Some(&decided.pointers);
+        }
+    }
+    Ok(())
 }
 
-fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Result<Vec<Transfer>, Error> {
+async fn write_decisions(tx: &Tx, postings: &[Posting<'_>]) -> Result<(), Error> {
+    let decisions: Vec<NewDecision<'_>> = postings
+        .iter()
+        .filter_map(|Posting { decided, row, misses, .. }| Some(NewDecision { id: row.decision.as_deref()?, row, decided, misses }))
+        .collect();
+    decision::insert(tx, &decisions).await?;
+    // Late, since on PostgreSQL everybody who grants from the same budget waits for its row until the commit.
+    budget::spend(tx, &postings.iter().map(|posting| posting.decided).collect::<Vec<_>>()).await
+}
+
+fn purchase_row(Purchase { accepted, decided }: Purchase<'_>, period: Period, now: Timestamp) -> Result<Row, Error> {
+    let report = &accepted.report;
+    Ok(Row {
+        no: 0,
+        id: report.id.clone(),
+        unit: report.unit.clone(),
+        line: accepted.line,
+        kind: report.kind,
+        refund_of: None,
+        member: Some(decided.snapshot.member.id.clone()),
+        hinted: accepted.hinted.clone(),
+        amount: report.amount.0,
+        occurred_at: report.occurred_at,
+        arrived_at: now,
+        period: period.number(),
+        state: State::Posted,
+        why: String::new(),
+        lines: serde_json::to_string(&report.lines).map_err(|e| corrupt("transaction lines", e))?,
+        digest: accepted.digest.clone(),
+        idempotency: accepted.idempotency.clone(),
+        earn_version: decided.earn.version,
+        base_growth: decided.base.growth,
+        base_points: decided.base.points,
+        growth: decided.growth,
+        points: decided.points,
+        receivable: 0,
+        points_balance: 0,
+        tier: String::new(),
+        cost: decided.earn.cost(accepted.line).map_err(|e| corrupt("unit cost", e))?,
+        refunded: 0,
+        growth_kept: decided.growth,
+        points_kept: decided.points,
+        decision: Some(Kernel::new_id::<heyuan_contract::EntryId>("dec").to_string()),
+    })
+}
+
+fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Vec<Transfer> {
     let member = &decided.snapshot.member.id;
     let reference = format!("{}/{}", row.unit, row.id);
     let transfer = |key: String, unit: &str, debit: String, credit: String, amount: i64, lots: Lots| Transfer {
@@ -168,34 +294,27 @@ fn purchase_transfers(row: &Row, decided: &Decided, period: Period) -> Result<Ve
         let (debit, credit) = (books::line_account(row.line, LineAccount::Growth), books::growth_account(member));
         transfers.push(transfer(key, books::GROWTH, debit, credit, row.growth, Lots::None));
     }
-    Ok(transfers)
+    transfers
 }
 
-/// Counts what a rule or a cap's line granted a member in a period, or with a minus took back.
-pub(crate) async fn count(tx: &Tx, member: &MemberId, rule: &str, period: i64, points: i64) -> Result<(), Error> {
-    sql::execute(
-        tx.conn(),
-        "INSERT INTO membership_counter (member, rule, period, points) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (member, rule, period) DO UPDATE SET points = membership_counter.points + excluded.points",
-        [member.as_str().into(), rule.into(), period.into(), points.into()],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Adds to the growth history from which tiers are computed.
-pub(crate) async fn add_growth(tx: &Tx, member: &MemberId, transaction: i64, growth: i64, at: Timestamp) -> Result<(), Error> {
-    if growth == 0 {
+/// Adds to the growth histories from which tiers are computed.
+pub(crate) async fn add_growth(tx: &Tx, parts: &[Growth<'_>]) -> Result<(), Error> {
+    let parts: Vec<&Growth<'_>> = parts.iter().filter(|part| part.amount != 0).collect();
+    if parts.is_empty() {
         return Ok(());
     }
-    let text = "INSERT INTO membership_growth (member, transaction_no, amount, occurred_at) VALUES ($1, $2, $3, $4)";
-    sql::execute(tx.conn(), text, [member.as_str().into(), transaction.into(), growth.into(), at.ms().into()]).await?;
-    Ok(())
+    let columns = [
+        Column::texts(parts.iter().map(|part| part.member.to_string())),
+        Column::numbers(parts.iter().map(|part| part.transaction)),
+        Column::numbers(parts.iter().map(|part| part.amount)),
+        Column::numbers(parts.iter().map(|part| part.at.ms())),
+    ];
+    Ok(bulk::insert(tx, "membership_growth", &["member", "transaction_no", "amount", "occurred_at"], &columns).await?)
 }
 
-/// Tells others; of a member that was erased there is nobody to tell about.
-pub(crate) async fn announce(tx: &Tx, row: &Row, member: &MemberRow) -> Result<(), Error> {
-    let Some(anchor) = member.anchor.clone() else { return Ok(()) };
+/// What others are told; of a member that was erased there is nobody to tell about.
+pub(crate) fn told<'a>(row: &Row, member: &'a MemberRow) -> Option<(&'a str, DomainEvent)> {
+    let anchor = member.anchor.clone()?;
     let event = DomainEvent::TransactionPosted {
         transaction: row.id.clone(),
         member: member.id.clone(),
@@ -209,5 +328,5 @@ pub(crate) async fn announce(tx: &Tx, row: &Row, member: &MemberRow) -> Result<(
         points_balance: Points(row.points_balance),
         occurred_at: row.occurred_at,
     };
-    Ok(tx.emit(member.id.as_str(), &event).await?)
+    Some((member.id.as_str(), event))
 }

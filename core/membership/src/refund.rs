@@ -1,12 +1,13 @@
 //! Refunds: what of a purchase's growth and points is no longer kept goes back, under the version that it was earned with.
 
 use crate::books::{self, LineAccount, Movement};
+use crate::counter;
 use crate::decision;
 use crate::earn::kept;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::member;
-use crate::post;
+use crate::post::{self, Growth};
 use crate::report::Accepted;
 use crate::transaction::{self, Kind, Row, State};
 use crate::waiting;
@@ -94,7 +95,7 @@ impl Membership {
         if purchase.is_none() {
             waiting::check_room(tx, &report.unit, &of).await?;
         }
-        row.no = transaction::insert(tx, &row).await?;
+        row.no = transaction::insert(tx, &[&row]).await?.into_iter().next().unwrap_or_default();
         if purchase.is_some() {
             self.apply_refund(tx, &mut row, book).await?;
         }
@@ -125,15 +126,15 @@ impl Membership {
         }
         self.take_growth(tx, refund, &purchase, growth, period).await?;
         // Dated as the purchase's, so that the two leave the window of the tier together.
-        post::add_growth(tx, &owner, refund.no, -growth, purchase.growth_at()).await?;
+        post::add_growth(tx, &[Growth { member: &owner, transaction: refund.no, amount: -growth, at: purchase.growth_at() }]).await?;
         if let Some(decision) = &purchase.decision {
             let granted_in = Period::of(&self.kernel().zone, purchase.occurred_at).number();
-            let granted = decision::granted(tx, decision).await?.into_iter().map(|(rule, points)| (rule, granted_in, points));
-            let capped = decision::capped(tx, decision).await?.into_iter().map(|cap| (cap.counter(), cap.period, cap.taken));
-            for (counter, counted_in, counted) in granted.chain(capped) {
-                let back = kept(counted, purchase.amount, before) - kept(counted, purchase.amount, after);
-                post::count(tx, &owner, &counter, counted_in, -back).await?;
-            }
+            let granted = decision::granted(tx, decision).await?;
+            let granted = granted.into_iter().map(|(rule, points)| ((owner.clone(), rule, granted_in), points));
+            let capped = decision::capped(tx, decision).await?.into_iter().map(|cap| (cap.counter(&owner), cap.taken));
+            let back = |counted| kept(counted, purchase.amount, after) - kept(counted, purchase.amount, before);
+            let counts = granted.chain(capped).map(|(counter, counted)| (counter, back(counted))).collect();
+            counter::add(tx, counts).await?;
         }
         purchase.refunded = after;
         purchase.growth_kept -= growth;
@@ -157,7 +158,8 @@ impl Membership {
         }
         refund.points_balance = self.ledger().spendable_in(tx, &books::points_account(&owner), self.kernel().clock.now()).await?.0;
         transaction::update(tx, refund).await?;
-        post::announce(tx, refund, &locked).await
+        let told: Vec<_> = post::told(refund, &locked).into_iter().collect();
+        Ok(tx.emit_all(&told).await?)
     }
 
     async fn take_points(&self, tx: &Tx, refund: &Row, purchase: &Row, points: i64, period: Period) -> Result<TakenBack, Error> {

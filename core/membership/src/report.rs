@@ -8,9 +8,9 @@ use crate::facade::Membership;
 use crate::join::verified;
 use crate::member::{self, MemberRow};
 use crate::missed::Misses;
+use crate::post::Purchase;
 use crate::rule::Effect;
 use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
-use futures::FutureExt;
 use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::filter::Filter;
@@ -35,6 +35,18 @@ pub(crate) struct Accepted {
 pub(crate) struct Ready {
     accepted: Accepted,
     decided: Option<Decided>,
+}
+
+impl Ready {
+    /// The purchase; `None` for a refund.
+    pub(crate) fn purchase(&self) -> Option<Purchase<'_>> {
+        self.decided.as_ref().map(|decided| Purchase { accepted: &self.accepted, decided })
+    }
+
+    /// Whose the purchase is.
+    pub(crate) fn member(&self) -> Option<&MemberId> {
+        self.decided.as_ref().map(|decided| &decided.snapshot.member.id)
+    }
 }
 
 impl Membership {
@@ -66,15 +78,7 @@ impl Membership {
                     idempotency: Some(key.stored.clone()),
                 };
                 let ready = Arc::new(self.ready(accepted).await?);
-                let (membership, writing) = (self.clone(), ready.clone());
-                let (row, misses) = self
-                    .kernel()
-                    .db
-                    .write("report transaction", move |tx| {
-                        let (membership, ready) = (membership.clone(), writing.clone());
-                        async move { membership.write_ready(tx, &ready).await }.boxed()
-                    })
-                    .await?;
+                let (row, misses) = self.write_report(ready.clone()).await?;
                 match &ready.decided {
                     Some(decided) => Ok(TransactionView::of(row, effects_of(decided, &misses))),
                     None => self.view(row).await,
@@ -139,7 +143,7 @@ impl Membership {
     async fn tier_after(&self, decided: &Decided, occurred_at: Timestamp) -> Result<String, Error> {
         let (now, policies, member) = (self.kernel().clock.now(), &decided.policy.tiers, &decided.snapshot.member);
         let before = self.tier_facts(self.kernel().db.near(), &member.id, policies, now).await?;
-        let after = before.without(occurred_at.min(now).ms(), -decided.growth);
+        let after = before.with(occurred_at.min(now), decided.growth);
         Ok(after.standing(policies, &self.kernel().zone, member)?.tier().to_owned())
     }
 
@@ -224,16 +228,12 @@ impl Membership {
 
     /// Writes what was decided; tells what rules wanted and could not give.
     pub(crate) async fn write_ready(&self, tx: &Tx, ready: &Ready) -> Result<(Row, Misses), Error> {
-        match &ready.decided {
-            Some(decided) => {
-                let posted = self.post_purchase(tx, &ready.accepted, decided).await;
-                if posted.is_err() {
-                    self.forget_policy();
-                }
-                posted
-            }
-            None => Ok((self.post_refund(tx, &ready.accepted).await?, Misses::new())),
+        let Some(purchase) = ready.purchase() else { return Ok((self.post_refund(tx, &ready.accepted).await?, Misses::new())) };
+        let posted = self.post_purchases(tx, &[purchase]).await;
+        if posted.is_err() {
+            self.forget_policy();
         }
+        Ok(posted?.pop().flatten().ok_or(heyuan_kernel::Error::Broken("report transaction"))?)
     }
 
     pub(crate) async fn view(&self, row: Row) -> Result<TransactionView, Error> {

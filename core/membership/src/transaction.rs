@@ -7,9 +7,11 @@ use crate::member::corrupt;
 use crate::missed::Missed;
 use crate::rule::Effect;
 use heyuan_contract::{Fen, Line, MemberId, OrderLine, OrgUnitId, Ratio, Timestamp, TransactionId};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// Largest amount, in fen: ten billion yuan.
 const AMOUNT_MAX: i64 = 1_000_000_000_000;
@@ -237,7 +239,7 @@ impl Row {
     }
 }
 
-/// The columns in the order of [`values`].
+/// The columns in the order of [`columns`].
 const WRITTEN: [&str; 31] = [
     "id",
     "unit",
@@ -272,39 +274,42 @@ const WRITTEN: [&str; 31] = [
     "hinted",
 ];
 
-fn values(row: &Row) -> Vec<sea_orm::Value> {
-    vec![
-        row.id.as_str().into(),
-        row.unit.as_str().into(),
-        row.line.as_str().into(),
-        row.kind.as_str().into(),
-        row.refund_of.as_ref().map(ToString::to_string).into(),
-        row.member.as_ref().map(ToString::to_string).into(),
-        row.amount.into(),
-        row.occurred_at.ms().into(),
-        row.arrived_at.ms().into(),
-        row.period.into(),
-        row.state.as_str().into(),
-        row.why.clone().into(),
-        row.lines.clone().into(),
-        row.digest.clone().into(),
-        row.idempotency.clone().into(),
-        row.digest.clone().into(),
-        row.earn_version.into(),
-        row.base_growth.into(),
-        row.base_points.into(),
-        row.growth.into(),
-        row.points.into(),
-        row.receivable.into(),
-        row.points_balance.into(),
-        row.tier.clone().into(),
-        row.cost.numerator().into(),
-        row.cost.denominator().into(),
-        row.refunded.into(),
-        row.growth_kept.into(),
-        row.points_kept.into(),
-        row.decision.clone().into(),
-        hinted(&row.hinted).into(),
+fn columns(rows: &[&Row]) -> [Column; 31] {
+    let text = |field: fn(&Row) -> &str| Column::texts(rows.iter().map(|row| field(row).to_owned()));
+    let own = |field: fn(&Row) -> Option<String>| Column::Texts(rows.iter().map(|row| field(row)).collect());
+    let number = |field: fn(&Row) -> i64| Column::numbers(rows.iter().map(|row| field(row)));
+    [
+        text(|row| row.id.as_str()),
+        text(|row| row.unit.as_str()),
+        text(|row| row.line.as_str()),
+        text(|row| row.kind.as_str()),
+        own(|row| row.refund_of.as_ref().map(ToString::to_string)),
+        own(|row| row.member.as_ref().map(ToString::to_string)),
+        number(|row| row.amount),
+        number(|row| row.occurred_at.ms()),
+        number(|row| row.arrived_at.ms()),
+        number(|row| row.period),
+        text(|row| row.state.as_str()),
+        text(|row| &row.why),
+        text(|row| &row.lines),
+        text(|row| &row.digest),
+        own(|row| row.idempotency.clone()),
+        text(|row| &row.digest),
+        number(|row| row.earn_version),
+        number(|row| row.base_growth),
+        number(|row| row.base_points),
+        number(|row| row.growth),
+        number(|row| row.points),
+        number(|row| row.receivable),
+        number(|row| row.points_balance),
+        text(|row| &row.tier),
+        number(|row| row.cost.numerator()),
+        number(|row| row.cost.denominator()),
+        number(|row| row.refunded),
+        number(|row| row.growth_kept),
+        number(|row| row.points_kept),
+        own(|row| row.decision.clone()),
+        own(|row| hinted(&row.hinted)),
     ]
 }
 
@@ -314,14 +319,23 @@ fn hinted(members: &[MemberId]) -> Option<String> {
     (!ids.is_empty()).then(|| ids.join(" "))
 }
 
-/// Writes a new transaction and answers its number; [`heyuan_kernel::Error::Stale`] when its id or its key is there already.
-pub(crate) async fn insert(tx: &Tx, row: &Row) -> Result<i64, Error> {
-    let columns = WRITTEN.join(", ");
-    let places = sql::placeholders(1, WRITTEN.len());
-    let text = format!("INSERT INTO membership_transaction ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING RETURNING no");
-    let inserted = sql::one(tx.conn(), &text, values(row)).await?;
-    let inserted = inserted.ok_or(heyuan_kernel::Error::Stale("the transaction"))?;
-    Ok(sql::get(&inserted, "no")?)
+/// Writes new transactions and answers their numbers; [`heyuan_kernel::Error::Stale`] when the id or the key of one is there already.
+pub(crate) async fn insert(tx: &Tx, rows: &[&Row]) -> Result<Vec<i64>, Error> {
+    let (from, values) = bulk::source(tx.conn(), &WRITTEN, &columns(rows));
+    let list = WRITTEN.join(", ");
+    let text = format!(
+        "INSERT INTO membership_transaction ({list}) SELECT {list} FROM {from} WHERE true ORDER BY place ON CONFLICT DO NOTHING
+         RETURNING no, unit, id"
+    );
+    let mut numbers = HashMap::with_capacity(rows.len());
+    for row in sql::all(tx.conn(), &text, values).await? {
+        numbers.insert((sql::get::<String>(&row, "unit")?, sql::get::<String>(&row, "id")?), sql::get::<i64>(&row, "no")?);
+    }
+    let number = |row: &&Row| numbers.get(&(row.unit.to_string(), row.id.to_string())).copied();
+    let found: Option<Vec<i64>> = rows.iter().map(number).collect();
+    // Two of the same id are one row, which is neither's alone.
+    let all = found.filter(|_| numbers.len() == rows.len());
+    Ok(all.ok_or(heyuan_kernel::Error::Stale("the transaction"))?)
 }
 
 /// Writes what a posting made of a waiting refund, or a refund of its purchase.

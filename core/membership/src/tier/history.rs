@@ -70,14 +70,17 @@ impl TierPolicy {
 }
 
 impl Sums {
-    /// The same with one entry more or, with a minus, without it.
+    /// The same with one entry more or, with a minus, without it; the oldest stays where it was, then.
     pub(super) fn plus(mut self, since: Since, at_ms: i64, (instant, amount): (i64, i64)) -> Sums {
+        let first_of = |known: Option<i64>| if amount > 0 { Some(known.map_or(instant, |known| known.min(instant))) } else { known };
         if instant > at_ms {
+            self.next = first_of(self.next);
             return self;
         }
         self.total += amount;
         if instant > since.counted {
             self.counted += amount;
+            self.oldest = first_of(self.oldest);
         } else if instant > since.before {
             self.before += amount;
         }

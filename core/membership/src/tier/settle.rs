@@ -9,6 +9,7 @@ use crate::facade::Membership;
 use crate::member::{MemberRow, corrupt};
 use crate::standing::MemberState;
 use heyuan_contract::{DomainEvent, MemberId, Timestamp};
+use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::{Tx, Zone, sql};
 use sea_orm::Value;
 
@@ -51,9 +52,9 @@ enum Growth {
 }
 
 impl TierFacts {
-    /// The same without an entry of growth.
-    pub(crate) fn without(&self, at_ms: i64, amount: i64) -> TierFacts {
-        let entry = (at_ms, -amount);
+    /// The same with an entry of growth more.
+    pub(crate) fn with(&self, at: Timestamp, amount: i64) -> TierFacts {
+        let entry = (at.ms(), amount);
         let growth = match &self.growth {
             Growth::Sums(since, sums) => Growth::Sums(*since, sums.plus(*since, self.at_ms, entry)),
             Growth::Whole(history) => Growth::Whole(history.plus(entry)),
@@ -85,15 +86,33 @@ impl Membership {
         policies: &[TierPolicy],
         at: Timestamp,
     ) -> Result<TierFacts, Error> {
+        let mut facts = self.tier_facts_of(conn, &[id], policies, at).await?;
+        facts.pop().ok_or_else(|| corrupt("growth", "it has no sum").into())
+    }
+
+    /// The same of several members, in their order.
+    pub(crate) async fn tier_facts_of<C: sql::Connection>(
+        &self,
+        conn: &C,
+        ids: &[&MemberId],
+        policies: &[TierPolicy],
+        at: Timestamp,
+    ) -> Result<Vec<TierFacts>, Error> {
         let policy = in_force(policies, at.ms()).ok_or_else(no_policy)?;
+        let mut facts = Vec::with_capacity(ids.len());
         if !policy.follows_growth() {
-            let history = growth_of(conn, id).await?;
-            return Ok(TierFacts { growth: Growth::Whole(history), grants: grant::live(conn, id, at).await?, at_ms: at.ms() });
+            for id in ids {
+                let (history, grants) = (growth_of(conn, id).await?, grant::live(conn, id, at).await?);
+                facts.push(TierFacts { growth: Growth::Whole(history), grants, at_ms: at.ms() });
+            }
+            return Ok(facts);
         }
         let since = policy.since(&self.kernel().zone, at.ms());
-        let (sums, granted) = sums_of(conn, id, policy, since, at).await?;
-        let grants = if granted { grant::live(conn, id, at).await? } else { Vec::new() };
-        Ok(TierFacts { growth: Growth::Sums(since, sums), grants, at_ms: at.ms() })
+        for (id, (sums, granted)) in ids.iter().zip(sums_of(conn, ids, policy, since, at).await?) {
+            let grants = if granted { grant::live(conn, id, at).await? } else { Vec::new() };
+            facts.push(TierFacts { growth: Growth::Sums(since, sums), grants, at_ms: at.ms() });
+        }
+        Ok(facts)
     }
 
     /// Brings a locked member's stored tier up to date and tells others when it changed; answers the tier. Who has left keeps the last one.
@@ -181,32 +200,41 @@ async fn rest(tx: &Tx, member: &MemberRow) -> Result<String, Error> {
     Ok(member.tier.clone())
 }
 
-/// What a policy looks at, and whether a grant by hand is live.
+/// What a policy looks at of each member, and whether a grant by hand is live.
 async fn sums_of<C: sql::Connection>(
     conn: &C,
-    member: &MemberId,
+    members: &[&MemberId],
     policy: &TierPolicy,
     since: Since,
     at: Timestamp,
-) -> Result<(Sums, bool), Error> {
-    let text = "SELECT CAST(COALESCE(SUM(CASE WHEN occurred_at > $2 AND occurred_at <= $4 THEN amount END), 0) AS BIGINT) AS counted,
-                  CAST(COALESCE(SUM(CASE WHEN occurred_at > $3 AND occurred_at <= $2 THEN amount END), 0) AS BIGINT) AS year_before,
-                  CAST(COALESCE(SUM(CASE WHEN occurred_at <= $4 THEN amount END), 0) AS BIGINT) AS all_times,
-                  MIN(CASE WHEN occurred_at > $2 AND occurred_at <= $4 THEN occurred_at END) AS oldest,
-                  MIN(CASE WHEN occurred_at > $4 THEN occurred_at END) AS next_at,
-                  (SELECT COUNT(*) FROM membership_tier_grant g WHERE g.member = $1 AND g.ends_at > $4) AS granted
-                FROM membership_growth WHERE member = $1 AND occurred_at > $5";
-    let from = if policy.counts_lifetime() { i64::MIN } else { since.before };
-    let values: [Value; 5] = [member.as_str().into(), since.counted.into(), since.before.into(), at.ms().into(), from.into()];
-    let row = sql::one(conn, text, values).await?.ok_or_else(|| corrupt("growth", "it has no sum"))?;
-    let sums = Sums {
-        counted: sql::get(&row, "counted")?,
-        before: sql::get(&row, "year_before")?,
-        total: sql::get(&row, "all_times")?,
-        oldest: sql::get(&row, "oldest")?,
-        next: sql::get(&row, "next_at")?,
+) -> Result<Vec<(Sums, bool)>, Error> {
+    let (from, mut values) = bulk::source(conn, &["buyer"], &[Column::texts(members.iter().map(ToString::to_string))]);
+    let own = values.len();
+    let [counted, before, now, oldest] = [1, 2, 3, 4].map(|place| format!("${}", own + place));
+    let text = format!(
+        "SELECT v.place,
+           CAST(COALESCE(SUM(CASE WHEN g.occurred_at > {counted} AND g.occurred_at <= {now} THEN g.amount END), 0) AS BIGINT) AS counted,
+           CAST(COALESCE(SUM(CASE WHEN g.occurred_at > {before} AND g.occurred_at <= {counted} THEN g.amount END), 0) AS BIGINT) AS year_before,
+           CAST(COALESCE(SUM(CASE WHEN g.occurred_at <= {now} THEN g.amount END), 0) AS BIGINT) AS all_times,
+           MIN(CASE WHEN g.occurred_at > {counted} AND g.occurred_at <= {now} THEN g.occurred_at END) AS oldest,
+           MIN(CASE WHEN g.occurred_at > {now} THEN g.occurred_at END) AS next_at,
+           (SELECT COUNT(*) FROM membership_tier_grant t WHERE t.member = v.buyer AND t.ends_at > {now}) AS granted
+         FROM {from} LEFT JOIN membership_growth g ON g.member = v.buyer AND g.occurred_at > {oldest}
+         GROUP BY v.place, v.buyer ORDER BY v.place"
+    );
+    let from_ms = if policy.counts_lifetime() { i64::MIN } else { since.before };
+    values.extend([since.counted, since.before, at.ms(), from_ms].map(Value::from));
+    let sums = |row: &sql::Row| {
+        let sums = Sums {
+            counted: sql::get(row, "counted")?,
+            before: sql::get(row, "year_before")?,
+            total: sql::get(row, "all_times")?,
+            oldest: sql::get(row, "oldest")?,
+            next: sql::get(row, "next_at")?,
+        };
+        Ok((sums, sql::get::<i64>(row, "granted")? > 0))
     };
-    Ok((sums, sql::get::<i64>(&row, "granted")? > 0))
+    sql::all(conn, &text, values).await?.iter().map(sums).collect()
 }
 
 /// The whole growth of a member.

@@ -26,6 +26,7 @@ mod seasons;
 mod sessions;
 mod statements;
 mod tiers;
+mod together;
 mod transfers;
 mod walk;
 mod worked_month;
