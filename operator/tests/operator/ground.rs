@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use heyuan_harness::{Access, Behaviour, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Pods, install_operator};
 use heyuan_harness::{Postgres, until, workspace_root};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// How long anything may take that normally takes a second or two; runs beside all other tests.
@@ -151,9 +151,17 @@ impl Ground {
         self.wait(name, "Ready", "True AsWished").await
     }
 
-    /// What is at a path of the API server, if it is there; cheaper than kubectl, for what is asked again and again.
+    /// What is at a path of the API server, if it is there; cheaper than kubectl, for what is asked again and again. Whoever answers
+    /// anything else than what is there, or that it is not, is asked again.
     pub(super) async fn at(&self, path: &str) -> Option<Value> {
-        self.admin.request(Method::GET, path).send().await.ok()?.error_for_status().ok()?.json().await.ok()
+        until(&format!("{path} is answered"), LIMIT, || async {
+            let answer = self.admin.request(Method::GET, path).send().await.ok()?;
+            match answer.status() {
+                StatusCode::NOT_FOUND => Some(None),
+                _ => Some(Some(answer.error_for_status().ok()?.json().await.ok()?)),
+            }
+        })
+        .await
     }
 
     /// A tenant, if it is there.
@@ -163,8 +171,7 @@ impl Ground {
 
     /// Whether the API server says that there is no such tenant.
     pub(super) async fn is_gone(&self, name: &str) -> bool {
-        let path = format!("/apis/heyuan.dev/v1alpha1/tenants/{name}");
-        self.admin.request(Method::GET, &path).send().await.is_ok_and(|answer| answer.status() == 404)
+        self.look(name).await.is_none()
     }
 
     /// Waits until a tenant's state is so and about its latest spec.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use heyuan_harness::{ApiProxy, Call, OPERATOR_NAMESPACE, Pods, StatementProxy, Trouble, until};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::ground::{Ground, LIMIT, Plane, data_id_of, text_of};
@@ -176,8 +177,11 @@ async fn a_policy_that_changed_before_the_data_went_saves_it_though_no_watch_tel
     let ground = &troubled.ground;
     ground.tenant("spared", &json!({ "deletion": { "policy": "Delete", "graceSeconds": 0 } })).await;
     let data_id = data_id_of(&ground.settle("spared", LIMIT).await);
-    // It has to wait for the end of the grace, which is longer from here on; nothing else wakes it.
-    ground.change("spared", json!({ "deletion": { "graceSeconds": 20 } })).await;
+    // It has to wait for the end of the grace, which ends half a minute from here; nothing else wakes it.
+    let status = ground.look("spared").await.expect("it is there")["status"].clone();
+    let seen_at: Timestamp = status["deleteSeenAt"].as_str().and_then(|text| text.parse().ok()).expect("a time");
+    let grace = Timestamp::now().duration_since(seen_at).as_secs() + 30;
+    ground.change("spared", json!({ "deletion": { "graceSeconds": grace } })).await;
     ground.settle("spared", LIMIT).await;
     ground.admin.kubectl(&["delete", "tenant", "spared", "--wait=false"]).await;
     ground.wait("spared", "Deleting", "True DeletionWaits").await;

@@ -4,6 +4,7 @@
 //! certificates come from `tests/kubernetes`, built and installed by `scripts/setup.sh test`.
 
 mod access;
+mod api_client;
 mod call;
 mod control_plane;
 mod operator;
@@ -13,8 +14,9 @@ mod trouble;
 mod watched;
 
 pub use access::Access;
+pub use api_client::{ApiClient, Watch};
 pub use call::Call;
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, Purpose};
 pub use operator::{OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, install_operator, uninstall_operator};
 pub use pods::{Behaviour, Orders, Pods};
 pub use proxy::ApiProxy;

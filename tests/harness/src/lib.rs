@@ -24,8 +24,8 @@ pub use answer::{Answer, Caller};
 pub use database::{TestDatabase, for_both_databases};
 pub use gateway::Gateway;
 pub use kubernetes::{
-    Access, ApiProxy, Behaviour, Call, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Orders, Pods, Trouble,
-    install_operator, uninstall_operator,
+    Access, ApiClient, ApiProxy, Behaviour, Call, ControlPlane, OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, Operator, Orders, Pods, Purpose,
+    Trouble, Watch, install_operator, uninstall_operator,
 };
 pub use load::concurrently;
 pub use postgres::{Postgres, drop_root, free_port};

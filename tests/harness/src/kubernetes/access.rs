@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::kubernetes::ApiProxy;
+use crate::kubernetes::{ApiClient, ApiProxy};
 use crate::process::cache_dir;
 
 /// Tokens outlive the longest soak.
@@ -71,15 +71,20 @@ impl Access {
 
     /// A request of its own, for what kubectl doesn't do: on a new connection, which trusts this control plane alone.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client().request(method, path)
+    }
+
+    /// Connections that are kept from one request to the next, for who has many.
+    pub fn client(&self) -> ApiClient {
         let read = |name: &str| fs::read(self.certificates.join(name)).expect("certificates.sh made it");
         let authority = Certificate::from_pem(&read("ca.crt")).expect("openssl writes PEM");
-        let client = Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).tls_certs_only([authority]);
-        let url = format!("{}{path}", self.url);
-        if let Some(token) = &self.token {
-            return client.build().expect("the client needs nothing from outside").request(method, url).bearer_auth(token);
+        let mut client = Client::builder().no_proxy().connect_timeout(CONNECT_LIMIT).tls_certs_only([authority]);
+        if self.token.is_none() {
+            let identity = Identity::from_pem(&[read("admin.crt"), read("admin.key")].concat()).expect("openssl writes PEM");
+            client = client.identity(identity);
         }
-        let identity = Identity::from_pem(&[read("admin.crt"), read("admin.key")].concat()).expect("openssl writes PEM");
-        client.identity(identity).build().expect("the client needs nothing from outside").request(method, url)
+        let client = client.build().expect("the client needs nothing from outside");
+        ApiClient::new(client, self.url.clone(), self.token.clone())
     }
 
     /// Runs kubectl; answers what it printed, panics when it fails.

@@ -39,6 +39,9 @@ while read -r _; do :; done
 for attempt in 1 2 3 4 5; do rm -rf "$1" && exit; sleep 1; done
 "#;
 
+/// Each of the controllers may call 20 times a second otherwise, and a thousand tenants would only measure that.
+const LARGE: &[&str] = &["--kube-api-qps=200", "--kube-api-burst=400"];
+
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
 
 /// A running control plane; dropped, or with the end of the process, its programs are killed and its files are removed.
@@ -46,10 +49,20 @@ static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
 pub struct ControlPlane {
     folder: PathBuf,
     ports: Ports,
+    purpose: Purpose,
     api_server: Mutex<Option<Program>>,
     controllers: Mutex<Program>,
-    _etcd: Program,
+    etcd: Program,
     _keeper: Keeper,
+}
+
+/// What a control plane is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// What is written may be lost with the machine.
+    Test,
+    /// etcd syncs what it writes, as in production, and controllers may call as often as those of a large cluster.
+    Measure,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,20 +80,25 @@ impl ControlPlane {
 
     /// One of one's own, for a test that stops its API server.
     pub async fn start() -> Self {
+        Self::start_for(Purpose::Test).await
+    }
+
+    /// One of one's own for a purpose.
+    pub async fn start_for(purpose: Purpose) -> Self {
         for _ in 1..STARTS_MAX {
-            if let Ok(started) = Self::try_start().await {
+            if let Ok(started) = Self::try_start(purpose).await {
                 return started;
             }
         }
-        Self::try_start().await.unwrap_or_else(|complaint| panic!("the control plane does not start: {complaint}"))
+        Self::try_start(purpose).await.unwrap_or_else(|complaint| panic!("the control plane does not start: {complaint}"))
     }
 
-    async fn try_start() -> Result<Self, String> {
+    async fn try_start(purpose: Purpose) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("heyuan-kubernetes-").tempdir().expect("the temporary folder is writable").keep();
         let keeper = Keeper::of(&folder);
         let ports = Ports { api_server: free_port(), etcd: free_port(), etcd_peers: free_port() };
         make_certificates(&folder, ports.api_server);
-        let mut etcd = Program::start(&folder, "etcd", Path::new("etcd"), &etcd_arguments(ports))?;
+        let mut etcd = Program::start(&folder, "etcd", Path::new("etcd"), &etcd_arguments(ports, purpose))?;
         let mut api_server = start_api_server(&folder, ports)?;
         let admin = admin(&folder, ports);
         until("the API server is ready", START_LIMIT, || {
@@ -94,14 +112,31 @@ impl ControlPlane {
             }
         })
         .await?;
-        let controllers = start_controllers(&folder)?;
+        let controllers = start_controllers(&folder, purpose)?;
         let (api_server, controllers) = (Mutex::new(Some(api_server)), Mutex::new(controllers));
-        Ok(Self { folder, ports, api_server, controllers, _etcd: etcd, _keeper: keeper })
+        Ok(Self { folder, ports, purpose, api_server, controllers, etcd, _keeper: keeper })
     }
 
     /// `https://127.0.0.1:PORT`, the same after [`ControlPlane::start_api_server_again`].
     pub fn url(&self) -> String {
         url(self.ports)
+    }
+
+    /// Its running programs by name, with their process ids.
+    pub fn processes(&self) -> Vec<(&'static str, u32)> {
+        let of_api_server = self.api_server.lock().expect("nothing panics while it is held").as_ref().map(|program| program.process.id());
+        let of_controllers = self.controllers.lock().expect("nothing panics while it is held").process.id();
+        let of_api_server = of_api_server.map(|id| ("API server", id));
+        of_api_server.into_iter().chain([("etcd", self.etcd.process.id()), ("controllers", of_controllers)]).collect()
+    }
+
+    /// A metric of etcd's, without labels.
+    pub async fn etcd_metric(&self, name: &str) -> f64 {
+        let client = reqwest::Client::builder().no_proxy().build().expect("the client needs nothing");
+        let answer = client.get(format!("http://127.0.0.1:{}/metrics", self.ports.etcd)).send().await.expect("etcd answers");
+        let text = answer.text().await.expect("etcd answers to the end");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("etcd has no metric {name}"))
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -143,7 +178,7 @@ impl ControlPlane {
         // Controllers that had not begun when the API server went have ended with it: a node would start them again.
         let mut controllers = self.controllers.lock().expect("nothing panics while it is held");
         if controllers.ended().is_some() {
-            *controllers = start_controllers(&self.folder).expect("the controllers start again");
+            *controllers = start_controllers(&self.folder, self.purpose).expect("the controllers start again");
         }
     }
 }
@@ -242,15 +277,13 @@ fn start_api_server(folder: &Path, ports: Ports) -> Result<Program, String> {
     Program::start(folder, "kube-apiserver", &kubernetes_binary(), &api_server_arguments(ports))
 }
 
-fn start_controllers(folder: &Path) -> Result<Program, String> {
-    Program::start(folder, "kube-controller-manager", &kubernetes_binary(), &controllers_arguments())
+fn start_controllers(folder: &Path, purpose: Purpose) -> Result<Program, String> {
+    Program::start(folder, "kube-controller-manager", &kubernetes_binary(), &controllers_arguments(purpose))
 }
 
-fn etcd_arguments(ports: Ports) -> Vec<String> {
+fn etcd_arguments(ports: Ports, purpose: Purpose) -> Vec<String> {
     let (clients, peers) = (format!("http://127.0.0.1:{}", ports.etcd), format!("http://127.0.0.1:{}", ports.etcd_peers));
-    words(&[
-        // What a test wrote may be lost with the machine.
-        "--unsafe-no-fsync",
+    let mut arguments = words(&[
         "--data-dir=etcd",
         "--logger=zap",
         &format!("--listen-client-urls={clients}"),
@@ -258,7 +291,11 @@ fn etcd_arguments(ports: Ports) -> Vec<String> {
         &format!("--listen-peer-urls={peers}"),
         &format!("--initial-advertise-peer-urls={peers}"),
         &format!("--initial-cluster=default={peers}"),
-    ])
+    ]);
+    if purpose == Purpose::Test {
+        arguments.push("--unsafe-no-fsync".to_owned());
+    }
+    arguments
 }
 
 fn api_server_arguments(ports: Ports) -> Vec<String> {
@@ -281,8 +318,8 @@ fn api_server_arguments(ports: Ports) -> Vec<String> {
     ])
 }
 
-fn controllers_arguments() -> Vec<String> {
-    words(&[
+fn controllers_arguments(purpose: Purpose) -> Vec<String> {
+    let mut arguments = words(&[
         "--kubeconfig=certificates/controller-manager.kubeconfig",
         "--use-service-account-credentials",
         "--service-account-private-key-file=certificates/service-account.key",
@@ -291,7 +328,11 @@ fn controllers_arguments() -> Vec<String> {
         // Nobody asks for its metrics.
         "--secure-port=0",
         "--profiling=false",
-    ])
+    ]);
+    if purpose == Purpose::Measure {
+        arguments.extend(words(LARGE));
+    }
+    arguments
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -53,8 +53,13 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts it as somebody, with short times and further arguments.
+    /// Starts it as somebody, so that it looks soon at what is underway, with further arguments.
     pub fn start(access: &Access, arguments: &[&str]) -> Self {
+        Self::start_as_installed(access, &[&["--poll-ms", "100"], arguments].concat())
+    }
+
+    /// Starts it with the times that it has where nobody sets them.
+    pub fn start_as_installed(access: &Access, arguments: &[&str]) -> Self {
         let log = tempfile::Builder::new().prefix("heyuan-operator-").suffix(".log").tempfile().expect("the temporary folder is writable");
         let (file, path) = log.keep().expect("the log's file stays");
         let port = free_port();
@@ -62,7 +67,6 @@ impl Operator {
         let process = spawn_bound(&operator_binary(), |command| {
             command
                 .args(["run", "--namespace", OPERATOR_NAMESPACE, "--service-account", OPERATOR_ACCOUNT, "--listen", &listen])
-                .args(["--lease-seconds", "6", "--poll-ms", "100"])
                 .args(arguments)
                 .env_clear()
                 .env("KUBECONFIG", access.kubeconfig())

@@ -1,15 +1,16 @@
 //! Plays the kubelet for tenants' pods: gives each an address of 127.0.0.0/8, makes it ready, ends jobs, and answers on the operator port as
 //! a tenant's process would, or as one that misbehaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::stream::{self, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -22,12 +23,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::kubernetes::Access;
+use crate::kubernetes::{Access, ApiClient, Watch};
 
 /// Where a tenant's process answers its operator.
 const OPERATOR_PORT: u16 = 8081;
-/// How often pods are looked at.
+/// Pods of tenants.
+const PODS: &str = "/api/v1/pods?labelSelector=heyuan.dev/tenant";
+/// How often what is due is done.
 const LOOK: Duration = Duration::from_millis(30);
+/// Statuses that are written at once.
+const WRITES: usize = 8;
 
 /// How the pods of an image behave.
 #[derive(Clone, Debug)]
@@ -56,7 +61,9 @@ pub type Orders = Vec<(String, String, Value)>;
 
 #[derive(Debug)]
 struct Shared {
-    access: Access,
+    api: ApiClient,
+    /// How often behaviours have changed.
+    changes: AtomicU64,
     behaviours: Mutex<HashMap<String, Behaviour>>,
     orders: Mutex<HashMap<String, Orders>>,
     /// The content of the credentials file that a pod read first, for one that does not follow.
@@ -79,8 +86,13 @@ impl Drop for Pods {
 impl Pods {
     /// Plays for every tenant of the cluster.
     pub fn play(access: &Access) -> Self {
-        let shared =
-            Arc::new(Shared { access: access.clone(), behaviours: Mutex::default(), orders: Mutex::default(), first: Mutex::default() });
+        let shared = Arc::new(Shared {
+            api: access.client(),
+            changes: AtomicU64::new(0),
+            behaviours: Mutex::default(),
+            orders: Mutex::default(),
+            first: Mutex::default(),
+        });
         let task = tokio::spawn(play(shared.clone()));
         Self { shared, task }
     }
@@ -88,6 +100,7 @@ impl Pods {
     /// From now on pods of this image behave so.
     pub fn behave(&self, image: &str, behaviour: Behaviour) {
         self.shared.behaviours.lock().expect("nothing panics while it is held").insert(image.to_owned(), behaviour);
+        self.shared.changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// What the processes of a namespace were told so far.
@@ -102,39 +115,128 @@ impl Shared {
     }
 }
 
+/// Plays for ever: lists the pods, follows them, and begins anew where that breaks off.
 async fn play(shared: Arc<Shared>) {
-    let mut servers: HashMap<String, (Ipv4Addr, JoinHandle<()>)> = HashMap::new();
+    let mut stage = Stage { shared, pods: HashMap::new(), due: HashSet::new(), servers: HashMap::new(), behaviours: 0 };
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        let pods = match ask(&shared.access, Method::GET, "/api/v1/pods?labelSelector=heyuan.dev/tenant", None).await {
-            Some(list) => list["items"].as_array().cloned().unwrap_or_default(),
-            None => Vec::new(),
-        };
-        let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-        let alive: Vec<String> = pods.iter().map(uid).collect();
-        servers.retain(|one, (_, server)| {
-            let stays = alive.contains(one);
-            if !stays {
-                server.abort();
-            }
-            stays
-        });
-        for pod in &pods {
-            if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "migration" {
-                end_migration(&shared, pod).await;
-                continue;
-            }
-            let address = match servers.get(&uid(pod)) {
-                Some((address, _)) => *address,
-                None => {
-                    let address = fresh_address();
-                    servers.insert(uid(pod), (address, tokio::spawn(serve(shared.clone(), pod.clone(), address))));
-                    address
+        let Some(mut watch) = stage.list().await else { continue };
+        loop {
+            let event = tokio::select! {
+                event = watch.next() => event,
+                _ = looks.tick() => {
+                    stage.act().await;
+                    continue;
                 }
             };
-            make_ready(&shared, pod, address).await;
+            match event {
+                Some(event) if event["type"] != "ERROR" => stage.take(event),
+                _ => break,
+            }
+        }
+    }
+}
+
+/// A process that is played; dropped, it answers no more.
+struct Server {
+    address: Ipv4Addr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Every pod as the API server told of it last, and what is played for it.
+struct Stage {
+    shared: Arc<Shared>,
+    pods: HashMap<String, Value>,
+    /// Pods of which something is new, or whose status could not be written.
+    due: HashSet<String>,
+    servers: HashMap<String, Server>,
+    /// How often behaviours had changed when every pod was looked at.
+    behaviours: u64,
+}
+
+fn uid(pod: &Value) -> String {
+    pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+}
+
+fn version(pod: &Value) -> u64 {
+    pod["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+impl Stage {
+    /// Lists all pods of tenants, and watches from there on.
+    async fn list(&mut self) -> Option<Watch> {
+        let mut list = self.shared.api.get(PODS).await?;
+        let version = list["metadata"]["resourceVersion"].as_str()?.to_owned();
+        let Value::Array(pods) = list["items"].take() else { return None };
+        let listed: HashMap<String, Value> = pods.into_iter().map(|pod| (uid(&pod), pod)).collect();
+        self.servers.retain(|uid, _| listed.contains_key(uid));
+        self.due = listed.keys().cloned().collect();
+        self.pods = listed;
+        self.shared.api.watch(&format!("{PODS}&resourceVersion={version}")).await
+    }
+
+    /// Takes an event in.
+    fn take(&mut self, mut event: Value) {
+        let pod = event["object"].take();
+        let uid = uid(&pod);
+        if event["type"] == "DELETED" {
+            self.servers.remove(&uid);
+            self.pods.remove(&uid);
+        } else {
+            self.keep(uid, pod);
+        }
+    }
+
+    fn keep(&mut self, uid: String, pod: Value) {
+        if self.pods.get(&uid).is_none_or(|known| version(known) < version(&pod)) {
+            self.due.insert(uid.clone());
+            self.pods.insert(uid, pod);
+        }
+    }
+
+    /// Writes the statuses that a kubelet would write by now.
+    async fn act(&mut self) {
+        let behaviours = self.shared.changes.load(Ordering::SeqCst);
+        if behaviours != self.behaviours {
+            self.behaviours = behaviours;
+            self.due = self.pods.keys().cloned().collect();
+        }
+        let due: Vec<String> = self.due.drain().collect();
+        let mut writes = Vec::new();
+        for uid in due {
+            let Some(pod) = self.pods.get(&uid) else { continue };
+            let status = if pod["metadata"]["labels"]["app.kubernetes.io/component"] == "migration" {
+                ended_migration(&self.shared, pod)
+            } else {
+                let shared = &self.shared;
+                let server = self.servers.entry(uid.clone()).or_insert_with(|| {
+                    let address = fresh_address();
+                    Server { address, task: tokio::spawn(serve(shared.clone(), pod.clone(), address)) }
+                });
+                made_ready(&self.shared, pod, server.address)
+            };
+            writes.extend(status.map(|status| (uid, path(pod), status)));
+        }
+        let shared = &self.shared;
+        let answers: Vec<(String, Option<Value>)> = stream::iter(writes)
+            .map(|(uid, path, status)| async move { (uid, patch(shared, &path, &status).await) })
+            .buffer_unordered(WRITES)
+            .collect()
+            .await;
+        for (uid, answer) in answers {
+            match answer {
+                Some(pod) if self.pods.contains_key(&uid) => self.keep(uid, pod),
+                Some(_) => {}
+                None => drop(self.due.insert(uid)),
+            }
         }
     }
 }
@@ -156,45 +258,43 @@ fn path(pod: &Value) -> String {
     format!("/api/v1/namespaces/{}/pods/{}/status", text("namespace"), text("name"))
 }
 
-async fn end_migration(shared: &Shared, pod: &Value) {
+/// What a kubelet writes at the end of a migration, unless that is written.
+fn ended_migration(shared: &Shared, pod: &Value) -> Option<Value> {
     if pod["status"]["phase"] != "Pending" {
-        return;
+        return None;
     }
     let (phase, code, message) = match shared.behaviour(&image(pod)).migration {
         Ok(report) => ("Succeeded", 0, report.to_string()),
         Err(words) => ("Failed", 1, words),
     };
-    let status = json!({ "status": { "phase": phase, "containerStatuses": [{
+    Some(json!({ "status": { "phase": phase, "containerStatuses": [{
         "name": "migrate", "image": image(pod), "imageID": "played", "ready": false, "restartCount": 0,
         "state": { "terminated": { "exitCode": code, "message": message, "reason": if code == 0 { "Completed" } else { "Error" } } },
-    }] } });
-    ask(&shared.access, Method::PATCH, &path(pod), Some(&status)).await;
+    }] } }))
 }
 
-async fn make_ready(shared: &Shared, pod: &Value, address: Ipv4Addr) {
+/// What a kubelet writes of a serving pod, unless that is written.
+fn made_ready(shared: &Shared, pod: &Value, address: Ipv4Addr) -> Option<Value> {
     let wanted = if shared.behaviour(&image(pod)).ready { "True" } else { "False" };
-    let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let is = conditions.iter().find(|one| one["type"] == "Ready").map(|one| one["status"] == wanted);
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let is = conditions.find(|one| one["type"] == "Ready").map(|one| one["status"] == wanted);
     if pod["status"]["podIP"].is_string() && is == Some(true) {
-        return;
+        return None;
     }
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).expect("a second of today").to_string();
-    let status = json!({ "status": {
+    Some(json!({ "status": {
         "phase": "Running", "podIP": address.to_string(), "podIPs": [{ "ip": address.to_string() }],
         "conditions": [
             { "type": "Ready", "status": wanted, "lastTransitionTime": now },
             { "type": "ContainersReady", "status": wanted, "lastTransitionTime": now },
         ],
-    } });
-    ask(&shared.access, Method::PATCH, &path(pod), Some(&status)).await;
+    } }))
 }
 
-async fn ask(access: &Access, method: Method, path: &str, body: Option<&Value>) -> Option<Value> {
-    let mut request = access.request(method, path);
-    if let Some(body) = body {
-        request = request.header("Content-Type", "application/strategic-merge-patch+json").body(body.to_string());
-    }
-    request.send().await.ok()?.error_for_status().ok()?.json().await.ok()
+/// Writes a status; `None` where that was refused or nobody answered.
+async fn patch(shared: &Shared, path: &str, status: &Value) -> Option<Value> {
+    let request = shared.api.request(Method::PATCH, path).header("Content-Type", "application/strategic-merge-patch+json");
+    request.body(status.to_string()).send().await.ok()?.error_for_status().ok()?.json().await.ok()
 }
 
 async fn serve(shared: Arc<Shared>, pod: Value, address: Ipv4Addr) {
@@ -226,7 +326,7 @@ async fn answer(shared: &Shared, pod: &Value, request: Request<Incoming>) -> Res
         };
         return reply(200, line(200, good) + &line(500, bad));
     }
-    let secret = secret(&shared.access, &namespace).await;
+    let secret = secret(&shared.api, &namespace).await;
     if bearer != format!("Bearer {}", secret.get("operator-key").map(String::as_str).unwrap_or_default()) {
         return reply(401, json!({ "code": "unauthorized", "detail": "not the operator's key" }).to_string());
     }
@@ -250,8 +350,8 @@ async fn answer(shared: &Shared, pod: &Value, request: Request<Incoming>) -> Res
 }
 
 /// What a pod would find mounted.
-async fn secret(access: &Access, namespace: &str) -> HashMap<String, String> {
-    let secret = ask(access, Method::GET, &format!("/api/v1/namespaces/{namespace}/secrets/heyuan"), None).await.unwrap_or_default();
+async fn secret(api: &ApiClient, namespace: &str) -> HashMap<String, String> {
+    let secret = api.get(&format!("/api/v1/namespaces/{namespace}/secrets/heyuan")).await.unwrap_or_default();
     let data = secret["data"].as_object().cloned().unwrap_or_default();
     let text = |value: &Value| {
         let bytes = STANDARD.decode(value.as_str().unwrap_or_default()).unwrap_or_default();
