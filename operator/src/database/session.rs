@@ -18,6 +18,8 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 const STATEMENT_MS_MAX: &str = "60000";
 /// Most that a statement waits for a lock, the advisory one included.
 const LOCK_MS_MAX: &str = "20000";
+/// Most that a session says nothing: an operator that is stopped in between holds its lock for so long and no longer.
+const IDLE_MS_MAX: &str = "20000";
 /// When the server has still said nothing, it never will: its own limit and time for the way.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(70);
 /// Polite, not needed: a server notices a closed socket.
@@ -53,7 +55,8 @@ impl<'a> Session<'a> {
             .options([
                 ("statement_timeout", STATEMENT_MS_MAX),
                 ("lock_timeout", LOCK_MS_MAX),
-                ("idle_in_transaction_session_timeout", STATEMENT_MS_MAX),
+                ("idle_in_transaction_session_timeout", IDLE_MS_MAX),
+                ("idle_session_timeout", IDLE_MS_MAX),
                 ("search_path", "pg_catalog"),
                 ("client_min_messages", "error"),
             ])
