@@ -45,7 +45,7 @@ impl Context {
     ) -> Context {
         let reading = std::iter::repeat_with(tokio::sync::Mutex::default).take(READING).collect();
         let (tenants, masters) = (Mutex::default(), Mutex::default());
-        let (glances, lately) = (Glances::default(), Lately::default());
+        let (glances, lately) = (Glances::new(config.resync), Lately::default());
         Context { kubernetes, tenant_api, config, classes, recorder, tenants, masters, reading, glances, lately }
     }
 
@@ -72,7 +72,8 @@ impl Context {
     }
 
     /// Remembers what the API server answered to a write.
-    pub(crate) fn remember(&self, tenant: Tenant) -> Arc<Tenant> {
+    pub(crate) fn remember(&self, mut tenant: Tenant) -> Arc<Tenant> {
+        tenant.metadata.managed_fields = None;
         let tenant = Arc::new(tenant);
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner).insert(tenant.name_any(), tenant.clone());
         tenant

@@ -22,13 +22,20 @@ pub(crate) fn open(
             .app_data(live.clone())
             .route("/livez", web::get().to(|| async { "ok" }))
             .route("/readyz", web::get().to(ready))
-            .route("/metrics", web::get().to(|metrics: web::Data<Metrics>| async move { metrics.render() }))
+            .route("/metrics", web::get().to(tell))
     })
     .workers(1)
     .disable_signals()
     .bind(listen)
     .with_context(|| format!("could not listen on {listen}"))?;
     Ok(server.run())
+}
+
+async fn tell(metrics: web::Data<Metrics>, live: web::Data<Live>) -> String {
+    let (count, bytes) = live.size();
+    metrics.objects.set(i64::try_from(count).unwrap_or(i64::MAX));
+    metrics.object_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    metrics.render()
 }
 
 /// A process that waits for the lease is ready to take over; one that leads is ready when it has seen everything once.

@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long what was read of a settled tenant holds: until it is looked at again although nothing has changed.
-const SETTLED: Duration = crate::reconcile::RESYNC;
 /// How long it holds while something is underway: one walk reads it once, the next walk sees what others have done meanwhile.
 const UNDERWAY: Duration = Duration::from_secs(1);
 
@@ -33,12 +31,20 @@ struct Glance {
 }
 
 /// By namespace and name of the secret.
-#[derive(Default)]
-pub(crate) struct Glances(Mutex<HashMap<(String, String), Glance>>);
+pub(crate) struct Glances {
+    glances: Mutex<HashMap<(String, String), Glance>>,
+    /// How long what was read of a settled tenant holds: until it is looked at again although nothing has changed.
+    settled: Duration,
+}
 
 impl Glances {
+    /// Nothing has been read yet.
+    pub(crate) fn new(settled: Duration) -> Glances {
+        Glances { glances: Mutex::default(), settled }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Glance>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.glances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Which of these secrets are to be read now, in the order in which they should be: all that are due, or one of a settled tenant's.
@@ -53,7 +59,7 @@ impl Glances {
                     glances.insert(key, Glance { uid, asked, seen: SecretSeen::NotRead, at: now });
                 }
                 Some(glance) if glance.uid == subject.uid && glance.asked == subject.asked => {
-                    let holds = if subject.settled { SETTLED } else { UNDERWAY };
+                    let holds = if subject.settled { self.settled } else { UNDERWAY };
                     let never = glance.seen == SecretSeen::NotRead && !subject.settled;
                     if never || now.saturating_duration_since(glance.at) >= holds {
                         due.push((Some(glance.at), secret));
@@ -92,6 +98,8 @@ impl Glances {
 mod tests {
     use super::*;
 
+    const SETTLED: Duration = Duration::from_secs(600);
+
     fn subject(uid: &str, asked: &str, settled: bool) -> Subject {
         Subject { namespace: "tenant-jade".into(), uid: uid.into(), asked: asked.into(), settled }
     }
@@ -102,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_settled_tenant_costs_one_read_a_resync_and_none_at_the_first_look() {
-        let (glances, start) = (Glances::default(), Instant::now());
+        let (glances, start) = (Glances::new(SETTLED), Instant::now());
         let settled = subject("1", "a", true);
         let both = ["heyuan", "database"];
         let at = |seconds: u64| start + Duration::from_secs(seconds);
@@ -125,14 +133,14 @@ mod tests {
             (subject("1", "a", false), subject("1", "a", false), 0, false),
             (subject("1", "a", false), subject("1", "a", false), 1, true),
         ] {
-            let (glances, start) = (Glances::default(), Instant::now());
+            let (glances, start) = (Glances::new(SETTLED), Instant::now());
             glances.keep(&before, "heyuan", holds(), start);
             let found = glances.due(&now, &["heyuan"], start + Duration::from_secs(after_seconds));
             assert_eq!(!found.is_empty(), due, "{before:?} then {now:?} after {after_seconds} s");
         }
-        let glances = Glances::default();
+        let glances = Glances::new(SETTLED);
         assert_eq!(glances.due(&subject("1", "a", false), &["heyuan"], Instant::now()), ["heyuan"], "a new tenant is looked at");
-        let glances = Glances::default();
+        let glances = Glances::new(SETTLED);
         assert!(glances.due(&subject("1", "a", true), &["heyuan"], Instant::now()).is_empty());
         assert_eq!(glances.due(&subject("1", "a", false), &["heyuan"], Instant::now()), ["heyuan"], "and one that is no longer well");
     }

@@ -56,9 +56,14 @@ impl Kind {
         Kind::ALL.iter().copied().find(|one| one.words().2 == kind)
     }
 
-    /// An object of it as JSON; items of a list come without kind and version.
-    pub(crate) fn value_of(self, object: &DynamicObject) -> Value {
-        let mut value = serde_json::to_value(object).unwrap_or_default();
+    /// An object of it as JSON, without who wrote which field; items of a list come without kind and version.
+    pub(crate) fn value_of(self, mut object: DynamicObject) -> Value {
+        object.metadata.managed_fields = None;
+        let mut value = object.data;
+        if !value.is_object() {
+            value = Value::Object(serde_json::Map::new());
+        }
+        value["metadata"] = serde_json::to_value(object.metadata).unwrap_or_default();
         value["kind"] = self.as_str().into();
         value["apiVersion"] = self.resource().api_version.into();
         value

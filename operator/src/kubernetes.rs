@@ -20,6 +20,9 @@ use std::time::Duration;
 /// How much longer than a watch a connection may be silent: for what is on its way.
 const SILENCE_MARGIN: Duration = Duration::from_secs(10);
 
+/// Objects of a page of a list.
+pub(crate) const PAGE: u32 = 100;
+
 /// Holds a Deployment's replicas between us and an autoscaler.
 const HANDOVER_MANAGER: &str = "heyuan-operator-handover";
 
@@ -44,9 +47,9 @@ pub(crate) async fn connect(watch_seconds: u32) -> anyhow::Result<Client> {
     Client::try_from(config).context("the way to the API server can't be used")
 }
 
-/// How everything is watched.
+/// How everything is watched. Lists come in pages: all kinds are listed at once, and each page is in memory several times over.
 pub(crate) fn watched(seconds: u32) -> watcher::Config {
-    watcher::Config::default().timeout(seconds)
+    watcher::Config::default().timeout(seconds).page_size(PAGE)
 }
 
 /// The API server.
@@ -86,14 +89,14 @@ impl Kubernetes {
         let mut how = PatchParams::apply(FIELD_MANAGER).force();
         how.field_validation = Some(ValidationDirective::Strict);
         let answer = self.call("apply", kind.as_str(), api.patch(object_name, &how, &Patch::Apply(object))).await?;
-        let answer = kind.value_of(&answer);
+        let answer = kind.value_of(answer);
         self.live.keep_written(kind, &answer);
         if crate::agree::agrees(object, &answer) {
             return Ok(());
         }
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let answer = self.call("patch", kind.as_str(), api.patch(object_name, &how, &Patch::Merge(object))).await?;
-        self.live.keep_written(kind, &kind.value_of(&answer));
+        self.live.keep_written(kind, &kind.value_of(answer));
         Ok(())
     }
 
@@ -121,7 +124,7 @@ impl Kubernetes {
         let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object: DynamicObject = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
         let answer = self.call("create", kind.as_str(), api.create(&how, &object)).await?;
-        self.live.keep_written(kind, &kind.value_of(&answer));
+        self.live.keep_written(kind, &kind.value_of(answer));
         Ok(())
     }
 
@@ -132,7 +135,7 @@ impl Kubernetes {
             None => Api::all_with(self.client.clone(), &kind.resource()),
         };
         let answer = self.call("get", kind.as_str(), api.get_opt(object_name)).await?;
-        Ok(answer.map(|answer| kind.value_of(&answer)))
+        Ok(answer.map(|answer| kind.value_of(answer)))
     }
 
     /// Removes an object, with what it owns.
@@ -155,14 +158,14 @@ impl Kubernetes {
         answer.map(|secret| serde_json::to_value(secret).map_err(Error::SerdeError)).transpose()
     }
 
-    /// Makes a secret; answers false where there is one.
-    pub(crate) async fn create_secret(&self, secret: &Value) -> Result<bool, Error> {
+    /// Makes a secret and answers it; `None` where there is one.
+    pub(crate) async fn create_secret(&self, secret: &Value) -> Result<Option<Value>, Error> {
         let api = self.api(&secrets(), secret);
         let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let object: DynamicObject = serde_json::from_value(secret.clone()).map_err(Error::SerdeError)?;
         match self.call("create", "Secret", api.create(&how, &object)).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_status(&error, 409) => Ok(false),
+            Ok(made) => serde_json::to_value(made).map(Some).map_err(Error::SerdeError),
+            Err(error) if is_status(&error, 409) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -202,6 +205,15 @@ impl Kubernetes {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let answer = self.call("list", "Pod", api.list(&ListParams::default().labels(selector))).await?;
         Ok(answer.items)
+    }
+
+    /// A page of the pods of all namespaces with a component's label, and where the next one begins.
+    pub(crate) async fn pods_page(&self, selector: &str, begin: Option<String>) -> Result<(Vec<Pod>, Option<String>), Error> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let mut how = ListParams::default().labels(selector).limit(PAGE);
+        how.continue_token = begin;
+        let answer = self.call("list", "Pod", api.list(&how)).await?;
+        Ok((answer.items, answer.metadata.continue_.filter(|next| !next.is_empty())))
     }
 
     /// Any other call.

@@ -67,7 +67,7 @@ impl Live {
 
     /// Keeps an object that the API server has answered. Says whether anything but its version is new.
     pub(crate) fn keep(&self, kind: Kind, object: &Value) -> bool {
-        self.keep_in_round(kind, object, None)
+        self.keep_in_round(kind, object.clone(), None)
     }
 
     /// Keeps what was just written, so that it is not written again. Where the answer came later than the news of the object's end, it is
@@ -87,13 +87,13 @@ impl Live {
         *newest = version_of(object).max(*newest);
     }
 
-    fn keep_in_round(&self, kind: Kind, object: &Value, round: Option<u64>) -> bool {
-        let Some(shelf) = shelf(kind, object) else { return false };
-        let Some(object_name) = object["metadata"]["name"].as_str() else { return false };
-        let version = version_of(object);
+    fn keep_in_round(&self, kind: Kind, object: Value, round: Option<u64>) -> bool {
+        let Some(shelf) = shelf(kind, &object) else { return false };
+        let Some(object_name) = object["metadata"]["name"].as_str().map(str::to_owned) else { return false };
+        let version = version_of(&object);
         let json = trimmed(kind, object).to_string().into_boxed_str();
         let mut shelves = self.lock();
-        let place = shelves.entry(shelf).or_default().entry((kind, object_name.to_owned()));
+        let place = shelves.entry(shelf).or_default().entry((kind, object_name));
         let held = place.or_insert_with(|| Held { json: Box::default(), version: 0, round: 0 });
         held.round = round.unwrap_or(held.round);
         if version < held.version {
@@ -137,17 +137,18 @@ impl Live {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).len() == Kind::ALL.len()
     }
 
-    /// Objects that are held.
-    pub(crate) fn len(&self) -> usize {
-        self.lock().values().map(BTreeMap::len).sum()
+    /// Objects that are held, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let shelves = self.lock();
+        let held = shelves.values().flat_map(BTreeMap::values);
+        held.fold((0, 0), |(count, bytes), held| (count + 1, bytes + held.json.len()))
     }
 }
 
 /// What the decision needs: without bookkeeping, and with the status only where it is looked at.
-fn trimmed(kind: Kind, object: &Value) -> Value {
-    let mut object = object.clone();
+fn trimmed(kind: Kind, mut object: Value) -> Value {
     if let Some(metadata) = object["metadata"].as_object_mut() {
-        for field in ["managedFields", "selfLink", "creationTimestamp", "resourceVersion"] {
+        for field in ["selfLink", "creationTimestamp", "resourceVersion"] {
             metadata.remove(field);
         }
     }
@@ -214,16 +215,16 @@ fn take_in(kind: Kind, event: Event<DynamicObject>, live: &Live, round: &mut u64
             Vec::new()
         }
         Event::InitApply(object) | Event::Apply(object) => {
-            let value = kind.value_of(&object);
-            let new = live.keep_in_round(kind, &value, Some(*round));
+            let (tenant, value) = (tenant(&object), kind.value_of(object));
             live.tell(kind, &value);
-            if new { tenant(&object).into_iter().collect() } else { Vec::new() }
+            let new = live.keep_in_round(kind, value, Some(*round));
+            tenant.filter(|_| new).into_iter().collect()
         }
         Event::Delete(object) => {
-            let value = kind.value_of(&object);
+            let (tenant, value) = (tenant(&object), kind.value_of(object));
             live.tell(kind, &value);
             live.forget(kind, &value);
-            tenant(&object).into_iter().collect()
+            tenant.into_iter().collect()
         }
         Event::InitDone => {
             let lost = live.forget_unlisted(kind, *round);

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) database_connections_max: IntGaugeVec,
     /// Objects that are held in memory.
     pub(crate) objects: IntGauge,
+    /// Their bytes as they are held.
+    pub(crate) object_bytes: IntGauge,
     /// Whether this process leads.
     pub(crate) leading: IntGauge,
 }
@@ -77,6 +79,7 @@ impl Metrics {
                 &["class", "server"],
             ),
             objects: gauge("heyuan_operator_objects", "Objects that are held in memory"),
+            object_bytes: gauge("heyuan_operator_object_bytes", "Bytes of the objects that are held in memory"),
             leading: gauge("heyuan_operator_leading", "1 while this process leads"),
             registry,
         }

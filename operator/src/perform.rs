@@ -146,8 +146,11 @@ async fn finalizers(context: &Context, tenant: &Tenant, present: bool) -> Result
 async fn make_master(context: &Context, world: &World, data_id: &str, home: Home) -> Result<Done, Failure> {
     let master = Master::make(data_id, &world.name(), &world.uid(), home, Timestamp::now());
     let secret = master.write(&context.config.namespace);
+    let made = context.kubernetes.create_secret(&secret).await;
     // Where there is one already, another try of ours made it; it is read in the next look.
-    context.kubernetes.create_secret(&secret).await.map_err(|error| failure("make the secret with the tenant's keys", &error))?;
+    if let Some(made) = made.map_err(|error| failure("make the secret with the tenant's keys", &error))? {
+        context.remember_master(Master { version: version_of(&made), ..master });
+    }
     Ok(Done::LookAgain)
 }
 
@@ -155,8 +158,7 @@ async fn write_master(context: &Context, master: Master) -> Result<Done, Failure
     let answer = context.kubernetes.replace_secret(&master.write(&context.config.namespace)).await;
     match answer {
         Ok(written) => {
-            let version = written["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-            context.remember_master(Master { version, ..master });
+            context.remember_master(Master { version: version_of(&written), ..master });
             Ok(Done::LookAgain)
         }
         Err(error) => {
@@ -164,6 +166,10 @@ async fn write_master(context: &Context, master: Master) -> Result<Done, Failure
             Err(failure("write the secret with the tenant's keys", &error))
         }
     }
+}
+
+fn version_of(secret: &Value) -> Option<String> {
+    secret["metadata"]["resourceVersion"].as_str().map(str::to_owned)
 }
 
 async fn take_over(context: &Context, world: &World) -> Result<Done, Failure> {

@@ -18,9 +18,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Plugins that are handed over at once.
 const CONCURRENCY: u16 = 4;
@@ -28,6 +29,12 @@ const CONCURRENCY: u16 = 4;
 const RESYNC: Duration = Duration::from_secs(300);
 /// How often objects that are gone are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Tenants that are asked at once.
+const ASKED_AT_ONCE: usize = 16;
+/// Pods of so many tenants are listed one by one; of more, those of all tenants in pages.
+const ALONE_MAX: usize = 8;
+/// How long a tenant that did not answer is left alone at most.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How soon a wish that was not fulfilled is stated again.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -199,37 +206,103 @@ fn covers(patterns: &[String], feature: &str) -> bool {
 /// Takes plugins out of service whose objects are gone. A Plugin has no finalizer, so what went while nobody looked is found by asking each
 /// tenant once after the start, and each tenant whose objects have become fewer.
 async fn take_back(context: Arc<Context>, tenants: Store<Tenant>, plugins: Store<Plugin>) {
-    let mut known: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut known: Wished = BTreeSet::new();
     let mut asked_once: BTreeSet<String> = BTreeSet::new();
     let mut waiting: BTreeSet<String> = BTreeSet::new();
+    let mut silent: HashMap<String, Silence> = HashMap::new();
     loop {
         tokio::time::sleep(SWEEP).await;
-        let now: BTreeSet<(String, String)> =
-            plugins.state().iter().map(|plugin| (plugin.namespace().unwrap_or_default(), plugin.name_any())).collect();
-        waiting.extend(known.difference(&now).map(|(namespace, _)| namespace.clone()));
-        let serving = tenants.state();
-        let ready = serving.iter().filter(|tenant| tenant.status.as_ref().is_some_and(|status| status.release.is_some()));
-        for tenant in ready.filter(|tenant| tenant.metadata.deletion_timestamp.is_none() && !tenant.spec.paused) {
+        let now: Wished = plugins.state().iter().map(|plugin| (plugin.namespace().unwrap_or_default(), plugin.name_any())).collect();
+        for (namespace, _) in known.difference(&now) {
+            silent.remove(namespace);
+            waiting.insert(namespace.clone());
+        }
+        let mut due: Vec<(String, Arc<Tenant>)> = Vec::new();
+        for tenant in tenants.state().into_iter().filter(|tenant| serves(tenant)) {
             let namespace = name::namespace(&tenant.name_any());
-            if !asked_once.contains(&namespace) || waiting.contains(&namespace) {
-                match take_back_of(&context, tenant, &namespace, &now).await {
-                    Ok(()) => {
-                        waiting.remove(&namespace);
-                        asked_once.insert(namespace);
-                    }
-                    Err(words) => tracing::debug!(tenant.name = tenant.name_any(), "plugins are taken back later: {words}"),
+            let wanted = !asked_once.contains(&namespace) || waiting.contains(&namespace);
+            if wanted && silent.get(&namespace).is_none_or(|silence| silence.until <= Instant::now()) {
+                due.push((namespace, tenant));
+            }
+        }
+        let now = Arc::new(now);
+        for (namespace, answer) in take_back_of(&context, due, &now).await {
+            match answer {
+                Ok(()) => {
+                    silent.remove(&namespace);
+                    waiting.remove(&namespace);
+                    asked_once.insert(namespace);
+                }
+                Err(words) => {
+                    tracing::debug!("plugins in {namespace} are taken back later: {words}");
+                    silent.entry(namespace).or_default().goes_on();
                 }
             }
         }
-        known = now;
+        known = Arc::unwrap_or_clone(now);
     }
 }
 
-async fn take_back_of(context: &Context, tenant: &Tenant, namespace: &str, wished: &BTreeSet<(String, String)>) -> Result<(), String> {
+/// Plugins that there are objects of, by namespace and name.
+type Wished = BTreeSet<(String, String)>;
+
+/// How long a tenant that does not answer is left alone.
+struct Silence {
+    pause: Duration,
+    until: Instant,
+}
+
+impl Default for Silence {
+    fn default() -> Silence {
+        Silence { pause: SWEEP, until: Instant::now() }
+    }
+}
+
+impl Silence {
+    /// It has not answered again.
+    fn goes_on(&mut self) {
+        self.until = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(SILENCE_MAX);
+    }
+}
+
+fn serves(tenant: &Tenant) -> bool {
+    let has_served = tenant.status.as_ref().is_some_and(|status| status.release.is_some());
+    has_served && tenant.metadata.deletion_timestamp.is_none() && !tenant.spec.paused
+}
+
+/// Asks tenants and takes back what nobody wishes any more; answers how that went with each.
+async fn take_back_of(context: &Arc<Context>, due: Vec<(String, Arc<Tenant>)>, wished: &Arc<Wished>) -> Vec<(String, Result<(), String>)> {
+    let mut addresses = HashMap::new();
+    if due.len() > ALONE_MAX {
+        match crate::pods::of_all(&context.kubernetes).await {
+            Ok(all) => addresses = all,
+            Err(error) => return due.into_iter().map(|(namespace, _)| (namespace, Err(error.to_string()))).collect(),
+        }
+    } else {
+        for (namespace, tenant) in &due {
+            match crate::pods::addresses(context, namespace, &tenant.name_any()).await {
+                Ok(pods) => addresses.extend(pods.into_iter().next().map(|(_, address)| (namespace.clone(), address))),
+                Err(error) => tracing::debug!(%error, "the pods in {namespace} can't be listed"),
+            }
+        }
+    }
+    let asked = due.into_iter().map(|(namespace, tenant)| {
+        let (context, wished, address) = (context.clone(), wished.clone(), addresses.get(&namespace).copied());
+        async move {
+            let answer = match address {
+                Some(address) => take_back_at(&context, &tenant, &namespace, address, &wished).await,
+                None => Err("no pod is ready".to_owned()),
+            };
+            (namespace, answer)
+        }
+    });
+    futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await
+}
+
+async fn take_back_at(context: &Context, tenant: &Tenant, namespace: &str, address: IpAddr, wished: &Wished) -> Result<(), String> {
     let seen = master(context, &name::data_id(tenant)).await.map_err(|error| error.to_string())?;
     let MasterSeen::There(master) = seen else { return Err("it has no keys yet".to_owned()) };
-    let addresses = crate::pods::addresses(context, namespace, &tenant.name_any()).await.map_err(|error| error.to_string())?;
-    let (_, address) = addresses.into_iter().next().ok_or("no pod is ready")?;
     let status = context.tenant_api.status(address, &master.operator_key).await.map_err(|error| error.to_string())?;
     let orphans = status
         .plugins

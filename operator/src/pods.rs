@@ -9,6 +9,7 @@ use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -21,15 +22,34 @@ const PATIENCE: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 async fn serving(kubernetes: &Kubernetes, namespace: &str, tenant: &str) -> Result<Vec<Pod>, kube::Error> {
     let mut pods = kubernetes.pods(namespace, &format!("{TENANT}={tenant},{COMPONENT}=server")).await?;
-    // One that was evicted, say: its object stays for a while, and nothing runs in it any more.
-    pods.retain(|pod| !pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| ENDED.contains(&phase)));
+    pods.retain(|pod| !has_ended(pod));
     Ok(pods)
+}
+
+/// One that was evicted, say: its object stays for a while, and nothing runs in it any more.
+fn has_ended(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| ENDED.contains(&phase))
 }
 
 /// Addresses of the processes that are ready, by pod.
 pub(crate) async fn addresses(context: &Context, namespace: &str, tenant: &str) -> Result<Vec<(String, IpAddr)>, kube::Error> {
     let pods = serving(&context.kubernetes, namespace, tenant).await?;
     Ok(pods.iter().filter(|pod| is_ready(pod)).filter_map(|pod| Some((pod.name_any(), address(pod)?))).collect())
+}
+
+/// The address of a ready process of each tenant, by namespace, in a few lists for all tenants together.
+pub(crate) async fn of_all(kubernetes: &Kubernetes) -> Result<HashMap<String, IpAddr>, kube::Error> {
+    let selector = format!("{TENANT},{COMPONENT}=server");
+    let (mut addresses, mut begin) = (HashMap::new(), None);
+    loop {
+        let (pods, next) = kubernetes.pods_page(&selector, begin).await?;
+        let ready = pods.iter().filter(|pod| !has_ended(pod) && is_ready(pod));
+        addresses.extend(ready.filter_map(|pod| Some((pod.namespace()?, address(pod)?))));
+        match next {
+            Some(next) => begin = Some(next),
+            None => return Ok(addresses),
+        }
+    }
 }
 
 /// Pods that do not use the given content of the credentials file yet, or still have connections of an older one.

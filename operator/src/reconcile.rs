@@ -16,8 +16,8 @@ use tracing::Instrument;
 
 /// Rounds of one reconciliation; a walk from nothing to a serving tenant takes a dozen.
 const ROUNDS_MAX: u32 = 60;
-/// How often a tenant that is as it should be is looked at.
-pub(crate) const RESYNC: Duration = Duration::from_secs(600);
+/// Up to how much longer it takes until a tenant is looked at again, as a share.
+const RESYNC_SPREAD: f64 = 0.1;
 /// How soon it is tried again while the first lists are on their way.
 const UNTIL_LISTED: Duration = Duration::from_millis(100);
 /// Longest note of an event, in characters.
@@ -91,7 +91,7 @@ async fn walk(tenant: &Arc<Tenant>, context: &Context) -> Result<Action, Error> 
             if !wrote {
                 context.kubernetes.metrics.unchanged.inc();
             }
-            return settle(&world.failures, &decision, progressed);
+            return settle(&world.failures, &decision, progressed, context.config.resync);
         }
         wrote = true;
         match do_steps(context, &mut world, decision).await {
@@ -146,11 +146,14 @@ fn settle(
     failures: &std::collections::BTreeMap<Part, crate::world::Failure>,
     decision: &Decision,
     progressed: bool,
+    resync: Duration,
 ) -> Result<Action, Error> {
     if let Some((part, failure)) = failures.iter().next() {
         return Err(Error::Step { part: *part, message: failure.message.clone(), progressed });
     }
-    Ok(Action::requeue(decision.again_in.map_or(RESYNC, |again| again.min(RESYNC))))
+    // Tenants that were looked at together, as at a start, are spread by and by.
+    let resync = resync + resync.mul_f64(rand::random::<f64>() * RESYNC_SPREAD);
+    Ok(Action::requeue(decision.again_in.map_or(resync, |again| again.min(resync))))
 }
 
 /// Whether a status holds something that the next steps stand on.

@@ -49,6 +49,9 @@ pub(crate) struct RunOptions {
     /// How often something that is underway is looked at, in milliseconds
     #[arg(long, env = "HEYUAN_OPERATOR_POLL_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     poll_ms: u64,
+    /// How often a tenant that is as it should be is looked at, in seconds; up to a tenth more by chance
+    #[arg(long, env = "HEYUAN_OPERATOR_RESYNC_SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    resync_seconds: u64,
     /// How long the API server may take to answer a call, in seconds
     #[arg(long, env = "HEYUAN_OPERATOR_CALL_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=60))]
     call_seconds: u64,
@@ -78,6 +81,7 @@ impl RunOptions {
             namespace: self.namespace.clone(),
             service_account: self.service_account.clone(),
             poll_ms: self.poll_ms,
+            resync: Duration::from_secs(self.resync_seconds),
             rotation_seconds_max: i64::from(self.rotation_seconds_max),
             leftover_seconds: i64::from(self.leftover_seconds),
         }
@@ -128,8 +132,10 @@ async fn work(options: &RunOptions, client: Client, metrics: Arc<Metrics>, live:
         Arc::new(Context::new(kubernetes, tenant_api, options.config(), classes.clone(), Recorder::new(client.clone(), reporter)));
     let watched = kubernetes::watched(options.watch_seconds);
     let changed = live::follow(&client, &live, &options.namespace, &watched).map(|tenant| ObjectRef::<Tenant>::new(&tenant));
-    let controller = Controller::new(Api::<Tenant>::all(client.clone()), watched.clone());
-    let tenants = controller.store();
+    let (tenants, tenant_writer) = reflector::store();
+    // Who wrote which field is most of what a Tenant takes in memory, and nobody asks.
+    let told = watcher(Api::<Tenant>::all(client.clone()), watched.clone()).modify(|tenant| tenant.metadata.managed_fields = None);
+    let controller = Controller::for_stream(told.reflect(tenant_writer).applied_objects(), tenants.clone());
     let of_classes = follow_classes(&client, &watched, class_writer, tenants.clone());
     let failures = Arc::new(Failures::default());
     let settings = kube::runtime::controller::Config::default().concurrency(options.concurrency);
@@ -203,7 +209,6 @@ async fn count(context: Arc<Context>, tenants: Store<Tenant>) {
         for state in ["New", "Ready", "Progressing", "Degraded", "Paused", "Deleting"] {
             metrics.tenants.with_label_values(&[state]).set(states.get(state).copied().unwrap_or_default());
         }
-        metrics.objects.set(i64::try_from(context.kubernetes.live.len()).unwrap_or(i64::MAX));
         tokio::time::sleep(COUNTED).await;
     }
 }

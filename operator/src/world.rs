@@ -10,6 +10,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the operator itself is told.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) service_account: String,
     /// How often something that is underway is looked at.
     pub(crate) poll_ms: u64,
+    /// How often a tenant that is as it should be is looked at; what was read of its secrets holds as long.
+    pub(crate) resync: Duration,
     /// How long a rotation may take until it is called stuck.
     pub(crate) rotation_seconds_max: i64,
     /// How long a deletion may be held up by a database until what is left is written down and the tenant goes.

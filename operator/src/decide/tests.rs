@@ -84,6 +84,7 @@ impl Model {
             namespace: "heyuan-system".into(),
             service_account: "heyuan-operator".into(),
             poll_ms: 1_000,
+            resync: std::time::Duration::from_secs(600),
             rotation_seconds_max: 600,
             leftover_seconds: 600,
         };
