@@ -28,7 +28,7 @@ cluster: ## Start a Kubernetes with real pods on this machine (root, Linux); scr
 	@scripts/setup.sh cluster
 	@scripts/cluster.sh up
 
-test-cluster: build ## A tenant's life with real pods, on that Kubernetes (root, Linux)
+test-cluster: build ## Tenants' lives with real pods, on that Kubernetes (root, Linux)
 	@scripts/setup.sh cluster
 	@scripts/setup.sh test
 	@tests/kubernetes/tenants.sh

@@ -20,6 +20,7 @@ folder=/var/lib/heyuan-cluster
 run=/run/heyuan-cluster
 kubernetes=$HEYUAN_CACHE/tools/kubernetes
 coredns=$HEYUAN_CACHE/tools/bin/coredns
+metrics_server=$HEYUAN_CACHE/tools/bin/metrics-server
 certificates=$folder/certificates
 kubeconfig=$certificates/admin.kubeconfig
 pause_image=localhost/heyuan/pause:1
@@ -33,12 +34,14 @@ services=10.213.64.0/18
 etcd=127.0.0.1:12379
 etcd_peers=127.0.0.1:12380
 api_server=$node_address:6443
+metrics_port=4443
 
 # Settings of the kernel that the kubelet and the pods' network change; put back by `down`.
 kernel_settings=(net/ipv4/ip_forward vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes)
 
 programs=(etcd kube-apiserver kube-controller-manager kube-scheduler containerd kubelet kube-proxy)
 [ ! -x "$coredns" ] || programs+=(coredns)
+[ ! -x "$metrics_server" ] || programs+=(metrics-server)
 start_seconds_max=120
 stop_seconds_max=30
 
@@ -165,6 +168,8 @@ resolvConf: $folder/resolv.conf
 clusterDNS: [$node_address]
 clusterDomain: cluster.local
 podLogsDir: $folder/logs
+# A changed secret is in its pods within seconds.
+syncFrequency: 10s
 volumePluginDir: $folder/kubelet/volume-plugins
 # Images were imported by hand, from nowhere that has them; and a developer's full disk is no reason to evict.
 imageGCHighThresholdPercent: 100
@@ -221,7 +226,9 @@ start_control_plane() {
   wait_for "the API server is ready" kube-apiserver kubectl get --raw /readyz
   program kube-controller-manager "$kubernetes" kube-controller-manager --kubeconfig="$certificates/controller-manager.kubeconfig" \
     --use-service-account-credentials --service-account-private-key-file="$certificates/service-account.key" --root-ca-file="$certificates/ca.crt" \
-    --leader-elect=false --bind-address=127.0.0.1 --secure-port=0
+    --leader-elect=false --bind-address=127.0.0.1 --secure-port=0 \
+    --horizontal-pod-autoscaler-sync-period=5s --horizontal-pod-autoscaler-downscale-stabilization=30s \
+    --horizontal-pod-autoscaler-cpu-initialization-period=20s --horizontal-pod-autoscaler-initial-readiness-delay=5s
   program kube-scheduler "$kubernetes" kube-scheduler --kubeconfig="$certificates/scheduler.kubeconfig" --leader-elect=false --secure-port=0
   if [ -x "$coredns" ]; then
     program coredns "$coredns" -conf "$folder/Corefile"
@@ -244,6 +251,41 @@ start_node() {
   wait_for "the node is ready" kubelet node_ready
   # Pods can't be made in a namespace before its account is.
   wait_for "the default account is there" kube-controller-manager kubectl get serviceaccount default
+}
+
+# What pods use, for autoscalers: a program beside the control plane, which the API server reaches as a service without pods.
+start_metrics() {
+  if [ ! -x "$metrics_server" ]; then
+    say "nothing tells what pods use: $metrics_server is missing (\`scripts/setup.sh cluster\` builds it)"
+    return 0
+  fi
+  program metrics-server "$metrics_server" --kubeconfig="$kubeconfig" --authentication-kubeconfig="$kubeconfig" \
+    --authorization-kubeconfig="$kubeconfig" --bind-address="$node_address" --secure-port="$metrics_port" --cert-dir="$folder/metrics-server" \
+    --kubelet-insecure-tls --kubelet-preferred-address-types=InternalIP --metric-resolution=10s --kubelet-request-timeout=5s
+  kubectl apply -f - >/dev/null <<OBJECTS
+apiVersion: v1
+kind: Service
+metadata: {name: metrics-server, namespace: kube-system}
+spec: {ports: [{name: https, port: 443, targetPort: $metrics_port}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: metrics-server, namespace: kube-system, labels: {kubernetes.io/service-name: metrics-server}}
+addressType: IPv4
+ports: [{name: https, port: $metrics_port}]
+endpoints: [{addresses: [$node_address]}]
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1beta1.metrics.k8s.io}
+spec:
+  group: metrics.k8s.io
+  version: v1beta1
+  groupPriorityMinimum: 100
+  versionPriority: 100
+  insecureSkipTLSVerify: true
+  service: {name: metrics-server, namespace: kube-system}
+OBJECTS
 }
 
 node_ready() { [ "$(kubectl get node "$node" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
@@ -270,6 +312,7 @@ up() {
   write_settings
   start_control_plane
   start_node
+  start_metrics
   say "the cluster is up: export KUBECONFIG=$kubeconfig NO_PROXY=$network"
 }
 
@@ -359,7 +402,7 @@ down() {
   stop kubelet
   stop kube-proxy
   remove_pods
-  for name in kube-scheduler coredns kube-apiserver etcd; do stop "$name"; done
+  for name in metrics-server kube-scheduler coredns kube-apiserver etcd; do stop "$name"; done
   remove_network
   rm -rf "$folder" "$run"
   say "the cluster is down"

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh build    the toolchains of the server and of the plugins
 #   scripts/setup.sh test     also PostgreSQL, the SDKs that act as clients, and the control plane of Kubernetes
-#   scripts/setup.sh cluster  what a cluster with real pods needs: the control plane, containers, CoreDNS, Helm
+#   scripts/setup.sh cluster  what a cluster with real pods needs: the control plane, containers, CoreDNS, metrics-server, Helm
 #   scripts/setup.sh check    the toolchains and cargo-deny
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -130,11 +130,12 @@ go_tool() {
   printf '%s\n' "$package" >"$stamp"
 }
 
-# Pods, names for services, and what installs charts.
+# Pods, names for services, what tells autoscalers of load, and what installs charts.
 real_pods() {
   debian containerd runc containernetworking-plugins iproute2 nftables procps gcc libc6-dev busybox-static curl
   go_tool helm.sh/helm/v3/cmd/helm@v3.22.0
   go_tool github.com/coredns/coredns@v1.15.0
+  go_tool sigs.k8s.io/metrics-server/cmd/metrics-server@v0.8.0
 }
 
 deny_version=0.20.2

@@ -351,7 +351,12 @@ async fn write_status(plugin: &Plugin, context: &Context, outcome: &Outcome) -> 
         return Ok(());
     }
     let api: Api<Plugin> = Api::namespaced(context.kubernetes.client.clone(), &plugin.namespace().unwrap_or_default());
-    let patch = json!({ "status": after });
+    let mut status = json!(after);
+    // A merge keeps what it is not told of: what holds no longer is told as null.
+    for field in ["why", "digest", "managedBy", "fuelP99", "errors"] {
+        let _ = status.as_object_mut().map(|fields| fields.entry(field).or_insert(Value::Null));
+    }
+    let patch = json!({ "status": status });
     let how = PatchParams { field_manager: Some(name::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     context.kubernetes.other("patch", "Plugin/status", api.patch_status(&plugin.name_any(), &how, &Patch::Merge(patch))).await?;
     Ok(())

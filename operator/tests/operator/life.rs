@@ -287,6 +287,8 @@ async fn a_plugin_is_handed_to_the_tenant_within_what_it_allows() {
     until("a feature beyond the tenant's is refused", LIMIT, || async { (reason().await? == "FeatureNotAllowed").then_some(()) }).await;
     ground.admin.apply(&plugin(json!(["profile.age"]))).await.expect("the plugin is taken");
     until("the plugin is as wished", LIMIT, || async { (reason().await? == "AsWished").then_some(()) }).await;
+    let plugin = ground.get_in("agate", "plugin", "hello").await.expect("a plugin");
+    assert!(plugin["status"]["why"].is_null(), "why it was refused is over: {}", plugin["status"]);
     let orders = running.pods.orders("tenant-agate");
     let (method, _, body) = orders.iter().find(|(_, path, _)| path == "/v1/operator/plugins/hello").expect("it was handed over");
     assert_eq!((method.as_str(), &body["source"]["bytes"], &body["approved"]), ("PUT", &json!(component), &json!(["profile.age"])));
