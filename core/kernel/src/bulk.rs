@@ -4,7 +4,6 @@
 //! the statement one by one: PostgreSQL knows then how many there are, and keeps the plan; with an array it plans anew each time. SQLite
 //! reads no document then.
 
-use crate::Tx;
 use crate::sql;
 use sea_orm::{DbBackend, Value};
 use std::fmt::Write;
@@ -131,14 +130,15 @@ pub fn source_behind<C: sql::Connection>(conn: &C, before: usize, names: &[&str]
     }
 }
 
-/// Inserts rows into a table in their order.
+/// Inserts rows into a table in their order; any columns, also one that is called `place`.
 ///
 /// # Errors
 /// [`crate::Error::Database`].
-pub async fn insert(tx: &Tx, table: &str, names: &[&str], columns: &[Column]) -> Result<(), crate::Error> {
-    let (from, values) = source(tx.conn(), names, columns);
-    let list = names.join(", ");
-    sql::execute(tx.conn(), &format!("INSERT INTO {table} ({list}) SELECT {list} FROM {from} ORDER BY place"), values).await?;
+pub async fn insert<C: sql::Connection>(conn: &C, table: &str, names: &[&str], columns: &[Column]) -> Result<(), crate::Error> {
+    let own: Vec<String> = (1..=names.len()).map(|number| format!("c{number}")).collect();
+    let (from, values) = source(conn, &own.iter().map(String::as_str).collect::<Vec<_>>(), columns);
+    let text = format!("INSERT INTO {table} ({}) SELECT {} FROM {from} ORDER BY v.place", names.join(", "), own.join(", "));
+    sql::execute(conn, &text, values).await?;
     Ok(())
 }
 

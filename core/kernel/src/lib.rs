@@ -14,6 +14,7 @@ pub mod bulk;
 pub mod chain;
 pub mod config;
 pub mod database;
+pub mod desk;
 pub mod error;
 pub mod filter;
 pub mod guard;

@@ -45,7 +45,7 @@ pub(crate) async fn append(tx: &Tx, events: &[(&str, DomainEvent)]) -> Result<()
         Column::texts(events.iter().map(body).collect::<Result<Vec<_>, Error>>()?),
         Column::numbers(events.iter().map(|_| crate::time::now_ms())),
     ];
-    bulk::insert(tx, "kernel_outbox", &["event_key", "name", "body", "written_at"], &columns).await?;
+    bulk::insert(tx.conn(), "kernel_outbox", &["event_key", "name", "body", "written_at"], &columns).await?;
     tx.wake(wake::OUTBOX);
     Ok(())
 }

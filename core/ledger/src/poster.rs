@@ -4,34 +4,24 @@ use crate::book::Ledger;
 use crate::error::Error;
 use crate::transfer::{Posted, Transfer};
 use futures::FutureExt;
+use heyuan_kernel::desk::{Desk, Limits};
 use std::sync::Arc;
-use tokio::sync::{Mutex, mpsc, oneshot};
 
-/// Callers that may wait; beyond it they wait for a place.
-const QUEUE_LENGTH_MAX: usize = 4096;
 /// Transfers of one commit: bounds what waits for one another.
 const GROUP_MAX: usize = 512;
-
-struct Waiting {
-    transfer: Transfer,
-    reply: oneshot::Sender<Result<Posted, Error>>,
-}
 
 /// Groups single transfers. Cheap to clone.
 #[derive(Clone)]
 pub struct Poster {
-    sender: mpsc::Sender<Waiting>,
+    ledger: Ledger,
+    desk: Desk<Transfer, Result<Posted, Error>>,
 }
 
 impl Poster {
-    /// Starts `workers` that post in turn: while one commits, the next one collects. They end with the last clone of the poster.
+    /// A poster of which at most so many post in turn: while one commits, the next one collects.
     pub fn start(ledger: &Ledger, workers: usize) -> Poster {
-        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH_MAX);
-        let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..workers.max(1) {
-            tokio::spawn(serve(ledger.clone(), receiver.clone()));
-        }
-        Poster { sender }
+        let limits = Limits { clerks: workers.max(1), group: GROUP_MAX };
+        Poster { ledger: ledger.clone(), desk: Desk::new(limits) }
     }
 
     /// Posts one transfer, together with those of whoever else posts now.
@@ -39,42 +29,20 @@ impl Poster {
     /// # Errors
     /// What [`Ledger::post`] answers; a refusal concerns this transfer alone.
     pub async fn post(&self, transfer: Transfer) -> Result<Posted, Error> {
-        let (reply, answer) = oneshot::channel();
-        let gone = || heyuan_kernel::Error::Broken("post together");
-        self.sender.send(Waiting { transfer, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
-    }
-}
-
-async fn serve(ledger: Ledger, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
-    loop {
-        let mut group = Vec::new();
-        {
-            let mut receiver = receiver.lock().await;
-            let Some(first) = receiver.recv().await else { return };
-            group.push(first);
-            while group.len() < GROUP_MAX
-                && let Ok(next) = receiver.try_recv()
-            {
-                group.push(next);
+        let ledger = self.ledger.clone();
+        let serve = move |transfers: Vec<Transfer>| {
+            let ledger = ledger.clone();
+            async move {
+                // What fails fails alone: everybody hears its own error.
+                let none = transfers.iter().map(|_| None).collect();
+                post(&ledger, transfers).await.map_or(none, |answers| answers.into_iter().map(Some).collect())
             }
+        };
+        if let Some(answer) = self.desk.ask(transfer.clone(), serve).await {
+            return answer;
         }
-        let transfers: Vec<Transfer> = group.iter().map(|waiting| waiting.transfer.clone()).collect();
-        match post(&ledger, transfers).await {
-            Ok(answers) => {
-                for (waiting, answer) in group.into_iter().zip(answers) {
-                    // The caller may have gone away; the commit stands all the same.
-                    let _ = waiting.reply.send(answer);
-                }
-            }
-            Err(_) => {
-                for waiting in group {
-                    let alone = post(&ledger, vec![waiting.transfer]).await;
-                    let lost = || Err(heyuan_kernel::Error::Broken("post together").into());
-                    let _ = waiting.reply.send(alone.and_then(|mut answers| answers.pop().unwrap_or_else(lost)));
-                }
-            }
-        }
+        let alone = post(&self.ledger, vec![transfer]).await?.pop();
+        alone.unwrap_or_else(|| Err(heyuan_kernel::Error::Broken("post together").into()))
     }
 }
 

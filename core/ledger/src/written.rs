@@ -97,8 +97,7 @@ async fn write_in_turn(
     let conn = tx.conn();
     let (insert, values) = insert_transfers(conn, transfers, fresh, now);
     let transfers = numbers(&sql::all(conn, &insert, values).await?, "key")?;
-    let (from, values) = bulk::source(conn, &["transfer"], &[Column::numbers(transfers.values().copied())]);
-    sql::execute(conn, &format!("INSERT INTO ledger_unsealed (transfer) SELECT transfer FROM {from}"), values).await?;
+    bulk::insert(conn, "ledger_unsealed", &["transfer"], &[Column::numbers(transfers.values().copied())]).await?;
     for (statement, values) in [move_accounts, draw_lots, move_stripes].iter().filter_map(|piece| piece(conn, draft, 0)) {
         sql::execute(conn, &statement, values).await?;
     }
@@ -261,11 +260,5 @@ async fn insert_moves(tx: &Tx, transfers: &[Transfer], fresh: &[(usize, Drafted)
         Column::Numbers(moves.iter().map(|(_, _, part)| part.restores).collect()),
         Column::numbers(moves.iter().map(|(_, period, _)| *period)),
     ];
-    let (from, values) = bulk::source(tx.conn(), &["lot", "transfer", "amount", "restores", "period"], &columns);
-    let text = format!(
-        "INSERT INTO ledger_lot_move (lot, transfer, amount, restores, period) SELECT lot, transfer, amount, restores, period FROM {from}
-         WHERE true ORDER BY place"
-    );
-    sql::execute(tx.conn(), &text, values).await?;
-    Ok(())
+    Ok(bulk::insert(tx.conn(), "ledger_lot_move", &["lot", "transfer", "amount", "restores", "period"], &columns).await?)
 }

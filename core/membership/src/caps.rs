@@ -143,8 +143,7 @@ pub(crate) fn hold(caps: &mut [Counted], gross: Earned) -> Earned {
 /// that they stay so.
 pub(crate) async fn check(tx: &Tx, seen: &[(&MemberId, &Counted)]) -> Result<(), Error> {
     let (counters, before): (Vec<Counter>, Vec<i64>) = seen.iter().map(|(member, cap)| (cap.counter(member), cap.before)).unzip();
-    let found = counter::read(tx.conn(), &counters).await?;
-    let same = counters.iter().zip(before).all(|(counter, before)| found.get(counter).copied().unwrap_or(0) == before);
+    let same = counter::read(tx.conn(), &counters).await? == before;
     if same { Ok(()) } else { Err(heyuan_kernel::Error::Stale("what the member earned under a cap").into()) }
 }
 

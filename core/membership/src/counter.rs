@@ -33,10 +33,10 @@ pub(crate) async fn add(tx: &Tx, counts: Vec<(Counter, i64)>) -> Result<(), Erro
     Ok(())
 }
 
-/// What counters hold; those that hold nothing are left out.
-pub(crate) async fn read<C: sql::Connection>(conn: &C, counters: &[Counter]) -> Result<HashMap<Counter, i64>, Error> {
+/// What counters hold, in their order.
+pub(crate) async fn read<C: sql::Connection>(conn: &C, counters: &[Counter]) -> Result<Vec<i64>, Error> {
     if counters.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(Vec::new());
     }
     let (from, values) = bulk::source(conn, &["member", "rule", "period"], &columns(counters.iter()));
     let text = format!(
@@ -46,7 +46,7 @@ pub(crate) async fn read<C: sql::Connection>(conn: &C, counters: &[Counter]) -> 
     for row in sql::all(conn, &text, values).await? {
         found.insert(sql::get::<i64>(&row, "place")?, sql::get::<i64>(&row, "points")?);
     }
-    Ok(counters.iter().zip(1..).filter_map(|(counter, place)| Some((counter.clone(), *found.get(&place)?))).collect())
+    Ok((1..).take(counters.len()).map(|place| found.get(&place).copied().unwrap_or(0)).collect())
 }
 
 fn columns<'a>(counters: impl Iterator<Item = &'a Counter> + Clone) -> [Column; 3] {

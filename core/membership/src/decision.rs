@@ -186,14 +186,13 @@ pub(crate) async fn insert(tx: &Tx, decisions: &[NewDecision<'_>]) -> Result<(),
     ];
     let names =
         ["id", "member", "transaction_unit", "transaction_id", "at", "earn_version", "pointers", "position", "erased", "basis", "wording"];
-    bulk::insert(tx, "membership_decision", &names, &columns).await?;
+    bulk::insert(tx.conn(), "membership_decision", &names, &columns).await?;
     insert_calls(tx, decisions).await
 }
 
 async fn insert_calls(tx: &Tx, decisions: &[NewDecision<'_>]) -> Result<(), Error> {
-    let places = |new: &NewDecision<'_>| new.decided.calls.len();
     let calls: Vec<(&NewDecision<'_>, usize, &Drafted)> =
-        decisions.iter().flat_map(|new| (0..places(new)).map(move |place| (new, place, &new.decided.calls[place]))).collect();
+        decisions.iter().flat_map(|new| new.decided.calls.iter().enumerate().map(move |(place, call)| (new, place, call))).collect();
     if calls.is_empty() {
         return Ok(());
     }
@@ -226,7 +225,7 @@ async fn insert_calls(tx: &Tx, decisions: &[NewDecision<'_>]) -> Result<(), Erro
     ];
     let names = [
         "decision",
-        "call_place",
+        "place",
         "rule",
         "digest",
         "generation",
@@ -241,14 +240,7 @@ async fn insert_calls(tx: &Tx, decisions: &[NewDecision<'_>]) -> Result<(), Erro
         "budgets",
         "missed",
     ];
-    let (from, values) = bulk::source(tx.conn(), &names, &columns);
-    let list = names.join(", ");
-    let text = format!(
-        "INSERT INTO membership_decision_call ({}) SELECT {list} FROM {from} ORDER BY v.place",
-        list.replacen("call_place", "place", 1)
-    );
-    sql::execute(tx.conn(), &text, values).await?;
-    Ok(())
+    Ok(bulk::insert(tx.conn(), "membership_decision_call", &names, &columns).await?)
 }
 
 /// What the rules of a decision granted: name and points, for refunds.

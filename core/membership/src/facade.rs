@@ -3,7 +3,7 @@
 use crate::books;
 use crate::clock::{Clockwork, Housekeeping};
 use crate::customers::Customers;
-use crate::desk::{Looks, Posts};
+use crate::desk::Desks;
 use crate::earn::EarnRules;
 use crate::error::Error;
 use crate::member::corrupt;
@@ -46,8 +46,7 @@ struct Parts {
     rules: Arc<dyn BenefitRules>,
     vouchers: Arc<dyn Vouchers>,
     remembered: Remembered,
-    looks: Arc<Looks>,
-    posts: Arc<Posts>,
+    desks: Desks,
 }
 
 impl Membership {
@@ -61,9 +60,8 @@ impl Membership {
         rules: Arc<dyn BenefitRules>,
         vouchers: Arc<dyn Vouchers>,
     ) -> Membership {
-        let (looks, posts) = (Arc::default(), Arc::default());
-        let remembered = Remembered::default();
-        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, vouchers, remembered, looks, posts }) }
+        let (remembered, desks) = (Remembered::default(), Desks::default());
+        Membership { parts: Arc::new(Parts { kernel, ledger, credentials, plugins, customers, rules, vouchers, remembered, desks }) }
     }
 
     /// Opens the book of points, for history as well, and the lines' accounts, and writes the first earn rules and the first tier policy,
@@ -154,12 +152,8 @@ impl Membership {
         &self.parts.remembered
     }
 
-    pub(crate) fn looks(&self) -> &Arc<Looks> {
-        &self.parts.looks
-    }
-
-    pub(crate) fn posts(&self) -> &Arc<Posts> {
-        &self.parts.posts
+    pub(crate) fn desks(&self) -> &Desks {
+        &self.parts.desks
     }
 
     pub(crate) fn rules(&self) -> &dyn BenefitRules {

@@ -9,7 +9,6 @@ use crate::error::Error;
 use crate::facade::Membership;
 use crate::member::{MemberRow, corrupt};
 use crate::policy::Policy;
-use crate::tier::TierFacts;
 use heyuan_contract::{Line, MemberId, Timestamp};
 use heyuan_ledger::Period;
 
@@ -46,30 +45,21 @@ impl Membership {
             counted.push(caps::of(earn, *line, &kernel.zone, *at));
             reads_tier.push(policy.reads_tier(earn, *line));
         }
-        let facts: Vec<Option<TierFacts>> = if reads_tier.contains(&true) {
-            self.tier_facts_of(near, &ids, &policy.tiers, now).await?.into_iter().map(Some).collect()
-        } else {
-            ids.iter().map(|_| None).collect()
-        };
+        // Of no question where no tier has a say.
+        let facts = if reads_tier.contains(&true) { self.tier_facts_of(near, &ids, &policy.tiers, now).await? } else { Vec::new() };
         let accounts: Vec<String> = ids.iter().flat_map(|id| [books::growth_account(id), books::points_account(id)]).collect();
         let accounts: Vec<&str> = accounts.iter().map(String::as_str).collect();
         let standing = self.ledger().standing(&accounts, now).await?;
         self.read_caps(&ids, &mut counted).await?;
-        let mut allowances = if policy.rules.is_empty() {
-            Vec::new()
-        } else {
-            let asked: Vec<(&MemberId, Period, Line, Timestamp)> = questions
-                .iter()
-                .map(|question| (&question.member.id, Period::of(&kernel.zone, question.at), question.line, question.at))
-                .collect();
-            Allowance::read(near, &asked).await?
-        }
-        .into_iter();
+        let asked = questions.iter().map(|asked| (&asked.member.id, Period::of(&kernel.zone, asked.at), asked.line, asked.at));
+        let allowances = if policy.rules.is_empty() { Vec::new() } else { Allowance::read(near, &asked.collect::<Vec<_>>()).await? };
+        let (mut facts, mut allowances) = (facts.iter(), allowances.into_iter());
         let mut seen = Vec::with_capacity(questions.len());
-        let all = questions.iter().zip(facts).zip(reads_tier).zip(standing.chunks(2)).zip(counted);
-        for ((((Question { member, .. }, facts), reads_tier), standing), counted) in all {
+        for (((Question { member, .. }, reads_tier), standing), counted) in
+            questions.iter().zip(reads_tier).zip(standing.chunks(2)).zip(counted)
+        {
             let [(growth, _), (points, spendable)] = standing else { return Err(corrupt("member", "it has no accounts").into()) };
-            let tier = match facts.filter(|_| reads_tier) {
+            let tier = match facts.next().filter(|_| reads_tier) {
                 // The stored one may be overdue: time takes tiers away, and the clockwork comes by only now and then.
                 Some(facts) => facts.standing(&policy.tiers, &kernel.zone, member)?.tier().to_owned(),
                 None => member.tier.clone(),
@@ -85,8 +75,8 @@ impl Membership {
         let counters: Vec<Counter> =
             members.iter().zip(counted.iter()).flat_map(|(member, caps)| caps.iter().map(|cap| cap.counter(member))).collect();
         let found = counter::read(self.kernel().db.near(), &counters).await?;
-        for (cap, counter) in counted.iter_mut().flatten().zip(&counters) {
-            cap.before = found.get(counter).copied().unwrap_or(0);
+        for (cap, before) in counted.iter_mut().flatten().zip(found) {
+            cap.before = before;
         }
         Ok(())
     }

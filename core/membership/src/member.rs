@@ -9,7 +9,6 @@ use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, Timestamp, Transactio
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Scope, Tx, sql};
-use sea_orm::DbBackend;
 use std::collections::BTreeMap;
 
 /// A member as shown.
@@ -164,7 +163,7 @@ pub(crate) async fn lock_for_purchases(tx: &Tx, purchases: &[(&MemberId, &OrgUni
         Column::texts(purchases.iter().map(|(_, _, purchase)| purchase.to_string())),
     ];
     let (from, values) = bulk::source(tx.conn(), &["buyer", "shop", "purchase"], &columns);
-    let lock = if tx.conn().backend() == DbBackend::Postgres { " FOR UPDATE OF m" } else { "" };
+    let lock = sql::for_update(tx.conn());
     let text = format!(
         "SELECT v.place, m.id, m.anchor, m.unit, m.line, m.state, m.joined_at, m.tier, m.tier_due, m.tier_policy,
            (SELECT MAX(version) FROM membership_earn_rules) AS earn_version, (SELECT MAX(version) FROM membership_tier_policy) AS tier_version,

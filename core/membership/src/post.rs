@@ -13,7 +13,7 @@ use crate::member::{self, MemberRow, Poised, corrupt};
 use crate::missed::Misses;
 use crate::report::Accepted;
 use crate::rule::Change;
-use crate::tier::TierFacts;
+use crate::tier::Rung;
 use crate::transaction::{self, Row, State};
 use crate::waiting::WAITING_MAX;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, Timestamp};
@@ -37,8 +37,8 @@ struct Posting<'a> {
     member: MemberRow,
     refunds_wait: bool,
     row: Row,
-    /// What the member's tier follows from after it.
-    after: TierFacts,
+    /// Where the member stands after it.
+    after: Rung,
     misses: Misses,
 }
 
@@ -118,7 +118,8 @@ impl Membership {
             }
             let mut row = purchase_row(*purchase, book.period(decided.month), now)?;
             let after = if row.growth == 0 { before } else { before.with(row.growth_at(), row.growth) };
-            after.standing(policies, zone, &poised.member)?.tier().clone_into(&mut row.tier);
+            let after = Rung::from(after.standing(policies, zone, &poised.member)?);
+            row.tier.clone_from(&after.tier);
             let Poised { member, refunds_wait, .. } = poised;
             postings.push(Posting { place, decided, member, refunds_wait, row, after, misses: Misses::new() });
         }
@@ -182,9 +183,8 @@ impl Membership {
             .map(|Posting { member, row, .. }| Growth { member: &member.id, transaction: row.no, amount: row.growth, at: row.growth_at() })
             .collect();
         add_growth(tx, &growth).await?;
-        for Posting { decided, member, after, .. } in postings.iter() {
-            let standing = after.standing(&decided.policy.tiers, &self.kernel().zone, member)?;
-            self.settle_standing(tx, member, &standing, now).await?;
+        for Posting { member, after, .. } in postings.iter() {
+            self.settle_standing(tx, member, after.clone(), now).await?;
         }
         let told: Vec<_> = postings.iter().flat_map(|posting| told(&posting.row, &posting.member)).collect();
         Ok(tx.emit_all(&told).await?)
@@ -309,7 +309,7 @@ pub(crate) async fn add_growth(tx: &Tx, parts: &[Growth<'_>]) -> Result<(), Erro
         Column::numbers(parts.iter().map(|part| part.amount)),
         Column::numbers(parts.iter().map(|part| part.at.ms())),
     ];
-    Ok(bulk::insert(tx, "membership_growth", &["member", "transaction_no", "amount", "occurred_at"], &columns).await?)
+    Ok(bulk::insert(tx.conn(), "membership_growth", &["member", "transaction_no", "amount", "occurred_at"], &columns).await?)
 }
 
 /// What others are told; of a member that was erased there is nobody to tell about.

@@ -20,4 +20,4 @@ pub use settle::TierStanding;
 
 pub(crate) use grant::{end_all, erase};
 pub(crate) use policy::in_force;
-pub(crate) use settle::TierFacts;
+pub(crate) use settle::Rung;

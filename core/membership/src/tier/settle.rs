@@ -51,6 +51,22 @@ enum Growth {
     Whole(History),
 }
 
+/// Where a member stands, as its row keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rung {
+    pub(crate) tier: String,
+    /// When time alone may change it.
+    due: i64,
+    /// The policy's.
+    version: i64,
+}
+
+impl From<Standing<'_>> for Rung {
+    fn from(found: Standing<'_>) -> Rung {
+        Rung { tier: found.tier().to_owned(), due: found.due, version: found.policy.version }
+    }
+}
+
 impl TierFacts {
     /// The same with an entry of growth more.
     pub(crate) fn with(&self, at: Timestamp, amount: i64) -> TierFacts {
@@ -131,14 +147,14 @@ impl Membership {
         }
         let now = self.kernel().clock.now();
         let facts = self.tier_facts(tx.conn(), &member.id, policies, now).await?;
-        self.settle_standing(tx, member, &facts.standing(policies, &self.kernel().zone, member)?, now).await
+        self.settle_standing(tx, member, facts.standing(policies, &self.kernel().zone, member)?.into(), now).await
     }
 
     /// The same for where the unit of work found the member to stand.
-    pub(crate) async fn settle_standing(&self, tx: &Tx, member: &MemberRow, found: &Standing<'_>, now: Timestamp) -> Result<String, Error> {
-        let (tier, version) = (found.tier().to_owned(), found.policy.version);
-        if tier != member.tier || found.due != member.tier_due || version != member.tier_policy {
-            let values: [Value; 4] = [member.id.as_str().into(), tier.clone().into(), found.due.into(), version.into()];
+    pub(crate) async fn settle_standing(&self, tx: &Tx, member: &MemberRow, found: Rung, now: Timestamp) -> Result<String, Error> {
+        let Rung { tier, due, version } = found;
+        if tier != member.tier || due != member.tier_due || version != member.tier_policy {
+            let values: [Value; 4] = [member.id.as_str().into(), tier.clone().into(), due.into(), version.into()];
             let text = "UPDATE membership_member SET tier = $2, tier_due = $3, tier_policy = $4 WHERE id = $1";
             sql::execute(tx.conn(), text, values).await?;
         }

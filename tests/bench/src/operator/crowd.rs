@@ -26,6 +26,9 @@ const REST: Duration = Duration::from_millis(300);
 const CONVERGED: Bar = Bar::AtMost(300.0);
 const MEMORY: Bar = Bar::AtMost(128.0);
 
+const WRITES: [&str; 5] = ["apply", "create", "patch", "update", "delete"];
+const READS: [&str; 2] = ["get", "list"];
+
 /// Where the crowd lives.
 pub(super) struct Ground<'a> {
     pub(super) plane: &'a ControlPlane,
@@ -136,7 +139,7 @@ impl Ground<'_> {
                 // What comes with a start beside the looks; it ends before the next look.
                 quiet(30).await;
             }
-            let now = (writes(&operator).await, reads(&operator).await, Spent::by_now(&processes));
+            let now = (calls(&operator, &WRITES).await, calls(&operator, &READS).await, Spent::by_now(&processes));
             let spent = now.2.since(&before.2);
             let method = match round {
                 1 => format!("a new operator, from its start; a tenant's milliseconds of processor time: {}", spent.words(tenants)),
@@ -174,18 +177,13 @@ impl Ground<'_> {
     }
 }
 
-async fn writes(operator: &Operator) -> f64 {
-    let mut writes = 0.0;
-    for verb in ["apply", "create", "patch", "update", "delete"] {
-        writes += operator.metric("heyuan_operator_api_calls_total", &format!("verb=\"{verb}\"")).await;
+/// Calls to the API server so far, with one of these verbs.
+async fn calls(operator: &Operator, verbs: &[&str]) -> f64 {
+    let mut calls = 0.0;
+    for verb in verbs {
+        calls += operator.metric("heyuan_operator_api_calls_total", &format!("verb=\"{verb}\"")).await;
     }
-    writes
-}
-
-async fn reads(operator: &Operator) -> f64 {
-    let [get, list] =
-        ["get", "list"].map(|verb| async move { operator.metric("heyuan_operator_api_calls_total", &format!("verb=\"{verb}\"")).await });
-    get.await + list.await
+    calls
 }
 
 /// Waits until nobody has much to do any more, so that what is resident is what is needed; for so many seconds at most.

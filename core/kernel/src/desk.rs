@@ -1,0 +1,140 @@
+//! Desks: what several ask for at the same time is done together, where each way to the database and each commit costs more than the rows.
+//! Nobody waits for company: whoever comes while others are served is in the next group.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Those who may wait or be served; beyond it callers wait for a place.
+const PLACES: usize = 4096;
+
+/// Where those who ask at the same time wait for each other. Cheap to clone.
+pub struct Desk<A, B> {
+    shared: Arc<Shared<A, B>>,
+}
+
+struct Shared<A, B> {
+    limits: Limits,
+    places: Semaphore,
+    apart: fn(&A) -> Option<&str>,
+    state: Mutex<State<A, B>>,
+}
+
+/// What bounds a desk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Groups under way at once: while one commits, the next one collects.
+    pub clerks: usize,
+    /// What one group holds at most: bounds what waits for one another.
+    pub group: usize,
+}
+
+struct State<A, B> {
+    waiting: VecDeque<Waiting<A, B>>,
+    clerks: usize,
+}
+
+struct Waiting<A, B> {
+    paper: A,
+    reply: oneshot::Sender<Option<B>>,
+}
+
+/// One who serves for as long as anything waits.
+struct Clerk<A, B> {
+    shared: Arc<Shared<A, B>>,
+    works: bool,
+}
+
+impl<A, B> Clone for Desk<A, B> {
+    fn clone(&self) -> Desk<A, B> {
+        Desk { shared: self.shared.clone() }
+    }
+}
+
+impl<A, B> Shared<A, B> {
+    fn state(&self) -> MutexGuard<'_, State<A, B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A: Send + 'static, B: Send + 'static> Desk<A, B> {
+    /// A desk at which any papers go together.
+    pub fn new(limits: Limits) -> Desk<A, B> {
+        Desk::keeping_apart(limits, |_| None)
+    }
+
+    /// A desk that never takes two papers into one group of which `apart` tells the same.
+    pub fn keeping_apart(limits: Limits, apart: fn(&A) -> Option<&str>) -> Desk<A, B> {
+        let state = Mutex::new(State { waiting: VecDeque::new(), clerks: 0 });
+        Desk { shared: Arc::new(Shared { limits, places: Semaphore::new(PLACES), apart, state }) }
+    }
+
+    /// Lays a paper on the desk and waits for what `serve` makes of the group that it gets into, an answer for each in its order; `None` when
+    /// it has to be done alone.
+    pub async fn ask<F, Fut>(&self, paper: A, serve: F) -> Option<B>
+    where
+        F: Fn(Vec<A>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<Option<B>>> + Send + 'static,
+    {
+        let _place = self.shared.places.acquire().await.ok()?;
+        let (reply, answer) = oneshot::channel();
+        if self.lay(Waiting { paper, reply }) {
+            tokio::spawn(Clerk { shared: self.shared.clone(), works: true }.work(serve));
+        }
+        answer.await.ok().flatten()
+    }
+
+    /// `true` when another clerk is wanted.
+    fn lay(&self, waiting: Waiting<A, B>) -> bool {
+        let mut state = self.shared.state();
+        state.waiting.push_back(waiting);
+        let wanted = state.clerks < self.shared.limits.clerks;
+        state.clerks += usize::from(wanted);
+        wanted
+    }
+}
+
+impl<A, B> Drop for Clerk<A, B> {
+    fn drop(&mut self) {
+        if self.works {
+            self.shared.state().clerks -= 1;
+        }
+    }
+}
+
+impl<A: Send + 'static, B: Send + 'static> Clerk<A, B> {
+    async fn work<F, Fut>(mut self, serve: F)
+    where
+        F: Fn(Vec<A>) -> Fut + Send + 'static,
+        Fut: Future<Output = Vec<Option<B>>> + Send + 'static,
+    {
+        while let Some(group) = self.take() {
+            let (papers, replies): (Vec<A>, Vec<_>) = group.into_iter().map(|waiting| (waiting.paper, waiting.reply)).unzip();
+            for (reply, answer) in replies.into_iter().zip(serve(papers).await) {
+                // The caller may have gone away; what was done stands all the same.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    /// The next group; where nothing waits the clerk goes, in the same moment, so that nobody relies on it.
+    fn take(&mut self) -> Option<Vec<Waiting<A, B>>> {
+        let Shared { limits, apart, .. } = &*self.shared;
+        let mut state = self.shared.state();
+        if state.waiting.is_empty() {
+            state.clerks -= 1;
+            self.works = false;
+            return None;
+        }
+        let (mut group, mut later, mut taken) = (Vec::new(), VecDeque::new(), HashSet::<String>::new());
+        while group.len() < limits.group
+            && let Some(next) = state.waiting.pop_front()
+        {
+            let free = apart(&next.paper).is_none_or(|key| taken.insert(key.to_owned()));
+            if free { group.push(next) } else { later.push_back(next) }
+        }
+        later.append(&mut state.waiting);
+        state.waiting = later;
+        Some(group)
+    }
+}
