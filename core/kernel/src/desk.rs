@@ -97,7 +97,12 @@ impl<A: Send + 'static, B: Send + 'static> Desk<A, B> {
 impl<A, B> Drop for Clerk<A, B> {
     fn drop(&mut self) {
         if self.works {
-            self.shared.state().clerks -= 1;
+            let mut state = self.shared.state();
+            state.clerks -= 1;
+            if state.clerks == 0 {
+                // It broke off, and nobody is left to serve: who waits is told to go alone.
+                state.waiting.clear();
+            }
         }
     }
 }
@@ -136,5 +141,59 @@ impl<A: Send + 'static, B: Send + 'static> Clerk<A, B> {
         later.append(&mut state.waiting);
         state.waiting = later;
         Some(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::join_all;
+
+    /// Serves a group once it is let to; answers each with all of its group.
+    fn serve(groups: &Arc<Semaphore>) -> impl Fn(Vec<String>) -> futures::future::BoxFuture<'static, Vec<Option<Vec<String>>>> + Clone + use<> {
+        let groups = groups.clone();
+        move |group: Vec<String>| {
+            let groups = groups.clone();
+            Box::pin(async move {
+                groups.acquire().await.expect("it is open").forget();
+                assert!(!group.contains(&"breaks".to_owned()), "it breaks off");
+                group.iter().map(|paper| (paper != "alone").then(|| group.clone())).collect()
+            })
+        }
+    }
+
+    async fn groups(desk: Desk<String, Vec<String>>, papers: &[&str]) -> Vec<Option<Vec<String>>> {
+        let gate = Arc::new(Semaphore::new(0));
+        let asked = papers.iter().map(|paper| desk.ask((*paper).to_owned(), serve(&gate)));
+        // On one thread each has laid its paper down before the first clerk is let on.
+        let opened = async { gate.add_permits(papers.len()) };
+        futures::join!(join_all(asked), opened).0
+    }
+
+    fn group(papers: &[&str]) -> Option<Vec<String>> {
+        Some(papers.iter().map(|paper| (*paper).to_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_others_are_served_goes_together() {
+        let desk = Desk::new(Limits { clerks: 1, group: 3 });
+        let (first, rest) = (group(&["a", "alone", "c"]), group(&["d"]));
+        assert_eq!(groups(desk.clone(), &["a", "alone", "c", "d"]).await, [first.clone(), None, first, rest]);
+        assert_eq!(groups(desk, &["later"]).await, [group(&["later"])], "the clerk went, and another one comes");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_apart_waits_for_the_next_group_in_its_order() {
+        let desk = Desk::keeping_apart(Limits { clerks: 1, group: 8 }, |paper: &String| paper.get(..1));
+        let groups = groups(desk, &["a1", "a2", "b1", "a3", "b2"]).await;
+        let (first, second, third) = (group(&["a1", "b1"]), group(&["a2", "b2"]), group(&["a3"]));
+        assert_eq!(groups, [first.clone(), second.clone(), first, third, second]);
+    }
+
+    #[tokio::test]
+    async fn where_the_only_clerk_breaks_off_nobody_waits_for_ever() {
+        let desk = Desk::new(Limits { clerks: 1, group: 2 });
+        assert_eq!(groups(desk.clone(), &["breaks", "b", "c"]).await, [None, None, None]);
+        assert_eq!(groups(desk, &["d"]).await, [group(&["d"])]);
     }
 }

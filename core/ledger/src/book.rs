@@ -6,7 +6,7 @@ use crate::draft::{Draft, Drafted};
 use crate::error::Error;
 use crate::lot::{self, ExpiredLot, LotMovement, OpenLot};
 use crate::period::Period;
-use crate::transfer::{LotUse, Posted, Transfer};
+use crate::transfer::{LotUse, Parcel, Posted, Transfer};
 use crate::written;
 use heyuan_contract::{Ratio, Timestamp};
 use heyuan_kernel::{Database, Kernel, Tx, sql};
@@ -139,33 +139,43 @@ impl Ledger {
         Ok(answers.into_iter().enumerate().map(answer).collect())
     }
 
-    /// Posts transfers under keys that can't be in the book, since a unique record of the caller's own, written in the same unit of
-    /// work, stands for them; and checks, with the accounts locked, that those that the caller's decision relied on still have the
-    /// version that it saw. Answers what these accounts hold afterwards, in their order.
+    /// Posts parcels of transfers under keys that can't be in the book, since a unique record of the caller's own, written in the same unit
+    /// of work, stands for them. Checks, with the accounts locked, that those that a parcel relied on still have the version that its
+    /// decision saw, and answers what they hold afterwards, in their order; `None` for a parcel of which one has moved: nothing of it is
+    /// posted.
     ///
     /// # Errors
-    /// As [`Ledger::post`]; [`heyuan_kernel::Error::Stale`] when an account has another version, or a key is in the book.
-    pub async fn post_new(&self, tx: &Tx, transfers: &[Transfer], relied_on: &[(&str, Option<i64>)]) -> Result<Vec<Balance>, Error> {
-        let named = relied_on.iter().map(|(id, _)| (*id).to_owned());
-        let mut ids: Vec<String> = transfers.iter().flat_map(|t| [t.debit.clone(), t.credit.clone()]).chain(named).collect();
+    /// As [`Ledger::post`]; [`heyuan_kernel::Error::Stale`] when a key is in the book.
+    pub async fn post_new(&self, tx: &Tx, parcels: Vec<Parcel>) -> Result<Vec<Option<Vec<Balance>>>, Error> {
+        let named = |parcel: &Parcel| parcel.relied_on.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>();
+        let moved = |parcel: &Parcel| parcel.transfers.iter().flat_map(|t| [t.debit.clone(), t.credit.clone()]).collect::<Vec<_>>();
+        let mut ids: Vec<String> = parcels.iter().flat_map(|parcel| [named(parcel), moved(parcel)]).flatten().collect();
         ids.sort_unstable();
         ids.dedup();
         let accounts = self.lock(tx, &ids).await?;
-        for (id, version) in relied_on {
-            let row = accounts.iter().find(|row| row.id == *id).ok_or_else(|| Error::UnknownAccount((*id).to_owned()))?;
-            if version.is_some_and(|version| version != row.version) {
-                return Err(heyuan_kernel::Error::Stale("an account that a decision relied on").into());
+        let versions: HashMap<&str, i64> = accounts.iter().map(|row| (row.id.as_str(), row.version)).collect();
+        let (mut transfers, mut kept) = (Vec::new(), Vec::with_capacity(parcels.len()));
+        for Parcel { transfers: own, relied_on } in parcels {
+            let mut stands = true;
+            for (id, seen) in &relied_on {
+                let version = versions.get(id.as_str()).ok_or_else(|| Error::UnknownAccount(id.clone()))?;
+                stands &= seen.is_none_or(|seen| seen == *version);
             }
+            if stands {
+                transfers.extend(own);
+            }
+            kept.push(stands.then_some(relied_on));
         }
-        let (lots, spent) = lot::load(tx, &accounts, transfers).await?;
+        let (lots, spent) = lot::load(tx, &accounts, &transfers).await?;
         let mut draft = Draft::new(accounts, lots, spent);
         let mut fresh = Vec::with_capacity(transfers.len());
         for (index, transfer) in transfers.iter().enumerate() {
             fresh.push((index, draft.add(transfer)?));
         }
-        written::write(tx, &draft, transfers, &fresh, self.kernel.clock.now()).await?;
-        let after = relied_on.iter().filter_map(|(id, _)| draft.account(id));
-        Ok(after.map(|row| Balance { balance: row.balance, reserved: row.reserved, version: row.version }).collect())
+        written::write(tx, &draft, &transfers, &fresh, self.kernel.clock.now()).await?;
+        let held = |id: &str| draft.account(id).map(|row| Balance { balance: row.balance, reserved: row.reserved, version: row.version });
+        let after = |relied_on: Vec<(String, Option<i64>)>| relied_on.iter().filter_map(|(id, _)| held(id)).collect();
+        Ok(kept.into_iter().map(|relied_on| relied_on.map(after)).collect())
     }
 
     /// What each of these accounts holds, and what of one with lots can be spent at an instant, in their order.

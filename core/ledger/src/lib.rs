@@ -49,7 +49,7 @@ pub use reports::{AccountStatement, ENTRY_COLUMNS, EntryRows, StatementEntry, Tr
 pub use statement::{Leg, Turnover};
 pub use take_back::{TakeBack, TakenBack};
 pub use trail::{LotState, LotStep, Trail, TrailOf, TrailPlace};
-pub use transfer::{LotPart, LotUse, Lots, NewLot, Posted, Transfer};
+pub use transfer::{LotPart, LotUse, Lots, NewLot, Parcel, Posted, Transfer};
 pub use unfinished::Cohort;
 pub use verify::Report;
 

@@ -28,6 +28,15 @@ pub struct Transfer {
     pub lots: Lots,
 }
 
+/// Transfers that are posted when what they were decided on has not moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// What is posted, in this order.
+    pub transfers: Vec<Transfer>,
+    /// Accounts by id, with the version that the decision saw; `None` where it saw none.
+    pub relied_on: Vec<(String, Option<i64>)>,
+}
+
 /// What a transfer does to the lots of the account that has lots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lots {

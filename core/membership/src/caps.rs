@@ -3,11 +3,10 @@
 //! What was earned is counted by the transaction's own day and month, net of refunds, from the first transaction on that was decided under
 //! the cap. Whoever comes first takes the room: a transaction that is reported late finds what earlier reports left of its day.
 
-use crate::counter::{self, Counter};
+use crate::counter::Counter;
 use crate::earn::{EarnRules, Earned};
-use crate::error::Error;
 use heyuan_contract::{Line, MemberId, Timestamp};
-use heyuan_kernel::{Tx, Zone};
+use heyuan_kernel::Zone;
 use heyuan_ledger::Period;
 use serde::{Deserialize, Serialize};
 
@@ -137,14 +136,6 @@ pub(crate) fn hold(caps: &mut [Counted], gross: Earned) -> Earned {
         net
     };
     Earned { growth: within(caps, Figure::Growth, gross.growth), points: within(caps, Figure::Points, gross.points) }
-}
-
-/// Fails the unit of work when a counter is no longer what a decision saw: of those that the decision adds to. The members are locked, so
-/// that they stay so.
-pub(crate) async fn check(tx: &Tx, seen: &[(&MemberId, &Counted)]) -> Result<(), Error> {
-    let (counters, before): (Vec<Counter>, Vec<i64>) = seen.iter().map(|(member, cap)| (cap.counter(member), cap.before)).unzip();
-    let same = counter::read(tx.conn(), &counters).await? == before;
-    if same { Ok(()) } else { Err(heyuan_kernel::Error::Stale("what the member earned under a cap").into()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use crate::books::{self, LineAccount, Movement};
 use crate::budget;
-use crate::caps::{self, Counted};
+use crate::caps::Counted;
 use crate::counter::{self, Counter};
 use crate::decide::Decided;
 use crate::decision::{self, NewDecision};
@@ -20,7 +20,7 @@ use heyuan_contract::{DomainEvent, Fen, MemberId, Points, Timestamp};
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::plugin::{PluginKind, Plugins};
 use heyuan_kernel::{Kernel, Tx, sql};
-use heyuan_ledger::{Book, Lots, NewLot, Period, Transfer};
+use heyuan_ledger::{Book, Lots, NewLot, Parcel, Period, Transfer};
 
 /// A purchase that was decided about.
 #[derive(Clone, Copy)]
@@ -47,6 +47,23 @@ impl Posting<'_> {
     fn is_plain(&self) -> bool {
         !self.refunds_wait && self.row.tier == self.member.tier && !grants(self.decided)
     }
+
+    /// The caps that it counts under.
+    fn caps(&self) -> impl Iterator<Item = &Counted> {
+        self.decided.basis.caps.iter().filter(|cap| cap.taken > 0)
+    }
+
+    /// What it moves, and the accounts that its rules were shown; without a rule nothing was read that could have moved.
+    fn parcel(&self, book: Book) -> Parcel {
+        let Decided { snapshot, calls, month, .. } = self.decided;
+        let seen = |version: i64| (!calls.is_empty()).then_some(version);
+        let relied_on = vec![
+            (books::points_account(&self.member.id), seen(snapshot.points.version)),
+            (books::growth_account(&self.member.id), seen(snapshot.growth.version)),
+            (books::receivable_account(&self.member.id), None),
+        ];
+        Parcel { transfers: purchase_transfers(&self.row, self.decided, book.period(*month)), relied_on }
+    }
 }
 
 /// Whether rules want anything for the member but points and growth.
@@ -67,7 +84,7 @@ pub(crate) struct Growth<'a> {
 
 impl Membership {
     /// Posts decided purchases, each of another member, and the refunds that waited for them; tells of each what rules wanted and could
-    /// not give. `None` stands for one that has to be posted alone, of which nothing was written.
+    /// not give. `None` stands for one of which nothing was written: what it was decided with has moved, or among several it has to go alone.
     pub(crate) async fn post_purchases(&self, tx: &Tx, purchases: &[Purchase<'_>]) -> Result<Vec<Option<(Row, Misses)>>, Error> {
         let now = self.kernel().clock.now();
         let names = purchases.iter().map(|purchase| (&purchase.accepted.report.unit, &purchase.accepted.report.id));
@@ -77,10 +94,11 @@ impl Membership {
             postings.retain(Posting::is_plain);
         }
         let mut posted: Vec<Option<(Row, Misses)>> = purchases.iter().map(|_| None).collect();
+        without_moved_caps(tx, &mut postings).await?;
+        self.post_transfers(tx, &mut postings, book, now).await?;
         if postings.is_empty() {
             return Ok(posted);
         }
-        self.post_transfers(tx, &mut postings, book, now).await?;
         self.write_rows(tx, &mut postings, now).await?;
         for posting in &mut postings {
             posting.misses = self.grant_by_rules(tx, &posting.row, posting.decided).await?;
@@ -99,7 +117,7 @@ impl Membership {
         Ok(posted)
     }
 
-    /// Locks the members, checks that everything that was decided with still counts, and works out the rows.
+    /// Locks the members and works out the rows, without those whose rules were shown a tier that no longer counts.
     async fn postings<'a>(&self, tx: &Tx, purchases: &[Purchase<'a>], book: Book, now: Timestamp) -> Result<Vec<Posting<'a>>, Error> {
         let buyers: Vec<_> = purchases
             .iter()
@@ -114,7 +132,7 @@ impl Membership {
         for (place, ((purchase, poised), before)) in purchases.iter().zip(poised).zip(facts).enumerate() {
             let (decided, zone) = (purchase.decided, &self.kernel().zone);
             if decided.reads_tier && before.standing(policies, zone, &poised.member)?.tier() != decided.snapshot.tier {
-                return Err(heyuan_kernel::Error::Stale("the tier that rules were shown").into());
+                continue;
             }
             let mut row = purchase_row(*purchase, book.period(decided.month), now)?;
             let after = if row.growth == 0 { before } else { before.with(row.growth_at(), row.growth) };
@@ -126,34 +144,22 @@ impl Membership {
         Ok(postings)
     }
 
-    /// Moves what was earned, pays what the members owe with it, and notes what can be spent after it. Fails the unit of work when the growth
-    /// or points that rules were shown have moved: the accounts are locked, so that they stay so.
-    async fn post_transfers(&self, tx: &Tx, postings: &mut [Posting<'_>], book: Book, now: Timestamp) -> Result<(), Error> {
-        let accounts: Vec<[String; 3]> = postings
-            .iter()
-            .map(|posting| &posting.decided.snapshot.member.id)
-            .map(|member| [books::points_account(member), books::growth_account(member), books::receivable_account(member)])
-            .collect();
-        let (mut relied_on, mut transfers) = (Vec::with_capacity(postings.len() * 3), Vec::with_capacity(postings.len() * 2));
-        for (posting, [points, growth, owed]) in postings.iter().zip(&accounts) {
-            let snapshot = &posting.decided.snapshot;
-            // Without a rule nothing was read that could have moved.
-            let seen = |version: i64| (!posting.decided.calls.is_empty()).then_some(version);
-            relied_on.extend([
-                (points.as_str(), seen(snapshot.points.version)),
-                (growth.as_str(), seen(snapshot.growth.version)),
-                (owed.as_str(), None),
-            ]);
-            transfers.extend(purchase_transfers(&posting.row, posting.decided, book.period(posting.decided.month)));
-        }
-        let after = self.ledger().post_new(tx, &transfers, &relied_on).await?;
-        for (posting, after) in postings.iter().zip(after.chunks(3)) {
-            let [_, _, owed] = after else { return Err(corrupt("member", "it has no accounts").into()) };
+    /// Moves what was earned, pays what the members owe with it, and notes what can be spent after it. Lets go of those whose rules were
+    /// shown growth or points that have moved: the accounts are locked, so that they stay so.
+    async fn post_transfers(&self, tx: &Tx, postings: &mut Vec<Posting<'_>>, book: Book, now: Timestamp) -> Result<(), Error> {
+        let parcels = postings.iter().map(|posting| posting.parcel(book)).collect();
+        let mut after = self.ledger().post_new(tx, parcels).await?;
+        let mut stands = after.iter().map(Option::is_some);
+        postings.retain(|_| stands.next() == Some(true));
+        after.retain(Option::is_some);
+        for (posting, after) in postings.iter().zip(after.iter().flatten()) {
+            let [_, _, owed] = after.as_slice() else { return Err(corrupt("member", "it has no accounts").into()) };
             if posting.row.points > 0 {
-                self.recover(tx, &posting.decided.snapshot.member.id, owed.balance, book).await?;
+                self.recover(tx, &posting.member.id, owed.balance, book).await?;
             }
         }
-        let points: Vec<&str> = accounts.iter().map(|[points, _, _]| points.as_str()).collect();
+        let accounts: Vec<String> = postings.iter().map(|posting| books::points_account(&posting.member.id)).collect();
+        let points: Vec<&str> = accounts.iter().map(String::as_str).collect();
         for (posting, (_, spendable)) in postings.iter_mut().zip(self.ledger().standing_in(tx, &points, now).await?) {
             posting.row.points_balance = spendable;
         }
@@ -167,17 +173,9 @@ impl Membership {
         for (posting, number) in postings.iter_mut().zip(numbers) {
             posting.row.no = number;
         }
-        let mut taken: Vec<(&MemberId, &Counted)> = Vec::new();
-        let mut counts: Vec<(Counter, i64)> = Vec::new();
-        for Posting { decided, member, .. } in postings.iter() {
-            for cap in decided.basis.caps.iter().filter(|cap| cap.taken > 0) {
-                taken.push((&member.id, cap));
-                counts.push((cap.counter(&member.id), cap.taken));
-            }
-            counts.extend(budget::counted(decided));
-        }
-        caps::check(tx, &taken).await?;
-        counter::add(tx, counts).await?;
+        let caps = postings.iter().flat_map(|posting| posting.caps().map(|cap| (cap.counter(&posting.member.id), cap.taken)));
+        let granted = postings.iter().flat_map(|posting| budget::counted(posting.decided));
+        counter::add(tx, caps.chain(granted).collect()).await?;
         let growth: Vec<Growth<'_>> = postings
             .iter()
             .map(|Posting { member, row, .. }| Growth { member: &member.id, transaction: row.no, amount: row.growth, at: row.growth_at() })
@@ -219,6 +217,18 @@ async fn check_policies(tx: &Tx, poised: &[Poised], purchases: &[Purchase<'_>]) 
             checked = Some(&decided.pointers);
         }
     }
+    Ok(())
+}
+
+/// Lets go of those who earned something under a cap since they were decided about. The members are locked, so that it stays so.
+async fn without_moved_caps(tx: &Tx, postings: &mut Vec<Posting<'_>>) -> Result<(), Error> {
+    let counters: Vec<Counter> =
+        postings.iter().flat_map(|posting| posting.caps().map(|cap| cap.counter(&posting.member.id))).collect();
+    let mut found = counter::read(tx.conn(), &counters).await?.into_iter();
+    postings.retain(|posting| {
+        let own: Vec<_> = posting.caps().map(|cap| found.next() == Some(cap.before)).collect();
+        !own.contains(&false)
+    });
     Ok(())
 }
 

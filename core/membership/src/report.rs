@@ -233,7 +233,7 @@ impl Membership {
         if posted.is_err() {
             self.forget_policy();
         }
-        Ok(posted?.pop().flatten().ok_or(heyuan_kernel::Error::Broken("report transaction"))?)
+        Ok(posted?.pop().flatten().ok_or(heyuan_kernel::Error::Stale("what a purchase was decided with"))?)
     }
 
     pub(crate) async fn view(&self, row: Row) -> Result<TransactionView, Error> {

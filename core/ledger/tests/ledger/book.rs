@@ -7,7 +7,7 @@ use heyuan_contract::Ratio;
 use heyuan_harness::for_both_databases;
 use heyuan_kernel::secret::{Key, TenantKeys};
 use heyuan_kernel::sql;
-use heyuan_ledger::{Account, Error, Hold, Ledger, Lots, NewLot, Poster, TakeBack, TakenBack, Transfer};
+use heyuan_ledger::{Account, Error, Hold, Ledger, Lots, NewLot, Parcel, Poster, TakeBack, TakenBack, Transfer};
 use std::collections::HashMap;
 
 fn lot(days: i64) -> Lots {
@@ -65,7 +65,7 @@ async fn a_key_that_can_not_be_in_the_book_and_is_opens_no_second_lot() {
             db(&ledger)
                 .write("post new", move |tx| {
                     let (ledger, earn) = (inner.clone(), earn.clone());
-                    async move { ledger.post_new(tx, &[earn], &[]).await }.boxed()
+                    async move { ledger.post_new(tx, vec![Parcel { transfers: vec![earn], relied_on: Vec::new() }]).await }.boxed()
                 })
                 .await
         };

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use heyuan_contract::Timestamp;
 use heyuan_harness::{TestDatabase, for_both_databases};
 use heyuan_kernel::sql;
-use heyuan_ledger::{Account, Book, Error, Ledger, Lots, Period, Poster, Transfer, Turnover};
+use heyuan_ledger::{Account, Book, Error, Ledger, Lots, Parcel, Period, Poster, Transfer, Turnover};
 use sea_orm::DbBackend;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -100,7 +100,8 @@ async fn periods_close_in_order_and_take_nothing_afterwards() {
         let inner = ledger.clone();
         let new = ledger.database().write("post new", move |tx| {
             let ledger = inner.clone();
-            async move { ledger.post_new(tx, &[transfer("new", "points", "2026-11", 1)], &[]).await }.boxed()
+            let parcel = Parcel { transfers: vec![transfer("new", "points", "2026-11", 1)], relied_on: Vec::new() };
+            async move { ledger.post_new(tx, vec![parcel]).await }.boxed()
         });
         assert!(matches!(new.await, Err(Error::PeriodClosed { .. })));
         let poster = Poster::start(&ledger, 1);
