@@ -412,6 +412,7 @@ case ${1:-} in
   up | down | status) "$1" ;;
   can) why_not ;;
   kubeconfig) printf '%s\n' "$kubeconfig" ;;
+  logs) printf '%s\n' "$folder/logs" ;;
   load | image | kubectl) "$@" ;;
-  *) fail "usage: scripts/cluster.sh up|down|status|can|kubeconfig|load FILE.tar...|image NAME:TAG PROGRAM...|kubectl ARGUMENT..." ;;
+  *) fail "usage: scripts/cluster.sh up|down|status|can|kubeconfig|logs|load FILE.tar...|image NAME:TAG PROGRAM...|kubectl ARGUMENT..." ;;
 esac

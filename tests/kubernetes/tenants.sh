@@ -17,7 +17,7 @@ database_host=postgres.databases.svc.cluster.local
 python=$HEYUAN_CACHE/clients/python/bin/python
 first_event_ms_max=30000
 crash_seconds_max=10
-passed=0 part='' parts=() load=''
+passed=0 part='' parts=() load='' keeper=''
 
 kubectl() { "$cluster" kubectl "$@"; }
 as_postgres() { setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; }
@@ -48,12 +48,15 @@ finish() {
   local status=$?
   set +e
   [ -z "$load" ] || kill "$load" 2>/dev/null
+  [ -z "$keeper" ] || kill "$keeper" 2>/dev/null
   if [ "$status" -ne 0 ]; then
     kubectl get tenants -o yaml | grep -v '^ *f:' | tail -400
     kubectl get pods,persistentvolumes,horizontalpodautoscalers -A -o wide
     kubectl logs -n "$system" deployment/heyuan-operator --tail=60
     for name in jade amber opal; do kubectl logs -n "tenant-$name" -l app.kubernetes.io/name=heyuan -c heyuan --prefix --tail=30; done
     kubectl get events -A --sort-by=.lastTimestamp | tail -60
+    # Also of pods that are gone.
+    (cd "$work/logs" 2>/dev/null && grep -rE ' (WARN|ERROR) |panicked' . | tail -60)
     [ ! -s "$work/load.err" ] || tail -20 "$work/load.err"
   fi >&2
   as_postgres "$postgres_bin/pg_ctl" -D "$work/data" -m immediate stop >/dev/null 2>&1
@@ -156,6 +159,10 @@ begin "builds of the releases to come"
 begin "cluster, images, PostgreSQL"
 trap finish EXIT
 "$cluster" up
+keep_logs() { while sleep 0.5; do cp -ru "$("$cluster" logs)"/tenant-* "$work/logs/" 2>/dev/null || true; done; }
+mkdir "$work/logs"
+keep_logs &
+keeper=$!
 built=$CARGO_TARGET_DIR/release releases=$HEYUAN_CACHE/releases
 image() { "$cluster" image "localhost/heyuan/$1" "$2" >/dev/null 2>&1; }
 image heyuan:1 "$built/heyuan"

@@ -101,7 +101,7 @@ impl Attribution {
     pub async fn submit_lead(&self, actor: &Actor, header: Option<&str>, lead: SubmitLead) -> Result<Lead, Error> {
         actor.require_any(&[Scope::App, Scope::Import])?;
         check_lead(&lead)?;
-        self.kernel.org.require("unit", &lead.unit)?;
+        self.kernel.org.require("unit", &lead.unit).await?;
         actor.require_unit(&lead.unit)?;
         let anchor = self.customers.anchor_for(actor, &lead.unit, &lead.identifiers).await?;
         // The digest is over the anchor: one over a phone number could be turned back into it.

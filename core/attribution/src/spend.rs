@@ -66,7 +66,7 @@ impl Attribution {
     /// `unknown_header`, `too_many_rows`, `invalid_request`, `forbidden`.
     pub async fn import_spend(&self, actor: &Actor, import: ImportSpend) -> Result<Imported, Error> {
         actor.require_any(&[Scope::Admin, Scope::Import])?;
-        self.kernel.org.require("unit", &import.unit)?;
+        self.kernel.org.require("unit", &import.unit).await?;
         actor.require_unit(&import.unit)?;
         let mut file = parse(import.platform, &import.bytes, import.charset.as_deref())?;
         let units = self.units_of_plans(import.platform, &file).await?;
@@ -104,7 +104,7 @@ impl Attribution {
     /// `invalid_request`, `forbidden`.
     pub async fn put_plan(&self, actor: &Actor, put: PlanUnit) -> Result<PlanUnit, Error> {
         actor.require_any(&[Scope::Admin, Scope::Import])?;
-        self.kernel.org.require("unit", &put.unit)?;
+        self.kernel.org.require("unit", &put.unit).await?;
         actor.require_unit(&put.unit)?;
         let (platform, plan) = (put.platform.as_str(), put.plan.clone());
         if !is_line(&plan, PLAN_BYTES_MAX) {

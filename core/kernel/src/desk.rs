@@ -150,7 +150,9 @@ mod tests {
     use futures::future::join_all;
 
     /// Serves a group once it is let to; answers each with all of its group.
-    fn serve(groups: &Arc<Semaphore>) -> impl Fn(Vec<String>) -> futures::future::BoxFuture<'static, Vec<Option<Vec<String>>>> + Clone + use<> {
+    fn serve(
+        groups: &Arc<Semaphore>,
+    ) -> impl Fn(Vec<String>) -> futures::future::BoxFuture<'static, Vec<Option<Vec<String>>>> + Clone + use<> {
         let groups = groups.clone();
         move |group: Vec<String>| {
             let groups = groups.clone();

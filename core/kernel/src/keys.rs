@@ -388,7 +388,7 @@ async fn create_by(
         return Err(Problem::invalid("scopes", "name at least one of ingest, app, admin, reveal, import").into());
     }
     if let Some(unit) = unit {
-        org.require("unit", unit)?;
+        org.require("unit", unit).await?;
     }
     let random: [u8; 24] = rand::random();
     let secret = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(random));

@@ -101,15 +101,17 @@ impl Org {
         Ok(())
     }
 
-    /// The unit, or a problem that names the field.
+    /// The unit, or a problem that names the field. One that is not known is looked for in the database: another process may have added it
+    /// a moment ago.
     ///
     /// # Errors
-    /// `invalid_request` when there is no such unit.
-    pub fn require(&self, field: &str, id: &OrgUnitId) -> Result<OrgUnit, Problem> {
-        self.tree()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| Problem::invalid(field, format!("there is no org unit {id}; list them at /v1/org-units")))
+    /// `invalid_request` when there is no such unit; the database's.
+    pub async fn require(&self, field: &str, id: &OrgUnitId) -> Result<OrgUnit, Error> {
+        if self.tree().get(id).is_none() {
+            self.refresh().await?;
+        }
+        let missing = || Problem::invalid(field, format!("there is no org unit {id}; list them at /v1/org-units"));
+        Ok(self.tree().get(id).cloned().ok_or_else(missing)?)
     }
 
     /// Adds units or changes their names; a unit never changes its parent, kind or line, since records are scoped by them.

@@ -255,7 +255,11 @@ mod tests {
         let values = vec!["a".into(), 7_i64.into(), Value::BigInt(None), vec![1_u8, 0].into()];
         let row = direct.rows(&statement(text, values), true).expect("runs").pop().expect("a row");
         assert_eq!(sql::get::<i64>(&row, "id").expect("a number"), 7);
-        let row = direct.rows(&statement("SELECT * FROM t WHERE name = ?", vec!["a".into()]), true).expect("runs").pop().expect("a row");
+        let row = direct
+            .rows(&statement("SELECT name, bytes, size FROM t WHERE name = ?", vec!["a".into()]), true)
+            .expect("runs")
+            .pop()
+            .expect("a row");
         assert_eq!(sql::get::<String>(&row, "name").expect("a text"), "a");
         assert_eq!(sql::get::<Option<Vec<u8>>>(&row, "bytes").expect("bytes"), Some(vec![1, 0]));
         assert_eq!(sql::get::<Option<i64>>(&row, "size").expect("nothing"), None);

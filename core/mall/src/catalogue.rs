@@ -143,7 +143,7 @@ impl Mall {
     /// `invalid_request` for an unknown unit or one without a business line, `conflict` for another unit, `forbidden`.
     pub async fn put_merchant(&self, actor: &Actor, id: MerchantId, put: PutMerchant) -> Result<Merchant, Error> {
         actor.require(Scope::Admin)?;
-        let unit = self.kernel.org.require("unit", &put.unit)?;
+        let unit = self.kernel.org.require("unit", &put.unit).await?;
         actor.require_unit(&put.unit)?;
         check_text("name", &put.name)?;
         if put.commission_rate.numerator() > put.commission_rate.denominator() {

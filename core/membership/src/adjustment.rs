@@ -19,6 +19,10 @@ use heyuan_kernel::{Actor, Kernel, Problem, Reach, Scope, Tx, audit, bulk, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
 
+/// What is read of a row of `membership_adjustment`.
+const COLUMNS: &str = "id, member, unit, line, amount, reason, expires_at, state, proposed_by, proposed_at, lapses_at, decided_by, \
+     decided_at, words, period, recovered, idempotency, idempotency_digest, decided_key, decided_digest";
+
 /// Most points of one adjustment.
 const AMOUNT_MAX: i64 = 1_000_000_000;
 /// How long a proposal waits for another pair of eyes.
@@ -146,7 +150,7 @@ impl Membership {
         if request.amount < 0 && request.expires_at.is_some() {
             return Err(Problem::invalid("expires_at", "expected none where points are taken: those that expire first are").into());
         }
-        let line = self.line_of(actor, &request.unit)?;
+        let line = self.line_of(actor, &request.unit).await?;
         self.staffs_member(actor, &request.member).await?;
         self.kernel()
             .db
@@ -299,7 +303,7 @@ impl Membership {
         };
         // A proposal past its time has lapsed, whether or not the clockwork has been there.
         let text = format!(
-            "SELECT * FROM membership_adjustment
+            "SELECT {COLUMNS} FROM membership_adjustment
              WHERE ($1 = '' OR $1 = CASE WHEN state = 'proposed' AND lapses_at <= $4 THEN 'lapsed' ELSE state END)
                AND ($2 = '' OR member = $2) AND ($3 = '' OR id < $3) AND {within} ORDER BY id DESC LIMIT $5"
         );
@@ -371,7 +375,7 @@ impl Membership {
 
     /// The adjustment whose column has this value; ids and keys are unique.
     async fn find_adjustment<C: sql::Connection>(&self, conn: &C, column: &str, value: &str) -> Result<Option<Stored>, Error> {
-        let text = format!("SELECT * FROM membership_adjustment WHERE {column} = $1");
+        let text = format!("SELECT {COLUMNS} FROM membership_adjustment WHERE {column} = $1");
         sql::one(conn, &text, [value.into()]).await?.as_ref().map(|row| self.read_adjustment(row)).transpose()
     }
 

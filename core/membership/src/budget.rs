@@ -17,6 +17,9 @@ use heyuan_ledger::Period;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+/// What is read of a row of `membership_named_budget`.
+const COLUMNS: &str = "name, rules, lines, from_ms, until_ms, points_max, points_spent";
+
 /// What a rule may grant in a month when nobody set a budget.
 const RULE_POINTS_DEFAULT: i64 = 10_000_000;
 /// Largest budget.
@@ -302,8 +305,8 @@ impl Membership {
     /// `forbidden`, also for a key of one unit.
     pub async fn list_budgets(&self, actor: &Actor, after: Option<&str>, limit: u64) -> Result<Vec<BudgetView>, Error> {
         require_group(actor, "budgets need a key of the whole group")?;
-        let text = "SELECT * FROM membership_named_budget WHERE name > $1 ORDER BY name LIMIT $2";
-        let rows = sql::all(self.kernel().db.reader(), text, [after.unwrap_or_default().into(), limit.into()]).await?;
+        let text = format!("SELECT {COLUMNS} FROM membership_named_budget WHERE name > $1 ORDER BY name LIMIT $2");
+        let rows = sql::all(self.kernel().db.reader(), &text, [after.unwrap_or_default().into(), limit.into()]).await?;
         rows.iter().map(read).collect()
     }
 }
@@ -337,8 +340,8 @@ async fn write(tx: &Tx, budget: Budget, rules: String, lines: String, now: Times
     if sql::count(tx.conn(), text, [budget.from.ms().into(), budget.until.ms().into()]).await? > BUDGETS_MAX {
         return Err(Error::refused(kernel_codes::CONFLICT, format!("at most {BUDGETS_MAX} budgets may overlap in time")));
     }
-    let text = "SELECT * FROM membership_named_budget WHERE name = $1";
-    let row = sql::one(tx.conn(), text, [budget.name.into()]).await?.ok_or_else(|| corrupt("budget", "it is gone"))?;
+    let text = format!("SELECT {COLUMNS} FROM membership_named_budget WHERE name = $1");
+    let row = sql::one(tx.conn(), &text, [budget.name.into()]).await?.ok_or_else(|| corrupt("budget", "it is gone"))?;
     read(&row)
 }
 

@@ -18,6 +18,10 @@ use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
 
+/// What is read of a row of `membership_correction_entry`.
+const COLUMNS: &str = "no, id, of_period, line, counter, fen, points, cost_numerator, cost_denominator, reason, dispute, state, \
+     proposed_by, proposed_at, decided_by, decided_at, decision, period, idempotency, idempotency_digest";
+
 /// Most points of one correction.
 const POINTS_MAX: i64 = 10_000_000_000;
 
@@ -320,7 +324,7 @@ impl Membership {
         }
         let lines = sql::placeholders(6, own.len());
         let text = format!(
-            "SELECT * FROM membership_correction_entry WHERE no > $1 AND ($2 = 0 OR of_period = $2) AND ($3 = 0 OR period = $3)
+            "SELECT {COLUMNS} FROM membership_correction_entry WHERE no > $1 AND ($2 = 0 OR of_period = $2) AND ($3 = 0 OR period = $3)
                AND ($4 = '' OR line = $4 OR counter = $4) AND ($5 = '' OR state = $5) AND (line IN ({lines}) OR counter IN ({lines}))
              ORDER BY no LIMIT ${}",
             6 + own.len()
@@ -463,7 +467,7 @@ async fn update(tx: &Tx, view: &CorrectionView) -> Result<(), Error> {
 }
 
 async fn find<C: sql::Connection>(conn: &C, column: &'static str, value: &str) -> Result<Option<(CorrectionView, String)>, Error> {
-    let text = format!("SELECT * FROM membership_correction_entry WHERE {column} = $1");
+    let text = format!("SELECT {COLUMNS} FROM membership_correction_entry WHERE {column} = $1");
     sql::one(conn, &text, [value.into()]).await?.as_ref().map(read).transpose()
 }
 

@@ -18,6 +18,13 @@ use heyuan_kernel::{Actor, Problem, Scope, Tx, sql};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What is read of a row of `membership_decision_call`.
+const CALL_COLUMNS: &str = "decision, place, rule, digest, generation, input, output, fuel, effects_raw, effects, budget_limit, \
+     budget_spent, points, budgets, missed";
+
+/// What is read of a row of `membership_decision`.
+const COLUMNS: &str = "id, member, transaction_unit, transaction_id, at, earn_version, pointers, position, erased, basis, wording";
+
 /// Calls of decisions whose words one statement empties.
 const EMPTIED_MAX: i64 = 500;
 
@@ -317,8 +324,8 @@ impl Membership {
         actor.require_any(&[Scope::App, Scope::Admin])?;
         let reader = self.kernel().db.reader();
         let missing = || Error::from(Problem::not_found("decision", id));
-        let text = "SELECT * FROM membership_decision WHERE id = $1";
-        let row = sql::one(reader, text, [id.into()]).await?.ok_or_else(missing)?;
+        let text = format!("SELECT {COLUMNS} FROM membership_decision WHERE id = $1");
+        let row = sql::one(reader, &text, [id.into()]).await?.ok_or_else(missing)?;
         let id_error = |e: heyuan_contract::InvalidId| corrupt("decision", e);
         let unit = OrgUnitId::new(sql::get::<String>(&row, "transaction_unit")?).map_err(id_error)?;
         if !actor.reach().covers(&unit) {
@@ -327,8 +334,8 @@ impl Membership {
         if sql::get::<i64>(&row, "erased")? != 0 {
             return Err(Problem::new(kernel_codes::ERASED, format!("what decision {id} was made with was erased with the person")).into());
         }
-        let text = "SELECT * FROM membership_decision_call WHERE decision = $1 ORDER BY place";
-        let calls = sql::all(reader, text, [id.into()]).await?.iter().map(read_call).collect::<Result<_, _>>()?;
+        let text = format!("SELECT {CALL_COLUMNS} FROM membership_decision_call WHERE decision = $1 ORDER BY place");
+        let calls = sql::all(reader, &text, [id.into()]).await?.iter().map(read_call).collect::<Result<_, _>>()?;
         Ok(Decision {
             id: id.to_owned(),
             member: MemberId::new(sql::get::<String>(&row, "member")?).map_err(id_error)?,

@@ -12,6 +12,9 @@ use heyuan_kernel::idempotency::IdempotencyKey;
 use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::{Lots, Period, Transfer};
 
+/// What is read of a row of `membership_spend_return`.
+const COLUMNS: &str = "id, spend, member, amount, expired, recovered, occurred_at, period, points_balance, idempotency_digest";
+
 /// Points of a spend that were given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenBack {
@@ -56,7 +59,7 @@ impl Membership {
         let found = points::find_spend(self.kernel().db.near(), spend).await?.filter(|found| found.member == *id);
         let found = found.ok_or_else(|| Problem::not_found("spend", spend))?;
         // Who may take points for a unit may give them back for it.
-        self.line_of(actor, &found.unit)?;
+        self.line_of(actor, &found.unit).await?;
         self.kernel()
             .db
             .settle(|| async {
@@ -91,8 +94,9 @@ impl Membership {
             return Err(Problem::new(codes::RETURN_TOO_LARGE, words).field("amount").into());
         }
         self.withdraw_exchanged(tx, spend, amount, left).await?;
-        let line = self.kernel().org.require("unit", &spend.unit)?.line;
-        let line = line.ok_or_else(|| member::corrupt("spend", "its unit has no line"))?;
+        let tree = self.kernel().org.tree();
+        let unit = tree.get(&spend.unit).ok_or(heyuan_kernel::Error::Stale("the tree of units"))?;
+        let line = unit.line.ok_or_else(|| member::corrupt("spend", "its unit has no line"))?;
         let now = self.kernel().clock.now();
         let period = book.period(Period::of(&self.kernel().zone, now));
         let (id, account) = (Kernel::new_id::<EntryId>("rtn").to_string(), books::points_account(&spend.member));
@@ -172,8 +176,8 @@ pub(crate) async fn left(tx: &Tx, spend: &SpendView) -> Result<i64, Error> {
 
 /// A return by the key that it was made under, with the digest of its request.
 pub(crate) async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(GivenBack, String)>, Error> {
-    let text = "SELECT * FROM membership_spend_return WHERE idempotency = $1";
-    let Some(row) = sql::one(conn, text, [stored.into()]).await? else { return Ok(None) };
+    let text = format!("SELECT {COLUMNS} FROM membership_spend_return WHERE idempotency = $1");
+    let Some(row) = sql::one(conn, &text, [stored.into()]).await? else { return Ok(None) };
     let given = GivenBack {
         id: sql::get(&row, "id")?,
         spend: sql::get(&row, "spend")?,

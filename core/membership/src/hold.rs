@@ -19,6 +19,10 @@ use heyuan_ledger::{Book, Hold, Period};
 use serde::Serialize;
 use std::sync::Arc;
 
+/// What is read of a row of `membership_hold`.
+const COLUMNS: &str = "id, member, unit, line, amount, reference, state, captured, spend, held_at, expires_at, ended_at, idempotency, \
+     idempotency_digest, ended_by, ended_digest, order_id";
+
 /// How long a hold stands that names no end: as long as a checkout takes.
 const MINUTES_DEFAULT: i64 = 30;
 /// The longest hold: thirty days.
@@ -150,7 +154,7 @@ impl Membership {
         points::check_amount(request.amount)?;
         points::check_reference(&request.reference)?;
         check_length(request)?;
-        let line = self.line_of(actor, &request.unit)?;
+        let line = self.line_of(actor, &request.unit).await?;
         if actor.as_member().is_some() {
             self.visible_member(actor, id).await?;
         }
@@ -261,7 +265,7 @@ impl Membership {
         let found = self.find_hold(self.kernel().db.near(), "id", hold).await?.filter(|found| found.view.member == *id);
         let found = found.ok_or_else(|| Problem::not_found("hold", hold))?;
         // Who may set points aside for a unit may take or free them for it.
-        self.line_of(actor, &found.view.unit)?;
+        self.line_of(actor, &found.view.unit).await?;
         self.kernel()
             .db
             .settle(|| async {
@@ -399,8 +403,9 @@ impl Membership {
             }
             _ => "1 = 1".to_owned(),
         };
-        let text =
-            format!("SELECT * FROM membership_hold WHERE member = $1 AND ($2 = '' OR id < $2) AND {within} ORDER BY id DESC LIMIT $3");
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_hold WHERE member = $1 AND ($2 = '' OR id < $2) AND {within} ORDER BY id DESC LIMIT $3"
+        );
         let rows = sql::all(conn, &text, values).await?;
         if rows.is_empty() || actor.as_member().is_some() {
             visible?;
@@ -419,10 +424,12 @@ impl Membership {
     /// Frees every open hold of a locked member, which leaves, but for those that an order of the mall may still be paid with. The book is
     /// entered.
     pub(crate) async fn release_holds_of(&self, tx: &Tx, member: &MemberId) -> Result<(), Error> {
-        let text = "SELECT * FROM membership_hold WHERE member = $1 AND state = 'open' AND (order_id IS NULL OR expires_at < $3)
-                    ORDER BY id LIMIT $2";
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_hold WHERE member = $1 AND state = 'open' AND (order_id IS NULL OR expires_at < $3)
+                    ORDER BY id LIMIT $2"
+        );
         let now = self.kernel().clock.now().ms();
-        let rows = sql::all(tx.conn(), text, [member.as_str().into(), OPEN_MAX.into(), now.into()]).await?;
+        let rows = sql::all(tx.conn(), &text, [member.as_str().into(), OPEN_MAX.into(), now.into()]).await?;
         for row in &rows {
             let mut view = self.read_hold(row)?.view;
             if view.state == HoldState::Expired {
@@ -492,7 +499,7 @@ impl Membership {
 
     /// The hold whose column has this value; ids and keys are unique.
     pub(crate) async fn find_hold<C: sql::Connection>(&self, conn: &C, column: &str, value: &str) -> Result<Option<Stored>, Error> {
-        let text = format!("SELECT * FROM membership_hold WHERE {column} = $1");
+        let text = format!("SELECT {COLUMNS} FROM membership_hold WHERE {column} = $1");
         sql::one(conn, &text, [value.into()]).await?.as_ref().map(|row| self.read_hold(row)).transpose()
     }
 

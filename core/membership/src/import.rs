@@ -110,7 +110,7 @@ impl Membership {
     /// `forbidden`; `invalid_request` for a header, mapping or encoding that can't be read, or too many rows; `idempotency_key_reused`.
     pub async fn import_openings(&self, actor: &Actor, import: &ImportOpenings, header: Option<&str>) -> Result<ImportedOpenings, Error> {
         actor.require(Scope::Import)?;
-        let unit = self.kernel().org.require("unit", &import.unit)?;
+        let unit = self.kernel().org.require("unit", &import.unit).await?;
         actor.require_unit(&import.unit)?;
         if unit.line.is_none() && *actor.reach() != Reach::Everything {
             let words = "a unit without a line takes rows of every line and needs a key of the whole group; name a unit with a line";

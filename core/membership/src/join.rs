@@ -146,7 +146,7 @@ impl Membership {
     /// `forbidden`, `invalid_request`, `unverified_identifier`.
     pub async fn join(&self, actor: &Actor, join: &Join) -> Result<Joined, Error> {
         actor.require(Scope::App)?;
-        let line = self.line_of(actor, &join.unit)?;
+        let line = self.line_of(actor, &join.unit).await?;
         let identifiers = verified(&join.identifiers)?;
         let word = Word::Key(join.session);
         let entrance = Entrance { app: actor.name().to_owned(), unit: join.unit.clone(), line, claim: None, word };
@@ -248,8 +248,8 @@ impl Membership {
     }
 
     /// The unit's line, for an actor that reaches it.
-    pub(crate) fn line_of(&self, actor: &Actor, unit: &OrgUnitId) -> Result<Line, Error> {
-        let found = self.kernel().org.require("unit", unit)?;
+    pub(crate) async fn line_of(&self, actor: &Actor, unit: &OrgUnitId) -> Result<Line, Error> {
+        let found = self.kernel().org.require("unit", unit).await?;
         actor.require_unit(unit)?;
         let words =
             format!("{unit} is a {} and has no business line; name the mall, hotel, project, office or community", found.kind.as_str());

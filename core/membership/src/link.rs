@@ -8,6 +8,9 @@ use heyuan_contract::{Line, MemberId, OrgUnitId, PersonalRef, Timestamp};
 use heyuan_kernel::text::is_line;
 use heyuan_kernel::{Actor, Kernel, Personal, Problem, Scope, Tx, Vault, audit, sql};
 
+/// What is read of a row of `membership_account`.
+const COLUMNS: &str = "member, line, unit, ref, hash, linked_at";
+
 /// Longest number of an account, in bytes.
 const ACCOUNT_BYTES_MAX: usize = 100;
 
@@ -59,7 +62,7 @@ impl Membership {
     /// `account_elsewhere` when the one before is another unit's.
     pub async fn link(&self, actor: &Actor, id: &MemberId, link: &Link) -> Result<LinkView, Error> {
         actor.require(Scope::App)?;
-        if self.line_of(actor, &link.unit)? != link.line {
+        if self.line_of(actor, &link.unit).await? != link.line {
             return Err(Problem::invalid("unit", format!("expected a unit of the line {}", link.line)).into());
         }
         let account = link.account.trim();
@@ -87,8 +90,10 @@ impl Membership {
         let kernel = self.kernel();
         let hash = kernel.vault.lookup_hash(&format!("account@{}", link.line), &link.account).to_vec();
         let masked = Personal::Identifier.mask(&link.account);
-        let text = "SELECT * FROM membership_account WHERE line = $1 AND (hash = $2 OR member = $3) ORDER BY linked_at, member LIMIT 2";
-        let rows = sql::all(tx.conn(), text, [link.line.as_str().into(), hash.clone().into(), id.as_str().into()]).await?;
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_account WHERE line = $1 AND (hash = $2 OR member = $3) ORDER BY linked_at, member LIMIT 2"
+        );
+        let rows = sql::all(tx.conn(), &text, [link.line.as_str().into(), hash.clone().into(), id.as_str().into()]).await?;
         let rows = rows.iter().map(read).collect::<Result<Vec<LinkRow>, Error>>()?;
         if rows.iter().any(|row| row.member != id.as_str()) {
             let words = format!("this account of the line {} belongs to another member; unlink it there first", link.line);
@@ -170,8 +175,8 @@ impl Membership {
 
     /// All accounts of a member that the actor sees, else those of units within its reach, if there are any.
     async fn link_rows(&self, actor: &Actor, id: &MemberId, visible: Result<(), Error>) -> Result<Vec<LinkRow>, Error> {
-        let text = "SELECT * FROM membership_account WHERE member = $1 ORDER BY line";
-        let rows = sql::all(self.kernel().db.near(), text, [id.as_str().into()]).await?;
+        let text = format!("SELECT {COLUMNS} FROM membership_account WHERE member = $1 ORDER BY line");
+        let rows = sql::all(self.kernel().db.near(), &text, [id.as_str().into()]).await?;
         let rows = rows.iter().map(read).collect::<Result<Vec<LinkRow>, Error>>()?;
         let rows: Vec<LinkRow> = rows.into_iter().filter(|row| visible.is_ok() || actor.reach().covers(&row.unit)).collect();
         if rows.is_empty() || actor.as_member().is_some() {
@@ -197,8 +202,8 @@ impl Membership {
                 let (membership, actor, id) = (membership.clone(), actor.clone(), id.clone());
                 async move {
                     let none = || Error::from(Problem::not_found("account of the line", line));
-                    let text = "SELECT * FROM membership_account WHERE member = $1 AND line = $2";
-                    let row = sql::one(tx.conn(), text, [id.as_str().into(), line.as_str().into()]).await?;
+                    let text = format!("SELECT {COLUMNS} FROM membership_account WHERE member = $1 AND line = $2");
+                    let row = sql::one(tx.conn(), &text, [id.as_str().into(), line.as_str().into()]).await?;
                     let row = row.as_ref().map(read).transpose()?.filter(|row| actor.reach().covers(&row.unit)).ok_or_else(none)?;
                     // Of two who unlink at once, one finds it.
                     if remove(membership.kernel(), tx, &row).await? == 0 {

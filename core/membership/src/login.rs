@@ -108,7 +108,7 @@ impl Login {
     /// `forbidden`; `invalid_request` for an unknown app; `login_code_refused`, `phone_code_refused`; `unknown_member` when nobody has
     /// joined with it, `member_blocked`; `unavailable` or `limited` when the platform that is asked is away or busy.
     pub async fn log_in(&self, actor: &Actor, login: &LogIn) -> Result<Joined, Error> {
-        let (app, line) = self.app(actor, &login.app)?;
+        let (app, line) = self.app(actor, &login.app).await?;
         let proven = match &login.proof {
             Proof::WeChat { code, phone_code } => self.ask_wechat(&login.app, app, code, phone_code.as_deref()).await?,
             Proof::Phone { number, code } => self.try_code(&login.app, number, code).await?,
@@ -130,7 +130,7 @@ impl Login {
     /// # Errors
     /// `forbidden`; `invalid_request` for an unknown app or a number that is none; `no_sms_provider`; `limited`; `unavailable`.
     pub async fn send_code(&self, actor: &Actor, app: &str, number: &str) -> Result<SentCode, Error> {
-        self.app(actor, app)?;
+        self.app(actor, app).await?;
         let kernel = self.membership.kernel();
         let phone = Phone::read(kernel, "phone", number)?;
         if !self.parts.sms.is_ready() {
@@ -184,12 +184,12 @@ impl Login {
     }
 
     /// An app of the settings, for a key that may log people in to it, and the line of its unit.
-    fn app(&self, actor: &Actor, name: &str) -> Result<(&AppSettings, Line), Error> {
+    async fn app(&self, actor: &Actor, name: &str) -> Result<(&AppSettings, Line), Error> {
         self.check_may(actor)?;
         let unknown = || Problem::invalid("app", "expected the name of an app in the settings (login.apps)");
         let app = self.parts.settings.apps.get(name).ok_or_else(unknown)?;
         actor.require_unit(&app.unit)?;
-        let unit = self.membership.kernel().org.require("app", &app.unit)?;
+        let unit = self.membership.kernel().org.require("app", &app.unit).await?;
         let line = unit.line.ok_or_else(|| Problem::invalid("app", format!("the unit {} of this app has no business line", app.unit)))?;
         Ok((app, line))
     }

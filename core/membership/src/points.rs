@@ -13,6 +13,10 @@ use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::{Book, Lots, Period, Transfer};
 use serde::Serialize;
 
+/// What is read of a row of `membership_spend`.
+const COLUMNS: &str = "id, member, unit, amount, reference, occurred_at, period, points_balance, idempotency, idempotency_digest, \
+     hold";
+
 /// Most points of one spend.
 const AMOUNT_MAX: i64 = 1_000_000_000;
 /// Longest reference, in bytes.
@@ -90,7 +94,7 @@ impl Membership {
         let key = IdempotencyKey::new(actor, "spend points", header, &(id, spend))?;
         check_amount(spend.amount)?;
         check_reference(&spend.reference)?;
-        let line = self.line_of(actor, &spend.unit)?;
+        let line = self.line_of(actor, &spend.unit).await?;
         if actor.as_member().is_some() {
             // Also a retry is no longer answered to a token whose membership has ended.
             self.visible_member(actor, id).await?;
@@ -246,13 +250,13 @@ pub(crate) fn order_of(stored: &str) -> Option<String> {
 
 /// A spend by its id.
 pub(crate) async fn find_spend<C: sql::Connection>(conn: &C, id: &str) -> Result<Option<SpendView>, Error> {
-    let row = sql::one(conn, "SELECT * FROM membership_spend WHERE id = $1", [id.into()]).await?;
+    let row = sql::one(conn, &format!("SELECT {COLUMNS} FROM membership_spend WHERE id = $1"), [id.into()]).await?;
     Ok(row.as_ref().map(read).transpose()?.map(|(spend, _)| spend))
 }
 
 /// A spend by the key that it was made under, with the digest of its request.
 pub(crate) async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(SpendView, String)>, Error> {
-    let row = sql::one(conn, "SELECT * FROM membership_spend WHERE idempotency = $1", [stored.into()]).await?;
+    let row = sql::one(conn, &format!("SELECT {COLUMNS} FROM membership_spend WHERE idempotency = $1"), [stored.into()]).await?;
     row.as_ref().map(read).transpose()
 }
 

@@ -14,7 +14,7 @@ use crate::missed::Misses;
 use crate::report::Accepted;
 use crate::rule::Change;
 use crate::tier::Rung;
-use crate::transaction::{self, Row, State};
+use crate::transaction::{self, COLUMNS, Row, State};
 use crate::waiting::WAITING_MAX;
 use heyuan_contract::{DomainEvent, Fen, MemberId, Points, Timestamp};
 use heyuan_kernel::bulk::{self, Column};
@@ -190,9 +190,11 @@ impl Membership {
 
     /// Applies the refunds that came before their purchase, in the order of their arrival; more than these were never let wait.
     async fn apply_waiting(&self, tx: &Tx, purchase: &Row, book: Book) -> Result<(), Error> {
-        let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no LIMIT $3";
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_transaction WHERE unit = $1 AND refund_of = $2 AND state = 'waiting' ORDER BY no LIMIT $3"
+        );
         let values = [purchase.unit.as_str().into(), purchase.id.as_str().into(), WAITING_MAX.into()];
-        for row in sql::all(tx.conn(), text, values).await? {
+        for row in sql::all(tx.conn(), &text, values).await? {
             // As the one before left it.
             let purchase = transaction::find(tx.conn(), &purchase.unit, &purchase.id).await?;
             let purchase = purchase.ok_or_else(|| corrupt("refund", "its purchase is gone"))?;
@@ -222,8 +224,7 @@ async fn check_policies(tx: &Tx, poised: &[Poised], purchases: &[Purchase<'_>]) 
 
 /// Lets go of those who earned something under a cap since they were decided about. The members are locked, so that it stays so.
 async fn without_moved_caps(tx: &Tx, postings: &mut Vec<Posting<'_>>) -> Result<(), Error> {
-    let counters: Vec<Counter> =
-        postings.iter().flat_map(|posting| posting.caps().map(|cap| cap.counter(&posting.member.id))).collect();
+    let counters: Vec<Counter> = postings.iter().flat_map(|posting| posting.caps().map(|cap| cap.counter(&posting.member.id))).collect();
     let mut found = counter::read(tx.conn(), &counters).await?.into_iter();
     postings.retain(|posting| {
         let own: Vec<_> = posting.caps().map(|cap| found.next() == Some(cap.before)).collect();

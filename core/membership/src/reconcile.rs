@@ -256,8 +256,8 @@ impl Membership {
     fn read_row(&self, actor: &Actor, line: Line, row: &Row) -> Result<((String, String), Booked), RowError> {
         let (unit, id) = (row.cell("unit"), row.cell("transaction"));
         let known = OrgUnitId::new(unit).ok().filter(|unit| actor.reach().covers(unit));
-        let of_line = known.and_then(|unit| self.kernel().org.require("unit", &unit).ok()).filter(|unit| unit.line == Some(line));
-        if of_line.is_none() {
+        let tree = self.kernel().org.tree();
+        if known.and_then(|unit| tree.get(&unit)).is_none_or(|unit| unit.line != Some(line)) {
             return Err(row.wrong("unit", format!("expected a unit of the line {line} within the key's reach")));
         }
         if TransactionId::new(id).is_err() {

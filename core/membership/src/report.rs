@@ -10,7 +10,7 @@ use crate::member::{self, MemberRow};
 use crate::missed::Misses;
 use crate::post::Purchase;
 use crate::rule::Effect;
-use crate::transaction::{self, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
+use crate::transaction::{self, COLUMNS, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
 use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::filter::Filter;
@@ -61,7 +61,7 @@ impl Membership {
         actor.require(Scope::App)?;
         let key = IdempotencyKey::new(actor, "report transaction", header, &report.digested(self.kernel()))?;
         report.check(actor, self.kernel().clock.now())?;
-        let line = self.line_of(actor, &report.unit)?;
+        let line = self.line_of(actor, &report.unit).await?;
         self.kernel()
             .db
             .settle(|| async {
@@ -94,7 +94,7 @@ impl Membership {
     pub async fn quote(&self, actor: &Actor, report: &Report) -> Result<TransactionView, Error> {
         actor.require(Scope::App)?;
         report.check(actor, self.kernel().clock.now())?;
-        let line = self.line_of(actor, &report.unit)?;
+        let line = self.line_of(actor, &report.unit).await?;
         if report.kind != Kind::Purchase {
             return Err(Problem::invalid("kind", "only a purchase can be quoted").into());
         }
@@ -155,7 +155,7 @@ impl Membership {
         actor.require_any(&[Scope::App, Scope::Admin])?;
         let filter = Filter::everything().and("id", "=", id.as_str()).and_if("unit", "=", unit.map(ToString::to_string));
         // One more than can be answered tells that the id alone is not enough.
-        let (text, values) = filter.within("unit", actor.reach()).page("SELECT * FROM membership_transaction", "unit", 1);
+        let (text, values) = filter.within("unit", actor.reach()).page(&format!("SELECT {COLUMNS} FROM membership_transaction"), "unit", 1);
         let rows = sql::all(self.kernel().db.near(), &text, values).await?;
         let mut seen = rows.iter().map(transaction::read);
         let first = seen.next().transpose()?.ok_or_else(|| Problem::not_found("transaction", id))?;

@@ -13,6 +13,11 @@ use heyuan_ledger::Period;
 use serde::Serialize;
 use std::collections::HashMap;
 
+/// What is read of a row of `membership_transaction`.
+pub(crate) const COLUMNS: &str = "no, id, unit, line, kind, refund_of, member, amount, occurred_at, arrived_at, period, state, why, lines, \
+     digest, idempotency, idempotency_digest, earn_version, base_growth, base_points, growth, points, receivable, \
+     points_balance, tier, cost_numerator, cost_denominator, refunded, growth_kept, points_kept, decision, hinted";
+
 /// Largest amount, in fen: ten billion yuan.
 const AMOUNT_MAX: i64 = 1_000_000_000_000;
 /// Lines of one transaction.
@@ -412,8 +417,8 @@ pub(crate) fn read(row: &sql::Row) -> Result<Row, Error> {
 }
 
 pub(crate) async fn find<C: sql::Connection>(conn: &C, unit: &OrgUnitId, id: &TransactionId) -> Result<Option<Row>, Error> {
-    let text = "SELECT * FROM membership_transaction WHERE unit = $1 AND id = $2";
-    sql::one(conn, text, [unit.as_str().into(), id.as_str().into()]).await?.as_ref().map(read).transpose()
+    let text = format!("SELECT {COLUMNS} FROM membership_transaction WHERE unit = $1 AND id = $2");
+    sql::one(conn, &text, [unit.as_str().into(), id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
 /// The transactions that a key made or that have this id: two at most, in one statement.
@@ -423,9 +428,11 @@ pub(crate) async fn find_known<C: sql::Connection>(
     unit: &OrgUnitId,
     id: &TransactionId,
 ) -> Result<Vec<Row>, Error> {
-    let text = "SELECT * FROM membership_transaction WHERE idempotency = $1
-                UNION ALL SELECT * FROM membership_transaction WHERE unit = $2 AND id = $3";
-    sql::all(conn, text, [stored.into(), unit.as_str().into(), id.as_str().into()]).await?.iter().map(read).collect()
+    let text = format!(
+        "SELECT {COLUMNS} FROM membership_transaction WHERE idempotency = $1
+                UNION ALL SELECT {COLUMNS} FROM membership_transaction WHERE unit = $2 AND id = $3"
+    );
+    sql::all(conn, &text, [stored.into(), unit.as_str().into(), id.as_str().into()]).await?.iter().map(read).collect()
 }
 
 /// An effect with the rule that it came from.

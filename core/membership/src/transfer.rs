@@ -16,6 +16,9 @@ use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::{Carry, Period};
 use serde::Serialize;
 
+/// What is read of a row of `membership_points_transfer`.
+const COLUMNS: &str = "id, sender, recipient, amount, note, occurred_at, period, points_balance, idempotency_digest";
+
 /// Longest note, in bytes.
 const NOTE_BYTES_MAX: usize = 200;
 
@@ -245,8 +248,8 @@ async fn insert(tx: &Tx, key: &IdempotencyKey, view: &TransferView) -> Result<()
 }
 
 async fn find<C: sql::Connection>(conn: &C, stored: &str) -> Result<Option<(TransferView, String)>, Error> {
-    let text = "SELECT * FROM membership_points_transfer WHERE idempotency = $1";
-    let Some(row) = sql::one(conn, text, [stored.into()]).await? else { return Ok(None) };
+    let text = format!("SELECT {COLUMNS} FROM membership_points_transfer WHERE idempotency = $1");
+    let Some(row) = sql::one(conn, &text, [stored.into()]).await? else { return Ok(None) };
     let id =
         |column: &str| MemberId::new(sql::get::<String>(&row, column)?).map_err(|e| Error::from(member::corrupt("transfer of points", e)));
     let view = TransferView {

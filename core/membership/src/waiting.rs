@@ -4,7 +4,7 @@ use crate::books;
 use crate::error::{Error, codes};
 use crate::facade::Membership;
 use crate::refund;
-use crate::transaction::{self, Row, State};
+use crate::transaction::{self, COLUMNS, Row, State};
 use futures::FutureExt;
 use heyuan_contract::{OrgUnitId, TransactionId};
 use heyuan_kernel::lease::Fence;
@@ -28,8 +28,10 @@ impl Membership {
     /// The database's.
     pub async fn give_up_waiting(&self, fence: Option<&Fence>) -> Result<usize, Error> {
         let until = self.kernel().clock.now().ms() - WAIT_MS;
-        let text = "SELECT * FROM membership_transaction WHERE state = 'waiting' AND arrived_at < $1 ORDER BY arrived_at, no LIMIT $2";
-        let rows = sql::all(self.kernel().db.reader(), text, [until.into(), BATCH_MAX.into()]).await?;
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_transaction WHERE state = 'waiting' AND arrived_at < $1 ORDER BY arrived_at, no LIMIT $2"
+        );
+        let rows = sql::all(self.kernel().db.reader(), &text, [until.into(), BATCH_MAX.into()]).await?;
         let late = rows.iter().map(transaction::read).collect::<Result<Vec<_>, Error>>()?;
         // One by one: each has its purchase's lock to itself, so that no two units of work wait for each other.
         for refund in &late {

@@ -11,6 +11,15 @@ use heyuan_kernel::{Error, sql};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+/// What is read of a row of `cdp_segment`.
+const SEGMENT_COLUMNS: &str = "id, name, predicate, purpose, unit, version, cursor, entered, gone";
+
+/// What is read of a row of `cdp_tag_rule`.
+const RULE_COLUMNS: &str = "name, cases, version, cursor";
+
+/// What is read of a row of `cdp_feature`.
+const FEATURE_COLUMNS: &str = "name, id, expression, state, history_until, history_cursor, cursor";
+
 /// Definitions of one kind that a tenant may have.
 /// What features, tags, segments and taggers are defined has changed.
 pub(crate) const DEFINITIONS: Topic = "definitions";
@@ -147,9 +156,12 @@ impl Catalogue {
 
     /// Reads what is defined. `active` are the taggers in force.
     pub(crate) async fn load<C: sql::Connection>(conn: &C, version: i64, active: Vec<ActiveTagger>) -> Result<Catalogue, Error> {
-        let features = sql::all(conn, "SELECT * FROM cdp_feature ORDER BY id LIMIT $1", [DEFINITIONS_MAX.into()]).await?;
-        let rules = sql::all(conn, "SELECT * FROM cdp_tag_rule ORDER BY name LIMIT $1", [DEFINITIONS_MAX.into()]).await?;
-        let segments = sql::all(conn, "SELECT * FROM cdp_segment ORDER BY id LIMIT $1", [DEFINITIONS_MAX.into()]).await?;
+        let features =
+            sql::all(conn, &format!("SELECT {FEATURE_COLUMNS} FROM cdp_feature ORDER BY id LIMIT $1"), [DEFINITIONS_MAX.into()]).await?;
+        let rules =
+            sql::all(conn, &format!("SELECT {RULE_COLUMNS} FROM cdp_tag_rule ORDER BY name LIMIT $1"), [DEFINITIONS_MAX.into()]).await?;
+        let segments =
+            sql::all(conn, &format!("SELECT {SEGMENT_COLUMNS} FROM cdp_segment ORDER BY id LIMIT $1"), [DEFINITIONS_MAX.into()]).await?;
         let known = sql::all(conn, "SELECT name, generation, cursor FROM cdp_tagger", []).await?;
         let mut cursors = HashMap::new();
         for row in &known {

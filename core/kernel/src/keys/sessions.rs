@@ -16,6 +16,9 @@ use futures::FutureExt;
 use heyuan_contract::{KeyId, MemberId, OrgUnitId, Timestamp};
 use std::fmt;
 
+/// What is read of a row of `kernel_session`.
+const COLUMNS: &str = "id, member, app, unit, created_at, used_at, ends_at, refresh_hash, spent_hash, successor, refreshed_by, scopes";
+
 /// The start of every refresh token.
 const REFRESH_PREFIX: &str = "hyr_";
 /// How long a session's token lasts: what somebody who reads one along the way has of it.
@@ -207,7 +210,7 @@ impl Row {
 
 async fn lock(tx: &Tx, id: &str) -> Result<Option<Row>, Error> {
     let lock = sql::for_update(tx.conn());
-    let text = format!("SELECT * FROM kernel_session WHERE id = $1{lock}");
+    let text = format!("SELECT {COLUMNS} FROM kernel_session WHERE id = $1{lock}");
     sql::one(tx.conn(), &text, [id.into()]).await?.as_ref().map(Row::read).transpose()
 }
 

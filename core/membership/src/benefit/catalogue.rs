@@ -221,7 +221,7 @@ impl Membership {
         actor.require(Scope::Admin)?;
         check_code(code)?;
         terms.check()?;
-        let line = self.line_of(actor, &terms.unit)?;
+        let line = self.line_of(actor, &terms.unit).await?;
         // Also those of versions that are still to start.
         let policies = self.tier_policies(self.kernel().db.near()).await?;
         let unknown = terms.tiers.iter().position(|tier| !policies.iter().any(|policy| policy.rank(&tier.tier).is_some()));

@@ -67,7 +67,7 @@ impl Membership {
                     Error::Refused(Problem::new(codes::UNKNOWN_BENEFIT, words).field("benefit"))
                 };
                 let benefit = benefit.filter(|benefit| catalogue::shows(actor, benefit)).ok_or_else(unknown)?;
-                self.line_of(actor, &benefit.terms.unit)?;
+                self.line_of(actor, &benefit.terms.unit).await?;
                 if let Some(product) = &benefit.terms.voucher {
                     self.voucher_unit(&benefit.code, product).await?;
                 }

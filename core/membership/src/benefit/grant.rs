@@ -13,6 +13,10 @@ use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, audit, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
 
+/// What is read of a row of `membership_benefit_grant`.
+const COLUMNS: &str = "id, digest, member, benefit, version, unit, line, quantity, available, reserved, used, lapsed, state, \
+     cost_fen, anywhere, granted_at, expires_at, reason";
+
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 500;
 /// The stock in all stands beside those of months, which are numbers above it.
@@ -286,10 +290,12 @@ impl Membership {
         limit: u64,
     ) -> Result<Vec<BenefitGrant>, Error> {
         self.visible_member(actor, id).await?;
-        let text = "SELECT * FROM membership_benefit_grant WHERE member = $1 AND state <> 'missed' AND ($2 = '' OR id < $2)
-                    ORDER BY id DESC LIMIT $3";
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_benefit_grant WHERE member = $1 AND state <> 'missed' AND ($2 = '' OR id < $2)
+                    ORDER BY id DESC LIMIT $3"
+        );
         let before = before.unwrap_or_default();
-        let rows = sql::all(self.kernel().db.near(), text, [id.as_str().into(), before.into(), limit.into()]).await?;
+        let rows = sql::all(self.kernel().db.near(), &text, [id.as_str().into(), before.into(), limit.into()]).await?;
         rows.iter().map(read).collect()
     }
 
@@ -363,15 +369,15 @@ async fn give_back(tx: &Tx, benefit: &str, period: i64, quantity: i64) -> Result
 }
 
 pub(super) async fn by_source<C: sql::Connection>(conn: &C, source: &str) -> Result<Option<(BenefitGrant, String)>, Error> {
-    let row = sql::one(conn, "SELECT * FROM membership_benefit_grant WHERE source = $1", [source.into()]).await?;
+    let row = sql::one(conn, &format!("SELECT {COLUMNS} FROM membership_benefit_grant WHERE source = $1"), [source.into()]).await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some((read(&row)?, sql::get(&row, "digest")?)))
 }
 
 /// A member's own grant.
 pub(super) async fn find(tx: &Tx, member: &MemberId, id: &str) -> Result<BenefitGrant, Error> {
-    let text = "SELECT * FROM membership_benefit_grant WHERE id = $1 AND member = $2 AND state <> 'missed'";
-    let row = sql::one(tx.conn(), text, [id.into(), member.as_str().into()]).await?;
+    let text = format!("SELECT {COLUMNS} FROM membership_benefit_grant WHERE id = $1 AND member = $2 AND state <> 'missed'");
+    let row = sql::one(tx.conn(), &text, [id.into(), member.as_str().into()]).await?;
     let unknown = || Error::refused(codes::UNKNOWN_BENEFIT_GRANT, format!("member {member} was not granted {id}"));
     read(&row.ok_or_else(unknown)?)
 }

@@ -12,6 +12,10 @@ use heyuan_kernel::{Actor, Kernel, Problem, Scope, Tx, sql};
 use heyuan_ledger::Period;
 use serde::Serialize;
 
+/// What is read of a row of `membership_benefit_use`.
+const COLUMNS: &str = "id, code, grant_id, member, benefit, line, unit, quantity, cost_fen, state, deadline, ended_at, idempotency, \
+     idempotency_digest, ended_by, ended_digest";
+
 /// Hex digits of a code: 80 bits, so that codes can't be guessed.
 const CODE_LENGTH: usize = 20;
 /// How long a reservation stands that names no time.
@@ -126,7 +130,7 @@ impl Membership {
         if !(1..=max).contains(&taking.quantity) {
             return Err(Problem::invalid("quantity", format!("expected 1 to {max}")).into());
         }
-        let line = self.line_of(actor, &taking.unit)?;
+        let line = self.line_of(actor, &taking.unit).await?;
         if actor.as_member().is_some() {
             self.visible_member(actor, id).await?;
         }
@@ -264,7 +268,7 @@ impl Membership {
     pub async fn use_reservation(&self, actor: &Actor, code: &str, unit: &OrgUnitId, header: Option<&str>) -> Result<BenefitUse, Error> {
         actor.require(Scope::App)?;
         let key = IdempotencyKey::new(actor, "use benefit reservation", header, &(code, unit))?;
-        let line = self.line_of(actor, unit)?;
+        let line = self.line_of(actor, unit).await?;
         self.end_reservation(code, Ending { state: "used", at: Some((unit.clone(), line)), member: None }, key).await
     }
 
@@ -297,7 +301,9 @@ impl Membership {
     /// `forbidden`, `unknown_member`.
     pub async fn reservations(&self, actor: &Actor, id: &MemberId, before: Option<String>, limit: u64) -> Result<Vec<BenefitUse>, Error> {
         self.visible_member(actor, id).await?;
-        let text = "SELECT * FROM membership_benefit_use WHERE member = $1 AND code IS NOT NULL AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3";
+        let text = format!(
+            "SELECT {COLUMNS} FROM membership_benefit_use WHERE member = $1 AND code IS NOT NULL AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3"
+        );
         let values = [id.as_str().into(), before.unwrap_or_default().into(), limit.into()];
         let now = self.kernel().clock.now();
         // Past its deadline it has lapsed, whether or not the clockwork has been there.
@@ -305,7 +311,7 @@ impl Membership {
             Some(deadline) => BenefitUse { state: "lapsed".to_owned(), ended_at: Some(deadline), ..taken },
             None => taken,
         };
-        sql::all(self.kernel().db.near(), text, values).await?.iter().map(|row| read(row).map(as_of_now)).collect()
+        sql::all(self.kernel().db.near(), &text, values).await?.iter().map(|row| read(row).map(as_of_now)).collect()
     }
 
     async fn end_reservation(&self, code: &str, ending: Ending, key: IdempotencyKey) -> Result<BenefitUse, Error> {
@@ -344,8 +350,10 @@ impl Membership {
         let unit = ending.at.as_ref().map_or(&found.unit, |(unit, _)| unit);
         let row = sql::one(
             tx.conn(),
-            "UPDATE membership_benefit_use SET state = $2, unit = $3, ended_at = $4, used_period = $5, ended_by = $6, ended_digest = $7
-             WHERE code = $1 AND state = 'reserved' AND deadline > $4 RETURNING *",
+            &format!(
+                "UPDATE membership_benefit_use SET state = $2, unit = $3, ended_at = $4, used_period = $5, ended_by = $6, ended_digest = $7
+             WHERE code = $1 AND state = 'reserved' AND deadline > $4 RETURNING {COLUMNS}"
+            ),
             [
                 code.into(),
                 ending.state.into(),
@@ -439,7 +447,7 @@ fn new_code() -> String {
 
 /// A use by one of its unique columns, with the digest of the request that this column's key came with.
 async fn by_key<C: sql::Connection>(conn: &C, column: &'static str, value: &str) -> Result<Option<(BenefitUse, Option<String>)>, Error> {
-    let row = sql::one(conn, &format!("SELECT * FROM membership_benefit_use WHERE {column} = $1"), [value.into()]).await?;
+    let row = sql::one(conn, &format!("SELECT {COLUMNS} FROM membership_benefit_use WHERE {column} = $1"), [value.into()]).await?;
     let Some(row) = row else { return Ok(None) };
     let digest = sql::get(&row, if column == "ended_by" { "ended_digest" } else { "idempotency_digest" })?;
     Ok(Some((read(&row)?, digest)))
