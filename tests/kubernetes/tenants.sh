@@ -319,12 +319,13 @@ upgrade jade 2
 no_failures "the upgrade again"
 
 begin "a release that is ready and answers 500"
+only() { reads "localhost/heyuan/heyuan:$1" images jade && whole; }
+eventually "the pods of release 1 are gone" only 2
 before=$(pod_uids jade)
 patch jade '{"release":"broken"}'
 eventually "the gate stops it" reads GateFailed reason jade Serving
 same "the release before is in force" 2 "$(tenant jade .status.release)"
-only_old() { reads localhost/heyuan/heyuan:2 images jade && whole; }
-eventually "its pods are gone" only_old
+eventually "its pods are gone" only 2
 same "the pods of the release before were never touched" "$before" "$(pod_uids jade)"
 sleep 2
 read -r requests forgiven acknowledged <"$work/count"
@@ -338,6 +339,7 @@ operator "$releases/after-next/chart" 3
 eventually "the operator after next writes its label" labelled revision-3
 upgrade jade 3
 no_failures "the upgrade to release 3"
+eventually "the pods of release 2 are gone" only 3
 pod=$(pods jade -o name | head -1)
 kubectl exec -n tenant-jade "$pod" -c heyuan -- /usr/local/bin/heyuan migrate --contract --data /data --database-url-file /etc/heyuan/database/url >"$work/contracted" ||
   { cat "$work/contracted" >&2; fail "the schema was not contracted"; }

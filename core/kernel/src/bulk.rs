@@ -130,6 +130,17 @@ pub fn source_behind<C: sql::Connection>(conn: &C, before: usize, names: &[&str]
     }
 }
 
+/// What goes with the row of a [`source`] that an answer belongs to, by its column `place`.
+///
+/// # Errors
+/// [`crate::Error::Corrupt`] for a place that was not asked for; [`crate::Error::Database`].
+pub fn of_place<'a, T>(list: &'a mut [T], row: &sql::Row) -> Result<&'a mut T, crate::Error> {
+    let place: i64 = sql::get(row, "place")?;
+    let index = usize::try_from(place - 1).ok();
+    let missing = || crate::Error::Corrupt { what: "answer", why: format!("it is of place {place}, which was not asked for") };
+    index.and_then(|index| list.get_mut(index)).ok_or_else(missing)
+}
+
 /// Inserts rows into a table in their order; any columns, also one that is called `place`.
 ///
 /// # Errors

@@ -23,6 +23,10 @@ const FAILURE_PAUSE_MAX: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_millis(50);
 /// How soon a task at rest notices that the clock was set, or that the machine slept.
 const CLOCK_SEEN_WITHIN: Duration = Duration::from_secs(30);
+/// What gathers waits at least so many times as long as a look took.
+const LOOKS_APART: u32 = 20;
+/// And so long at most, unless it asks for more.
+const GATHER_MAX: Duration = Duration::from_millis(150);
 
 /// Whether a step found work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,14 @@ impl Waits {
     #[must_use]
     pub const fn gathering(self, gather: Duration) -> Waits {
         Waits { gather, ..self }
+    }
+
+    /// Lets more come together where looking takes long: a busy database is looked at less often.
+    fn after(self, look: Duration) -> Waits {
+        if self.gather.is_zero() {
+            return self;
+        }
+        Waits { gather: (look * LOOKS_APART).clamp(self.gather, self.gather.max(GATHER_MAX)), ..self }
     }
 }
 
@@ -218,6 +230,7 @@ impl Worker {
         while !*ended.borrow() {
             followed.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let rests = resting.borrow_and_update().is_some();
+            let begun = Instant::now();
             let wait = match self.look(rests).await {
                 Ok(Found::Work) => {
                     pause = FAILURE_PAUSE_MIN;
@@ -226,7 +239,8 @@ impl Worker {
                 }
                 Ok(Found::Nothing(due)) => {
                     pause = FAILURE_PAUSE_MIN;
-                    if rests { self.rest(&waits, due, &mut resting).boxed() } else { idle(&waits, &mut followed, &mut resting).boxed() }
+                    let waits = waits.after(begun.elapsed());
+                    if rests { self.rest(waits, due, &mut resting).boxed() } else { idle(waits, &mut followed, &mut resting).boxed() }
                 }
                 Err(problem) => {
                     tracing::warn!(task = self.task.name(), %problem, "a step of the processor failed; it is tried again");
@@ -253,7 +267,7 @@ impl Worker {
     }
 
     /// Until the process wakes or something is due; never shorter than awake, should a step not find what is due.
-    async fn rest(&self, waits: &Waits, due: Option<Timestamp>, resting: &mut watch::Receiver<Option<Instant>>) {
+    async fn rest(&self, waits: Waits, due: Option<Timestamp>, resting: &mut watch::Receiver<Option<Instant>>) {
         let (begun, at_most) = (Instant::now(), self.db.rest().look_every());
         loop {
             let rested = begun.elapsed();
@@ -269,7 +283,7 @@ impl Worker {
 
 /// Until one of the topics is named, and what comes with it; until it is time to look anyway; or until the process goes to rest, since
 /// everything is looked at once more then.
-async fn idle(waits: &Waits, followed: &mut [watch::Receiver<u64>], resting: &mut watch::Receiver<Option<Instant>>) {
+async fn idle(waits: Waits, followed: &mut [watch::Receiver<u64>], resting: &mut watch::Receiver<Option<Instant>>) {
     let woken = async {
         if followed.is_empty() {
             return std::future::pending().await;

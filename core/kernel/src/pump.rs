@@ -60,41 +60,60 @@ pub fn nothing() -> Apply {
 pub struct Pump {
     db: Database,
     reaction: Arc<dyn Reaction>,
-    passed: Mutex<Option<Passed>>,
+    known: Mutex<Option<Known>>,
 }
 
-/// How far a consumer has looked at events of which it wants none, beyond the position that is written.
+/// What is remembered of a consumer within a term, in which nobody else moves it.
 #[derive(Clone, Copy)]
-struct Passed {
-    position: i64,
+struct Known {
+    /// The position that is written; `None` while it is on its way.
+    written: Option<i64>,
+    /// How far it has looked: further where it wants none of the events that come next.
+    looked: i64,
+    /// Since when that has been further.
     since: Instant,
+}
+
+impl Known {
+    fn at(written: i64) -> Known {
+        Known { written: Some(written), looked: written, since: Instant::now() }
+    }
 }
 
 impl Pump {
     /// A pump for a reaction.
     pub fn new(db: Database, reaction: Arc<dyn Reaction>) -> Pump {
-        Pump { db, reaction, passed: Mutex::new(None) }
+        Pump { db, reaction, known: Mutex::new(None) }
     }
 
     async fn pump(&self, fence: &Fence) -> Result<Progress, Problem> {
-        let written = outbox::consumer_position(self.db.near(), self.reaction.consumer()).await?;
-        let passed = self.passed().filter(|passed| passed.position > written);
-        let position = passed.map_or(written, |passed| passed.position);
-        let batch = outbox::read_after(&self.db, position, BATCH_EVENTS_MAX, |name| self.reaction.wants(name)).await?;
-        let last = batch.last.unwrap_or(position);
+        let mut known = match self.known() {
+            Some(known) if known.written.is_some() => known,
+            _ => Known::at(outbox::consumer_position(self.db.near(), self.reaction.consumer()).await?),
+        };
+        let written = known.written.unwrap_or(known.looked);
+        let batch = outbox::read_after(&self.db, known.looked, BATCH_EVENTS_MAX, |name| self.reaction.wants(name)).await?;
+        let last = batch.last.unwrap_or(known.looked);
         if batch.events.is_empty() {
-            let since = passed.map_or_else(Instant::now, |passed| passed.since);
-            if last - written >= PASSED_EVENTS_MAX || (last > written && since.elapsed() >= PASSED_FOR_MAX) {
-                self.advance(fence, last).await?;
-            } else {
-                self.pass(Some(Passed { position: last, since }));
+            if known.looked == written {
+                known.since = Instant::now();
             }
+            known.looked = last;
+            if last - written >= PASSED_EVENTS_MAX || (last > written && known.since.elapsed() >= PASSED_FOR_MAX) {
+                self.know(Some(Known { written: None, ..known }));
+                self.advance(fence, last).await?;
+                known.written = Some(last);
+            }
+            self.know(Some(known));
             // Whatever was numbered since the look has woken this task again.
             return Ok(if batch.is_full { Progress::Busy } else { Progress::Idle });
         }
+        // Read again unless all of it is written.
+        self.know(Some(Known { written: None, ..known }));
         let mut parked = self.parked_keys().await?;
         let batch = batch.events;
         if self.all_at_once(fence, &batch, &parked, last).await? {
+            self.know(Some(Known::at(last)));
             return Ok(Progress::Busy);
         }
         let mut together: Vec<(Envelope, Apply)> = Vec::new();
@@ -124,20 +143,21 @@ impl Pump {
             }
         }
         self.flush(fence, &mut together, &mut parked, last).await?;
+        self.know(Some(Known::at(last)));
         Ok(Progress::Busy)
     }
 
     /// How far the consumer has looked, where that is further than its written position says; 0 when this process does not pump.
     pub fn looked_at(&self) -> i64 {
-        self.passed().map_or(0, |passed| passed.position)
+        self.known().map_or(0, |known| known.looked)
     }
 
-    fn passed(&self) -> Option<Passed> {
-        *self.passed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> Option<Known> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pass(&self, passed: Option<Passed>) {
-        *self.passed.lock().unwrap_or_else(PoisonError::into_inner) = passed;
+    fn know(&self, known: Option<Known>) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
     /// Applies a batch by one apply, where the reaction can; what fails together is tried apart.
@@ -383,7 +403,7 @@ impl Task for Pump {
     }
 
     fn begin_term(&self) {
-        self.pass(None);
+        self.know(None);
     }
 
     fn step<'a>(&'a self, fence: &'a Fence) -> BoxFuture<'a, Result<Progress, Problem>> {

@@ -118,14 +118,12 @@ impl Allowance {
              UNION ALL SELECT a.place, n.name, n.points_max, n.points_spent, CAST(NULL AS BIGINT), n.rules, n.lines
              FROM asked a JOIN membership_named_budget n ON n.until_ms > a.own_time AND n.from_ms <= a.own_time"
         );
-        let mut allowances: Vec<Allowance> = transactions.iter().map(|_| Allowance::default()).collect();
+        let mut allowances: Vec<(Allowance, Line)> = transactions.iter().map(|(_, _, line, _)| (Allowance::default(), *line)).collect();
         for row in sql::all(conn, &text, values).await? {
-            let place = usize::try_from(sql::get::<i64>(&row, "place")?).unwrap_or_default().wrapping_sub(1);
-            let known = allowances.get_mut(place).zip(transactions.get(place));
-            let (allowance, (_, _, line, _)) = known.ok_or_else(|| corrupt("budget", "it is of no transaction"))?;
+            let (allowance, line) = bulk::of_place(&mut allowances, &row)?;
             allowance.note(&row, *line)?;
         }
-        Ok(allowances)
+        Ok(allowances.into_iter().map(|(allowance, _)| allowance).collect())
     }
 
     fn note(&mut self, row: &sql::Row, line: Line) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use crate::error::Error;
 use heyuan_contract::MemberId;
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::{Tx, sql};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// Which counter: the member, the name of the rule or the cap, the period that it is kept by.
 pub(crate) type Counter = (MemberId, String, i64);
@@ -42,11 +42,11 @@ pub(crate) async fn read<C: sql::Connection>(conn: &C, counters: &[Counter]) -> 
     let text = format!(
         "SELECT v.place, c.points FROM {from} JOIN membership_counter c ON c.member = v.member AND c.rule = v.rule AND c.period = v.period"
     );
-    let mut found = HashMap::new();
+    let mut found = vec![0; counters.len()];
     for row in sql::all(conn, &text, values).await? {
-        found.insert(sql::get::<i64>(&row, "place")?, sql::get::<i64>(&row, "points")?);
+        *bulk::of_place(&mut found, &row)? = sql::get(&row, "points")?;
     }
-    Ok((1..).take(counters.len()).map(|place| found.get(&place).copied().unwrap_or(0)).collect())
+    Ok(found)
 }
 
 fn columns<'a>(counters: impl Iterator<Item = &'a Counter> + Clone) -> [Column; 3] {

@@ -5,7 +5,7 @@ use crate::facade::Membership;
 use crate::look::{Question, Seen};
 use crate::missed::Misses;
 use crate::post::{self, Purchase};
-use crate::report::Ready;
+use crate::report::{LookUp, LookedUp, Ready};
 use crate::transaction::Row;
 use futures::FutureExt;
 use heyuan_contract::MemberId;
@@ -21,6 +21,8 @@ pub(crate) type Outcome = (Row, Misses);
 
 /// Where purchases wait for each other.
 pub(crate) struct Desks {
+    /// Reports, for what they lead to.
+    finds: Desk<LookUp, LookedUp>,
     /// Decisions, for what they are made with.
     looks: Desk<Question, Seen>,
     /// What was decided, of each member one at a time.
@@ -29,29 +31,48 @@ pub(crate) struct Desks {
 
 impl Default for Desks {
     fn default() -> Desks {
-        Desks { looks: Desk::new(LIMITS), posts: Desk::keeping_apart(LIMITS, |ready| ready.member().map(MemberId::as_str)) }
+        Desks {
+            finds: Desk::new(LIMITS),
+            looks: Desk::new(LIMITS),
+            posts: Desk::keeping_apart(LIMITS, |ready| ready.member().map(MemberId::as_str)),
+        }
     }
 }
 
 impl Membership {
+    /// What a report leads to, looked up together with others where that can be.
+    pub(crate) async fn find(&self, asked: LookUp) -> Result<LookedUp, Error> {
+        let all = |membership: Membership, group: Vec<LookUp>| async move { membership.find_all(&group).await };
+        self.together(&self.desks().finds, asked, all).await
+    }
+
     /// What a decision is made with, read together with that of others where that can be.
     pub(crate) async fn see(&self, question: Question) -> Result<Seen, Error> {
+        let all = |membership: Membership, group: Vec<Question>| async move { membership.see_all(&group).await };
+        self.together(&self.desks().looks, question, all).await
+    }
+
+    /// Reads something for who asks, in one group with others on PostgreSQL. What fails there fails alone: everybody hears its own error.
+    async fn together<A, B, F, Fut>(&self, desk: &Desk<A, B>, asked: A, read_all: F) -> Result<B, Error>
+    where
+        A: Clone + Send + 'static,
+        B: Send + 'static,
+        F: Fn(Membership, Vec<A>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Result<Vec<B>, Error>> + Send + 'static,
+    {
         if self.kernel().db.backend() == DbBackend::Postgres {
-            let membership = self.clone();
-            let serve = move |questions: Vec<Question>| {
-                let membership = membership.clone();
-                async move {
-                    // What fails fails alone: everybody hears its own error.
-                    let none = || questions.iter().map(|_| None).collect();
-                    membership.see_all(&questions).await.map_or_else(|_| none(), |seen| seen.into_iter().map(Some).collect())
-                }
+            let (membership, read_all) = (self.clone(), read_all.clone());
+            let serve = move |group: Vec<A>| {
+                let none: Vec<Option<B>> = group.iter().map(|_| None).collect();
+                let reading = read_all(membership.clone(), group);
+                async move { reading.await.map_or(none, |read| read.into_iter().map(Some).collect()) }
             };
-            if let Some(seen) = self.desks().looks.ask(question.clone(), serve).await {
-                return Ok(seen);
+            if let Some(read) = desk.ask(asked.clone(), serve).await {
+                return Ok(read);
             }
         }
-        let seen = self.see_all(&[question]).await?.pop();
-        Ok(seen.ok_or(heyuan_kernel::Error::Broken("look at a member"))?)
+        let read = read_all(self.clone(), vec![asked]).await?.pop();
+        Ok(read.ok_or(heyuan_kernel::Error::Broken("look at a member"))?)
     }
 
     /// Writes what was decided about a report, together with others where that can be.

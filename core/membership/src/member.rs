@@ -9,7 +9,6 @@ use heyuan_contract::{AnchorId, Line, MemberId, OrgUnitId, Timestamp, Transactio
 use heyuan_kernel::bulk::{self, Column};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::{Actor, Scope, Tx, sql};
-use std::collections::BTreeMap;
 
 /// A member as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +81,20 @@ pub(crate) fn read(row: &sql::Row) -> Result<MemberRow, Error> {
 pub(crate) async fn find<C: sql::Connection>(conn: &C, id: &MemberId) -> Result<Option<MemberRow>, Error> {
     let text = format!("SELECT {COLUMNS} FROM membership_member WHERE id = $1");
     sql::one(conn, &text, [id.as_str().into()]).await?.as_ref().map(read).transpose()
+}
+
+/// The members with these ids, in their order; all in one statement.
+pub(crate) async fn find_all<C: sql::Connection>(conn: &C, ids: &[&MemberId]) -> Result<Vec<Option<MemberRow>>, Error> {
+    let mut found: Vec<Option<MemberRow>> = ids.iter().map(|_| None).collect();
+    if ids.is_empty() {
+        return Ok(found);
+    }
+    let (from, values) = bulk::source(conn, &["known_id"], &[Column::texts(ids.iter().map(ToString::to_string))]);
+    let text = format!("SELECT v.place, {COLUMNS} FROM {from} JOIN membership_member ON id = v.known_id");
+    for row in sql::all(conn, &text, values).await? {
+        *bulk::of_place(&mut found, &row)? = Some(read(&row)?);
+    }
+    Ok(found)
 }
 
 /// The member that one of these anchors is proven for; the first that joined when customers with a member each became one.
@@ -171,7 +184,7 @@ pub(crate) async fn lock_for_purchases(tx: &Tx, purchases: &[(&MemberId, &OrgUni
              AS refunds_wait
          FROM {from} JOIN membership_member m ON m.id = v.buyer ORDER BY m.id{lock}"
     );
-    let mut found = BTreeMap::new();
+    let mut found: Vec<Option<Poised>> = purchases.iter().map(|_| None).collect();
     for row in sql::all(tx.conn(), &text, values).await? {
         let member = read(&row)?;
         member.check_open()?;
@@ -181,9 +194,9 @@ pub(crate) async fn lock_for_purchases(tx: &Tx, purchases: &[(&MemberId, &OrgUni
             tier_version: sql::get(&row, "tier_version")?,
             refunds_wait: sql::get::<i64>(&row, "refunds_wait")? > 0,
         };
-        found.insert(sql::get::<i64>(&row, "place")?, poised);
+        *bulk::of_place(&mut found, &row)? = Some(poised);
     }
-    purchases.iter().zip(1..).map(|((member, _, _), place)| found.remove(&place).ok_or_else(|| unknown(member))).collect()
+    purchases.iter().zip(found).map(|((member, _, _), poised)| poised.ok_or_else(|| unknown(member))).collect()
 }
 
 /// The same for a member that may have left: what is taken back is taken back from those, too.

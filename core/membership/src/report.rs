@@ -10,7 +10,7 @@ use crate::member::{self, MemberRow};
 use crate::missed::Misses;
 use crate::post::Purchase;
 use crate::rule::Effect;
-use crate::transaction::{self, COLUMNS, Kind, Report, Row, RuleEffect, State, TransactionView, Who};
+use crate::transaction::{self, COLUMNS, Kind, KnownBy, Report, Row, RuleEffect, State, TransactionView, Who};
 use heyuan_contract::{Fen, Line, MemberId, OrgUnitId, Timestamp, TransactionId};
 use heyuan_kernel::error::codes as kernel_codes;
 use heyuan_kernel::filter::Filter;
@@ -29,6 +29,28 @@ pub(crate) struct Accepted {
     pub(crate) hinted: Vec<MemberId>,
     pub(crate) digest: String,
     pub(crate) idempotency: Option<String>,
+}
+
+/// What is looked up first of a report.
+#[derive(Clone)]
+pub(crate) struct LookUp {
+    known_by: KnownBy,
+    /// The member that it names.
+    member: Option<MemberId>,
+}
+
+impl LookUp {
+    fn of(report: &Report, key: &IdempotencyKey) -> LookUp {
+        let member = if let Some(Who::Member(id)) = &report.who { Some(id.clone()) } else { None };
+        LookUp { known_by: KnownBy { key: key.stored.clone(), unit: report.unit.clone(), id: report.id.clone() }, member }
+    }
+}
+
+/// What was found of it.
+pub(crate) struct LookedUp {
+    /// The transactions that its key made or that have its id.
+    known: Vec<Row>,
+    member: Option<MemberRow>,
 }
 
 /// What waits to be written: a purchase with its decision, or a refund, which needs none.
@@ -65,10 +87,11 @@ impl Membership {
         self.kernel()
             .db
             .settle(|| async {
-                if let Some(known) = self.known(report, &key).await? {
+                let found = self.find(LookUp::of(report, &key)).await?;
+                if let Some(known) = self.known(found.known, report, &key).await? {
                     return Ok(known);
                 }
-                let (member, hinted) = self.whose(actor, report).await?;
+                let (member, hinted) = self.whose(actor, report, found.member).await?;
                 let accepted = Accepted {
                     report: report.clone(),
                     line,
@@ -166,9 +189,8 @@ impl Membership {
         self.view(first).await
     }
 
-    async fn known(&self, report: &Report, key: &IdempotencyKey) -> Result<Option<TransactionView>, Error> {
-        let reader = self.kernel().db.near();
-        let mut rows = transaction::find_known(reader, &key.stored, &report.unit, &report.id).await?;
+    /// The answer to a report that is known, of the transactions that its key or its id leads to.
+    async fn known(&self, mut rows: Vec<Row>, report: &Report, key: &IdempotencyKey) -> Result<Option<TransactionView>, Error> {
         if let Some(place) = rows.iter().position(|row| row.idempotency.as_ref() == Some(&key.stored)) {
             let row = rows.swap_remove(place);
             key.check(&row.digest)?;
@@ -182,14 +204,24 @@ impl Membership {
         Err(Problem::new(codes::TRANSACTION_ID_REUSED, words).field("id").into())
     }
 
-    /// Whose a report is, and of whom else its identifiers speak. A refund is its purchase's member's: identifiers only say whose it can't be.
-    async fn whose(&self, actor: &Actor, report: &Report) -> Result<(Option<MemberRow>, Vec<MemberId>), Error> {
+    /// Looks up all of these in one statement for what is known and one for the members.
+    pub(crate) async fn find_all(&self, asked: &[LookUp]) -> Result<Vec<LookedUp>, Error> {
+        let near = self.kernel().db.near();
+        let by: Vec<KnownBy> = asked.iter().map(|asked| asked.known_by.clone()).collect();
+        let known = transaction::find_known(near, &by).await?;
+        let ids: Vec<&MemberId> = asked.iter().filter_map(|asked| asked.member.as_ref()).collect();
+        let mut members = member::find_all(near, &ids).await?.into_iter();
+        let member = |asked: &LookUp| asked.member.as_ref().and_then(|_| members.next().flatten());
+        let members: Vec<Option<MemberRow>> = asked.iter().map(member).collect();
+        Ok(known.into_iter().zip(members).map(|(known, member)| LookedUp { known, member }).collect())
+    }
+
+    /// Whose a report is, and of whom else its identifiers speak; a member that it names was found already. A refund is its purchase's
+    /// member's: identifiers only say whose it can't be.
+    async fn whose(&self, actor: &Actor, report: &Report, named: Option<MemberRow>) -> Result<(Option<MemberRow>, Vec<MemberId>), Error> {
         match (&report.who, report.kind) {
             (None, _) => Ok((None, Vec::new())),
-            (Some(Who::Member(id)), _) => {
-                let found = member::find(self.kernel().db.near(), id).await?;
-                Ok((Some(found.ok_or_else(|| member::unknown(id))?), Vec::new()))
-            }
+            (Some(Who::Member(id)), _) => Ok((Some(named.ok_or_else(|| member::unknown(id))?), Vec::new())),
             (Some(Who::Identifiers(list)), Kind::Refund) => Ok((None, self.members_ever_behind(&verified(list)?).await?)),
             (Some(Who::Identifiers(list)), Kind::Purchase) => {
                 let identifiers = verified(list)?;

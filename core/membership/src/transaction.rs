@@ -421,18 +421,32 @@ pub(crate) async fn find<C: sql::Connection>(conn: &C, unit: &OrgUnitId, id: &Tr
     sql::one(conn, &text, [unit.as_str().into(), id.as_str().into()]).await?.as_ref().map(read).transpose()
 }
 
-/// The transactions that a key made or that have this id: two at most, in one statement.
-pub(crate) async fn find_known<C: sql::Connection>(
-    conn: &C,
-    stored: &str,
-    unit: &OrgUnitId,
-    id: &TransactionId,
-) -> Result<Vec<Row>, Error> {
+/// What a report may be known by.
+#[derive(Clone)]
+pub(crate) struct KnownBy {
+    /// Its idempotency key, as it is stored.
+    pub(crate) key: String,
+    pub(crate) unit: OrgUnitId,
+    pub(crate) id: TransactionId,
+}
+
+/// For each the transactions that its key made or that have its id, two at most; all in one statement.
+pub(crate) async fn find_known<C: sql::Connection>(conn: &C, asked: &[KnownBy]) -> Result<Vec<Vec<Row>>, Error> {
+    let columns = [
+        Column::texts(asked.iter().map(|by| by.key.clone())),
+        Column::texts(asked.iter().map(|by| by.unit.to_string())),
+        Column::texts(asked.iter().map(|by| by.id.to_string())),
+    ];
+    let (from, values) = bulk::source(conn, &["known_key", "known_unit", "known_id"], &columns);
     let text = format!(
-        "SELECT {COLUMNS} FROM membership_transaction WHERE idempotency = $1
-                UNION ALL SELECT {COLUMNS} FROM membership_transaction WHERE unit = $2 AND id = $3"
+        "SELECT v.place, {COLUMNS} FROM {from} JOIN membership_transaction ON idempotency = v.known_key
+         UNION ALL SELECT v.place, {COLUMNS} FROM {from} JOIN membership_transaction ON unit = v.known_unit AND id = v.known_id"
     );
-    sql::all(conn, &text, [stored.into(), unit.as_str().into(), id.as_str().into()]).await?.iter().map(read).collect()
+    let mut found: Vec<Vec<Row>> = asked.iter().map(|_| Vec::new()).collect();
+    for row in sql::all(conn, &text, values).await? {
+        bulk::of_place(&mut found, &row)?.push(read(&row)?);
+    }
+    Ok(found)
 }
 
 /// An effect with the rule that it came from.

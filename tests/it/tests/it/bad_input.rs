@@ -1,9 +1,8 @@
 //! Bodies that no honest client sends: each is refused with a code or kept among the rejected, and memory stays bounded.
 
 use std::fs;
-use std::time::Duration;
 
-use heyuan_harness::{Answer, Caller, Tenant, for_both_databases, python_tool, until};
+use heyuan_harness::{Answer, Caller, Tenant, for_both_databases, python_tool};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -174,12 +173,7 @@ async fn a_text_that_no_database_holds_stops_nothing() {
         app.post("/v1/batch", &batch).await.expect(200);
         let ids: Vec<String> = (1..=6).map(|number| format!("broken-{number}")).collect();
         history::holds_once(&admin, "broken-", &ids).await;
-        until("every consumer has passed", Duration::from_secs(60), || async {
-            let metrics = tenant.stranger().get("/metrics").await.text();
-            let mut behind = metrics.lines().filter(|line| line.starts_with("heyuan_consumer_behind_events"));
-            behind.all(|line| line.ends_with(" 0")).then_some(())
-        })
-        .await;
+        history::settled(&tenant).await;
         let parked = admin.get("/v1/parked-events").await.expect(200);
         assert_eq!(parked["items"], json!([]), "{parked}");
         assert_eq!(rejected(&admin).await, 6);

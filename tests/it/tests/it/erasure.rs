@@ -8,6 +8,7 @@ use std::time::Duration;
 use heyuan_harness::{Caller, Gateway, Tenant, TenantOptions, TestDatabase, for_both_databases, until};
 use serde_json::{Value, json};
 
+use crate::history::settled;
 use crate::shop::Shop;
 
 const FLUSHED_LIMIT: Duration = Duration::from_secs(90);
@@ -122,19 +123,9 @@ async fn talkative(database: &TestDatabase, gateway: &Gateway, flush_age_ms: &st
     Tenant::start_with(database, TenantOptions { environment, ..TenantOptions::default() }).await
 }
 
-/// Waits until nothing waits to be processed.
-async fn processed(tenant: &Tenant) {
-    until("everything is processed", FLUSHED_LIMIT, || async {
-        let metrics = tenant.stranger().get("/metrics").await.text();
-        let waits = |line: &&str| line.starts_with("heyuan_inbox_events") || line.starts_with("heyuan_consumer_behind_events");
-        metrics.lines().filter(waits).all(|line| line.ends_with(" 0")).then_some(())
-    })
-    .await;
-}
-
 /// Waits until nothing waits to be processed and every event lies in a file.
 async fn flushed(tenant: &Tenant) {
-    processed(tenant).await;
+    settled(tenant).await;
     until("everything is flushed", FLUSHED_LIMIT, || async {
         (tenant.database().count("SELECT count(*) FROM cdp_known_block").await == 0).then_some(())
     })
@@ -174,7 +165,7 @@ async fn lives(tenant: &Tenant) -> String {
     app.post_once("/v1/leads", "lead-of-zhang", &lead).await.expect(200);
     let stage = json!({ "stage": "visited", "occurred_at": "2026-11-21T10:00:00+08:00" });
     app.post("/v1/leads/lead-of-zhang/stages", &stage).await.expect(200);
-    processed(tenant).await;
+    settled(tenant).await;
     let customer = app.post("/v1/customers:search", &json!({ "type": "phone", "value": value("phone") })).await.expect(200);
     let id = customer["id"].as_str().expect("a customer has an id").to_owned();
     let kinds: Vec<_> = customer["identifiers"].as_array().into_iter().flatten().filter_map(|one| one["type"].as_str()).collect();
@@ -200,7 +191,7 @@ async fn a_person_who_was_in_every_room_is_found_in_none_after_erasure() {
         let ask = json!({ "ref": phone["ref"], "reason": "the customer called back" });
         let revealed = admin.post(&format!("/v1/customers/{id}/reveal"), &ask).await.expect(200);
         assert_eq!(revealed["value"], VALUES[0].1, "the vault has it, sealed");
-        processed(&tenant).await;
+        settled(&tenant).await;
         for table in KEPT {
             assert!(database.count(&format!("SELECT count(*) FROM {table}")).await > 0, "{table} has nothing to forget");
         }

@@ -1,13 +1,19 @@
 //! What the event history holds, asked as an analyst would: by SQL over HTTP.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use heyuan_harness::{Caller, until};
+use heyuan_harness::{Caller, Tenant, until};
 use serde_json::json;
 
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 const PAGE: usize = 1_000;
+const SETTLED_LIMIT: Duration = Duration::from_secs(90);
+/// What is above zero while an event is on its way.
+const WAITING: &[&str] = &["heyuan_inbox_events", "heyuan_outbox_unnumbered_ms", "heyuan_consumer_behind_events"];
+/// How often in a row it must be zero: an event can go from one place to the next between two reads, and its age may be no whole millisecond.
+const QUIET_LOOKS: u32 = 5;
 
 /// Every stored message id that begins with `prefix`, and how often it is stored.
 pub(crate) async fn stored(admin: &Caller, prefix: &str) -> BTreeMap<String, u64> {
@@ -40,4 +46,16 @@ pub(crate) async fn holds_once<'a>(admin: &Caller, prefix: &str, ids: impl IntoI
     .await;
     let twice: Vec<_> = found.iter().filter(|(_, times)| **times != 1).collect();
     assert!(twice.is_empty(), "stored more than once: {twice:?}");
+}
+
+/// Waits until nothing waits to be processed.
+pub(crate) async fn settled(tenant: &Tenant) {
+    let quiet = Cell::new(0);
+    until("everything is processed", SETTLED_LIMIT, || async {
+        let metrics = tenant.stranger().get("/metrics").await.text();
+        let waits = |line: &&str| WAITING.iter().any(|name| line.starts_with(name));
+        quiet.set(if metrics.lines().filter(waits).all(|line| line.ends_with(" 0")) { quiet.get() + 1 } else { 0 });
+        (quiet.get() == QUIET_LOOKS).then_some(())
+    })
+    .await;
 }

@@ -63,17 +63,19 @@ const STAND_INS: &[&str] = &["127.0.0.1:8080", " WRITE_KEY", "=ADMIN_KEY", " DIR
 /// The functions that [`INSTEAD`] names. A command that fails, or a name that was never given, ends the whole.
 const PRELUDE: &str = r#"
 set -eu
+trap 'echo "failed: $BASH_COMMAND"' ERR
 PATH=$PWD/target/release:$PATH
 waiting() { curl -sS "$URL/metrics" | grep -E '^heyuan_(inbox_events|consumer_behind_events|outbox_unnumbered_ms)' | grep -vc ' 0$' || true; }
 unpaid() { [ -n "${PAYMENT-}" ] && curl -sS "$URL/v1/payments/$PAYMENT" -H "Authorization: Bearer $MEMBER_TOKEN" | grep -q '"state":"created"'; }
 settled() {
   local quiet=0
-  for _ in $(seq 600); do
+  for _ in $(seq 2400); do
     if [ "$(waiting)" = 0 ] && ! unpaid; then quiet=$((quiet + 1)); else quiet=0; fi
     [ $quiet -lt 3 ] || return 0
     sleep 0.05
   done
-  echo 'it does not settle' >&2
+  echo 'it does not settle'
+  curl -sS "$URL/metrics" | grep -E '^heyuan_(inbox_events|consumer_behind_events|outbox_unnumbered_ms)'
   return 1
 }
 key_id() { curl -sS "$URL/v1/me" -H "Authorization: Bearer $1" | jq -r .actor | sed s/^key://; }
@@ -81,11 +83,11 @@ watched() {
   "$@" >watched &
   for _ in $(seq 600); do
     curl -sS "$URL/v1/events" -H "Authorization: Bearer $WRITE_KEY" -d '{"events": [{"message_id": "watched", "name": "unit_viewed", "identifiers": [{"type": "device", "value": "d"}]}]}' >/dev/null
-    [ ! -s watched ] || break
+    ! grep -q '"message_id":"watched"' watched || break
     sleep 0.05
   done
   kill $!
-  grep -q '"message_id":"watched"' watched
+  grep -q '"message_id":"watched"' watched || { cat watched; return 1; }
 }
 "#;
 
@@ -159,10 +161,14 @@ fn run(tenant: &Tenant, script: &str) -> String {
     bash.args(["-c", "exec bash ./typed 2>&1"]).current_dir(&folder).stdin(Stdio::null());
     let output = bash.env("URL", tenant.url()).env("NO_PROXY", "127.0.0.1").output().expect("bash runs");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    // The end first: where a report is cut, that is what is needed.
-    let end: Vec<&str> = printed.lines().rev().take(30).collect();
-    let end = end.into_iter().rev().collect::<Vec<_>>().join("\n");
-    assert!(output.status.success(), "a command of the README failed, at last with\n{end}\n---- and before that ----\n{printed}");
+    // The end first and in short lines: where a report is cut, that is what is needed.
+    let short = |line: &str| line.chars().take(400).collect::<String>();
+    let end: Vec<String> = printed.lines().rev().take(20).map(short).collect();
+    assert!(
+        output.status.success(),
+        "a command of the README failed, last line first\n{}\n---- and all of it ----\n{printed}",
+        end.join("\n")
+    );
     printed
 }
 
