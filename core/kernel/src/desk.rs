@@ -1,8 +1,10 @@
 //! Desks: what several ask for at the same time is done together, where each way to the database and each commit costs more than the rows.
-//! Nobody waits for company: whoever comes while others are served is in the next group.
+//! Whoever comes while others are served is in the next group. Who is alone doesn't wait for company; where the group before was of several, a
+//! clerk may let others come for a moment, since those who were answered together come back one by one.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 /// Those who may wait or be served; beyond it callers wait for a place.
@@ -27,11 +29,15 @@ pub struct Limits {
     pub clerks: usize,
     /// What one group holds at most: bounds what waits for one another.
     pub group: usize,
+    /// How long a clerk lets others come, where the group before was of more than one.
+    pub gather: Duration,
 }
 
 struct State<A, B> {
     waiting: VecDeque<Waiting<A, B>>,
     clerks: usize,
+    /// How many the last group held.
+    last: usize,
 }
 
 struct Waiting<A, B> {
@@ -55,6 +61,13 @@ impl<A, B> Shared<A, B> {
     fn state(&self) -> MutexGuard<'_, State<A, B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// How long to let others come before the next group is taken.
+    fn gather(&self) -> Duration {
+        let state = self.state();
+        let has_company = state.last > 1 && (1..self.limits.group).contains(&state.waiting.len());
+        if has_company { self.limits.gather } else { Duration::ZERO }
+    }
 }
 
 impl<A: Send + 'static, B: Send + 'static> Desk<A, B> {
@@ -65,7 +78,7 @@ impl<A: Send + 'static, B: Send + 'static> Desk<A, B> {
 
     /// A desk that never takes two papers into one group of which `apart` tells the same.
     pub fn keeping_apart(limits: Limits, apart: fn(&A) -> Option<&str>) -> Desk<A, B> {
-        let state = Mutex::new(State { waiting: VecDeque::new(), clerks: 0 });
+        let state = Mutex::new(State { waiting: VecDeque::new(), clerks: 0, last: 0 });
         Desk { shared: Arc::new(Shared { limits, places: Semaphore::new(PLACES), apart, state }) }
     }
 
@@ -113,7 +126,12 @@ impl<A: Send + 'static, B: Send + 'static> Clerk<A, B> {
         F: Fn(Vec<A>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<Option<B>>> + Send + 'static,
     {
-        while let Some(group) = self.take() {
+        loop {
+            let gather = self.shared.gather();
+            if !gather.is_zero() {
+                tokio::time::sleep(gather).await;
+            }
+            let Some(group) = self.take() else { break };
             let (papers, replies): (Vec<A>, Vec<_>) = group.into_iter().map(|waiting| (waiting.paper, waiting.reply)).unzip();
             for (reply, answer) in replies.into_iter().zip(serve(papers).await) {
                 // The caller may have gone away; what was done stands all the same.
@@ -140,6 +158,7 @@ impl<A: Send + 'static, B: Send + 'static> Clerk<A, B> {
         }
         later.append(&mut state.waiting);
         state.waiting = later;
+        state.last = group.len();
         Some(group)
     }
 }
@@ -176,9 +195,13 @@ mod tests {
         Some(papers.iter().map(|paper| (*paper).to_owned()).collect())
     }
 
+    fn limits(group: usize) -> Limits {
+        Limits { clerks: 1, group, gather: Duration::ZERO }
+    }
+
     #[tokio::test]
     async fn who_comes_while_others_are_served_goes_together() {
-        let desk = Desk::new(Limits { clerks: 1, group: 3 });
+        let desk = Desk::new(limits(3));
         let (first, rest) = (group(&["a", "alone", "c"]), group(&["d"]));
         assert_eq!(groups(desk.clone(), &["a", "alone", "c", "d"]).await, [first.clone(), None, first, rest]);
         assert_eq!(groups(desk, &["later"]).await, [group(&["later"])], "the clerk went, and another one comes");
@@ -186,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_apart_waits_for_the_next_group_in_its_order() {
-        let desk = Desk::keeping_apart(Limits { clerks: 1, group: 8 }, |paper: &String| paper.get(..1));
+        let desk = Desk::keeping_apart(limits(8), |paper: &String| paper.get(..1));
         let groups = groups(desk, &["a1", "a2", "b1", "a3", "b2"]).await;
         let (first, second, third) = (group(&["a1", "b1"]), group(&["a2", "b2"]), group(&["a3"]));
         assert_eq!(groups, [first.clone(), second.clone(), first, third, second]);
@@ -194,8 +217,22 @@ mod tests {
 
     #[tokio::test]
     async fn where_the_only_clerk_breaks_off_nobody_waits_for_ever() {
-        let desk = Desk::new(Limits { clerks: 1, group: 2 });
+        let desk = Desk::new(limits(2));
         assert_eq!(groups(desk.clone(), &["breaks", "b", "c"]).await, [None, None, None]);
         assert_eq!(groups(desk, &["d"]).await, [group(&["d"])]);
+    }
+    #[tokio::test]
+    async fn a_clerk_that_had_company_lets_others_come() {
+        let desk = Desk::new(Limits { gather: Duration::from_millis(500), ..limits(3) });
+        assert_eq!(groups(desk.clone(), &["a", "b"]).await, [group(&["a", "b"]), group(&["a", "b"])]);
+        let open = Arc::new(Semaphore::new(9));
+        let after_the_clerk_came = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            desk.ask("d".to_owned(), serve(&open)).await
+        };
+        let (first, second) = futures::join!(desk.ask("c".to_owned(), serve(&open)), after_the_clerk_came);
+        assert_eq!([first, second], [group(&["c", "d"]), group(&["c", "d"])]);
     }
 }

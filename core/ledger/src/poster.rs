@@ -6,6 +6,7 @@ use crate::transfer::{Posted, Transfer};
 use futures::FutureExt;
 use heyuan_kernel::desk::{Desk, Limits};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Transfers of one commit: bounds what waits for one another.
 const GROUP_MAX: usize = 512;
@@ -20,7 +21,7 @@ pub struct Poster {
 impl Poster {
     /// A poster of which at most so many post in turn: while one commits, the next one collects.
     pub fn start(ledger: &Ledger, workers: usize) -> Poster {
-        let limits = Limits { clerks: workers.max(1), group: GROUP_MAX };
+        let limits = Limits { clerks: workers.max(1), group: GROUP_MAX, gather: Duration::ZERO };
         Poster { ledger: ledger.clone(), desk: Desk::new(limits) }
     }
 
