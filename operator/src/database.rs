@@ -47,8 +47,10 @@ pub struct Server {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// How connections are encrypted. An authority that is not in the web's list comes from the file that `PGSSLROOTCERT` names.
+    /// How connections are encrypted.
     pub ssl_mode: SslMode,
+    /// Certificates (PEM) of the authority that signs the server's; those of the public web where there are none.
+    pub ca_bundle: Option<String>,
     /// The role of docs/operator.sql.
     pub username: String,
     /// Its password.
@@ -410,6 +412,7 @@ mod tests {
             host: "db".to_owned(),
             port: 5432,
             ssl_mode: SslMode::Prefer,
+            ca_bundle: None,
             username: "heyuan_operator".to_owned(),
             password: SecretString::from("not to be seen"),
             maintenance_database: "postgres".to_owned(),

@@ -155,11 +155,17 @@ async fn make_master(context: &Context, world: &World, data_id: &str, home: Home
 }
 
 async fn write_master(context: &Context, master: Master) -> Result<Done, Failure> {
+    put_master(context, master).await.map(|_| Done::LookAgain)
+}
+
+/// Writes a tenant's keys over those that were read, unless somebody else did meanwhile; answers them as they stand now.
+pub(crate) async fn put_master(context: &Context, master: Master) -> Result<Master, Failure> {
     let answer = context.kubernetes.replace_secret(&master.write(&context.config.namespace)).await;
     match answer {
         Ok(written) => {
-            context.remember_master(Master { version: version_of(&written), ..master });
-            Ok(Done::LookAgain)
+            let master = Master { version: version_of(&written), ..master };
+            context.remember_master(master.clone());
+            Ok(master)
         }
         Err(error) => {
             context.forget_master(&master.record.data_id);
@@ -320,6 +326,7 @@ pub(crate) async fn server_access(context: &Context, server: &DatabaseServer) ->
         host: server.host.clone(),
         port: u16::try_from(server.port).unwrap_or_default(),
         ssl_mode: server.ssl_mode,
+        ca_bundle: server.ca_bundle.clone(),
         username: text("username").ok_or_else(|| missing("has no key `username`"))?,
         password: SecretString::from(text("password").ok_or_else(|| missing("has no key `password`"))?),
         maintenance_database: MAINTENANCE_DATABASE.to_owned(),
@@ -547,8 +554,16 @@ async fn read_report(context: &Context, namespace: &str, job: &str) -> Result<Re
         statuses.first()?.state.as_ref()?.terminated.as_ref()
     });
     let Some(ended) = ended.next_back() else { return Ok(Err("its pod is gone".to_owned())) };
-    let text = ended.message.clone().unwrap_or_default();
-    Ok(if ended.exit_code == 0 { schema_report(&text) } else { Err(why_failed(&text, ended.exit_code)) })
+    Ok(reported(&ended.message.clone().unwrap_or_default(), ended.exit_code))
+}
+
+/// What a migration that ended with this code reported. One that was refused since the schema is a later release's is no failure.
+fn reported(text: &str, code: i32) -> Result<SchemaReport, String> {
+    if code == 0 {
+        return schema_report(text);
+    }
+    let refused = serde_json::from_str::<Value>(text).ok().map(|report| report["refused"].to_string());
+    refused.and_then(|plan| schema_report(&plan).ok()).ok_or_else(|| why_failed(text, code))
 }
 
 /// Why a migration failed, as it said itself, or by its code.
@@ -604,11 +619,32 @@ async fn record_leftover(context: &Context, world: &World, words: &str) -> Resul
         data_id,
         json!({
             "dataId": data_id, "tenant": world.name(), "since": world.now.to_string(), "why": words,
-            "remove": removing.to_string(), "server": server.unwrap_or_default(),
+            "remove": removing.to_string(), "server": server.unwrap_or_default(), "holder": world.uid(),
         }),
     );
     write_record(context, &object).await?;
     let mut ended = master.clone();
     (ended.record.database_made, ended.record.leftover) = (false, true);
     write_master(context, ended).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_migration_is_told_from_a_failed_one() {
+        let plan = |level: i64, may_serve: bool| json!({ "schema": { "level": level }, "may_serve": may_serve, "words": "they say" });
+        let report = |level, may_serve| Ok(SchemaReport { level, may_serve, words: "they say".into() });
+        for (text, code, found) in [
+            (plan(7, true).to_string(), 0, report(7, true)),
+            (json!({ "made": [], "why": "later", "refused": plan(9, false) }).to_string(), 1, report(9, false)),
+            (json!({ "made": [], "why": "the lock was not given" }).to_string(), 1, Err("the lock was not given".to_owned())),
+            (plan(7, true).to_string(), 137, Err(plan(7, true).to_string())),
+            ("no JSON".to_owned(), 1, Err("no JSON".to_owned())),
+            (String::new(), 137, Err("it ended with code 137".to_owned())),
+        ] {
+            assert_eq!(reported(&text, code), found, "{text} {code}");
+        }
+    }
 }

@@ -126,7 +126,7 @@ reasons! {
 
     DataKnown Good "The data id, the encryption key and the master copies of all secrets are in the operator's namespace." ""
     AdoptUnknown Bad "No retained data has the id in `spec.adopt`." "Look at `kubectl get configmaps -n OPERATOR-NAMESPACE -l heyuan.dev/record=retained`."
-    AdoptHeld Bad "The data in `spec.adopt` belongs to a tenant that still exists." "Delete that tenant with `deletion.policy: Retain` first."
+    AdoptHeld Bad "The data in `spec.adopt` belongs to a tenant that still exists, or what an earlier tenant left of it is being dealt with." "Delete that tenant with `deletion.policy: Retain` first; what was left is dealt with by itself."
     AdoptKindDiffers Bad "The data in `spec.adopt` lies in another kind of database, or on another server, than the spec asks for." "Write `spec.database` as the message says."
     MasterDamaged Bad "The secret with the master copies of the tenant's keys is gone or can't be read. It is never made anew for a tenant that had one, and never overwritten." "Restore the secret that the message names from your backup."
 

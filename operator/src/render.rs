@@ -217,6 +217,9 @@ pub(crate) fn secret(shape: &Shape, master: &Master) -> Value {
     if let Some(url) = shape.server.as_ref().and_then(|server| database_url(server, master)) {
         texts.insert("database-url", url);
     }
+    if let Some(bundle) = shape.server.as_ref().and_then(|server| server.ca_bundle.clone()) {
+        texts.insert(CA_KEY, bundle);
+    }
     opaque_secret(shape.metadata(APP), texts)
 }
 
@@ -230,6 +233,13 @@ fn opaque_secret(metadata: Value, texts: BTreeMap<&str, String>) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata, "data": data })
 }
 
+/// The key of the tenant's secret with the certificates of its database's authority.
+pub(crate) const CA_KEY: &str = "database-ca";
+/// Where a pod finds what it needs to reach its database.
+pub(crate) const DATABASE_FOLDER: &str = "/etc/heyuan/database";
+/// The certificates there; also the key of an external database's secret.
+pub(crate) const CA_FILE: &str = "ca.crt";
+
 /// The URL under which the tenant reaches its database; none for a host or data id that the CRD's patterns don't let through.
 pub(crate) fn database_url(server: &DatabaseServer, master: &Master) -> Option<String> {
     let names = DataNames::of(&master.record.data_id).ok()?;
@@ -241,6 +251,9 @@ pub(crate) fn database_url(server: &DatabaseServer, master: &Master) -> Option<S
     url.set_password(Some(master.password(login).reveal())).ok()?;
     url.set_path(names.database());
     url.query_pairs_mut().append_pair("sslmode", server.ssl_mode.as_str());
+    if server.ca_bundle.is_some() {
+        url.query_pairs_mut().append_pair("sslrootcert", &format!("{DATABASE_FOLDER}/{CA_FILE}"));
+    }
     Some(url.to_string())
 }
 

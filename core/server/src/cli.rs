@@ -168,6 +168,9 @@ struct Migrated {
     failed: Option<Step>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// The plan, where the database is of a later release and this one may not serve on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Plan>,
 }
 
 async fn migrate(options: &Migrate) -> anyhow::Result<()> {
@@ -189,10 +192,14 @@ async fn migrate(options: &Migrate) -> anyhow::Result<()> {
         return print(&serde_json::to_string_pretty(&blueprint.plan(&db).await?)?);
     }
     let making = if options.contract { Making::All } else { Making::Expanding };
-    let mut made = Vec::new();
+    let (mut made, mut refused) = (Vec::new(), None);
     let ended = async {
         let db = Database::open(&location).await?;
-        blueprint.make(&db, making, settings.database.lock_wait(), |step| made.push(step)).await?;
+        let ended = blueprint.make(&db, making, settings.database.lock_wait(), |step| made.push(step)).await;
+        if let Err(Failed::Refused(_)) = &ended {
+            refused = Some(blueprint.plan(&db).await?);
+        }
+        ended?;
         Ok(blueprint.plan(&db).await?)
     };
     let ended: Result<Plan, Failed> = ended.await;
@@ -201,7 +208,7 @@ async fn migrate(options: &Migrate) -> anyhow::Result<()> {
         ended => (None, ended.map_err(anyhow::Error::from)),
     };
     let why = ended.as_ref().err().map(|error| format!("{error:#}"));
-    let line = serde_json::to_string(&Migrated { release: env!("CARGO_PKG_VERSION"), made, failed, why })?;
+    let line = serde_json::to_string(&Migrated { release: env!("CARGO_PKG_VERSION"), made, failed, why, refused })?;
     if let Some(file) = &options.report {
         let report = ended.as_ref().map_or_else(|_| Ok(line.clone()), serde_json::to_string)?;
         std::fs::write(file, report).with_context(|| format!("could not write the report {}", file.display()))?;

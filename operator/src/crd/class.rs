@@ -68,7 +68,8 @@ pub struct TenantClassSpec {
     #[x_kube(
         validation = Rule::new("!has(self.databaseCidrs) || self.databaseCidrs.all(cidr, isCIDR(cidr))").message("databaseCidrs must be networks, as 10.0.0.0/8 or fd00::/8"),
         validation = Rule::new("!has(self.egressCidrs) || self.egressCidrs.all(cidr, isCIDR(cidr))").message("egressCidrs must be networks, as 203.0.113.0/24 or 2001:db8::/32"),
-        validation = Rule::new("!has(self.ingressNamespaceLabels) || self.ingressNamespaceLabels.all(label, label.size() <= 317 && label.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$') && self.ingressNamespaceLabels[label].matches(r'^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$'))").message("ingressNamespaceLabels must be labels, as kubernetes.io/metadata.name: ingress-nginx")
+        validation = Rule::new("!has(self.ingressNamespaceLabels) || self.ingressNamespaceLabels.all(label, label.size() <= 317 && label.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$') && self.ingressNamespaceLabels[label].matches(r'^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$'))").message("ingressNamespaceLabels must be labels, as kubernetes.io/metadata.name: ingress-nginx"),
+        validation = Rule::new("!has(self.monitoringNamespaceLabels) || self.monitoringNamespaceLabels.all(label, label.size() <= 317 && label.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$') && self.monitoringNamespaceLabels[label].matches(r'^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$'))").message("monitoringNamespaceLabels must be labels, as kubernetes.io/metadata.name: monitoring")
     )]
     #[serde(default)]
     pub network: ClassNetwork,
@@ -178,6 +179,7 @@ pub struct ClassDatabase {
 
 /// A PostgreSQL server, 16 or newer in production.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("!has(self.caBundle) || self.sslMode == 'verify-full'").message("caBundle is for sslMode: verify-full, which alone looks at the server's certificate"))]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseServer {
     /// Its name in the class.
@@ -195,6 +197,11 @@ pub struct DatabaseServer {
     /// How connections are encrypted.
     #[serde(default)]
     pub ssl_mode: SslMode,
+    /// Certificates (PEM) of the authority that signs the server's; those of the public web where left out.
+    #[schemars(length(min = 1, max = 65_536))]
+    #[x_kube(validation = Rule::new("self.startsWith('-----BEGIN CERTIFICATE-----')").message("caBundle must begin with -----BEGIN CERTIFICATE-----, as certificates in PEM do"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle: Option<String>,
     /// A secret in the operator's namespace with `username` and `password` of a role with the rights of `docs/operator.sql`.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("adminSecretName must be the name of a secret: small letters, digits, hyphens and dots"))]
@@ -272,7 +279,11 @@ pub struct ClassNetwork {
     #[schemars(extend("maxProperties" = 10, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ingress_namespace_labels: BTreeMap<String, String>,
-    /// Addresses of databases, as CIDR; all ports. Every address on the server's port where left out.
+    /// Labels of the namespaces from which metrics are read. Nobody but the operator where left out.
+    #[schemars(extend("maxProperties" = 10, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub monitoring_namespace_labels: BTreeMap<String, String>,
+    /// Addresses of databases, as CIDR, on the server's port. Every address on the server's port where left out.
     #[schemars(length(max = 20), inner(length(min = 3, max = 43)))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub database_cidrs: Vec<String>,

@@ -187,7 +187,8 @@ pub struct Managed {
 #[serde(rename_all = "camelCase")]
 pub struct External {
     /// A secret in the tenant's own namespace with the key `url` (`postgres://user:password@host:port/database`). Its password is never
-    /// changed by the operator; when the secret changes, the processes follow without a restart.
+    /// changed by the operator; when the secret changes, the processes follow without a restart. A key `ca.crt` is mounted beside it, for a
+    /// URL that ends in `?sslmode=verify-full&sslrootcert=/etc/heyuan/database/ca.crt`.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches(r'^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("secretName must be the name of a secret: small letters, digits, hyphens and dots"))]
     pub secret_name: String,

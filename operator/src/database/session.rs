@@ -39,7 +39,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects. Names are looked up in `pg_catalog` only, so that nobody can slip a function under the operator's rights.
     pub(super) async fn open(server: &'a Server) -> Result<Session<'a>, Error> {
-        let options = PgConnectOptions::new_without_pgpass()
+        let mut options = PgConnectOptions::new_without_pgpass()
             .host(&server.host)
             .port(server.port)
             .username(&server.username)
@@ -61,6 +61,9 @@ impl<'a> Session<'a> {
                 ("client_min_messages", "error"),
             ])
             .disable_statement_logging();
+        if let Some(bundle) = &server.ca_bundle {
+            options = options.ssl_root_cert_from_pem(bundle.clone().into_bytes());
+        }
         let connection = Attempt::new(format!("log in as {}", server.username), Right::LogIn)
             .within(server, CONNECT_TIME_MAX, PgConnection::connect_with(&options))
             .await?;

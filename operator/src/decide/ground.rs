@@ -3,6 +3,7 @@
 use super::{Go, Resolved, Step, Walk, intended};
 use crate::database::ServerFacts;
 use crate::kind::Kind;
+use crate::leftovers;
 use crate::master::{Home, Master};
 use crate::name;
 use crate::reason::{Part, Reason};
@@ -41,6 +42,12 @@ impl Walk<'_> {
         };
         match &master.record.holder {
             Some(holder) if *holder == world.uid() => {}
+            Some(holder) if holder == leftovers::HOLDER => {
+                let words = format!("what was left of data {data_id} on its server is being dealt with at the moment");
+                self.find(Part::DataHeld, Reason::AdoptHeld, words);
+                self.poll();
+                return Go::Stop;
+            }
             Some(_) => {
                 let words = format!("data {data_id} belongs to tenant {}, which still exists", master.record.tenant);
                 self.find(Part::DataHeld, Reason::AdoptHeld, words);

@@ -1,8 +1,9 @@
 //! A tenant's whole life in memory: every step is performed on a model of cluster and server, and broken off wherever it can be.
 
 use super::{Decision, Step, decide};
-use crate::crd::{DeletionPolicy, Tenant, TenantClass};
+use crate::crd::{DeletionPolicy, SslMode, Tenant, TenantClass};
 use crate::kind::Kind;
+use crate::leftovers;
 use crate::master::{Home, Master, Turning};
 use crate::name;
 use crate::reason::{Part, Reason};
@@ -170,11 +171,12 @@ impl Model {
 
     /// What controllers and kubelet would do.
     fn play(&mut self) {
-        let (job_ends, available) = (self.job.clone(), self.available);
+        let job_ends_well = self.job.as_ref().is_ok_and(|report| report.may_serve);
+        let available = self.available;
         for ((kind, _), object) in &mut self.world.live {
             match kind {
                 Kind::Job => {
-                    let end = if job_ends.is_ok() { "Complete" } else { "Failed" };
+                    let end = if job_ends_well { "Complete" } else { "Failed" };
                     object["status"] = json!({ "conditions": [{ "type": end, "status": "True", "message": "it broke" }] });
                 }
                 Kind::Deployment => {
@@ -341,6 +343,32 @@ fn a_tenant_becomes_ready_wherever_it_is_broken_off() {
             assert!(fresh.steps.is_empty(), "what stood when it was last read is not read again: {:?}", fresh.steps);
         }
     }
+}
+
+#[test]
+fn certificates_of_a_databases_authority_lie_beside_its_url() {
+    let mut model = Model::new(json!({ "managed": {} }));
+    let mut class = class();
+    let server = class.spec.database.servers.first_mut().expect("a server");
+    (server.ssl_mode, server.ca_bundle) = (SslMode::VerifyFull, Some("-----BEGIN CERTIFICATE-----".into()));
+    let server = server.clone();
+    model.world.class = Some(Arc::new(class));
+    model.settle(0);
+    let url = render::database_url(&server, model.world.master().expect("a master")).expect("a URL");
+    assert!(url.ends_with("?sslmode=verify-full&sslrootcert=%2Fetc%2Fheyuan%2Fdatabase%2Fca.crt"), "{url}");
+    let volume = |model: &Model| {
+        let live = model.world.live(Kind::Deployment, "heyuan").expect("a Deployment");
+        let volumes = live["spec"]["template"]["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+        volumes.into_iter().find(|volume| volume["name"] == "database").expect("a volume")
+    };
+    let items = json!([{ "key": "database-url", "path": "url" }, { "key": "database-ca", "path": "ca.crt" }]);
+    assert_eq!(volume(&model)["secret"]["items"], items);
+
+    let mut external = Model::new(json!({ "external": { "secretName": "url" } }));
+    external.settle(0);
+    let sources = &volume(&external)["projected"]["sources"];
+    assert_eq!((&sources[0]["secret"]["optional"], &sources[1]["secret"]["optional"]), (&json!(false), &json!(true)));
+    assert_eq!(sources[1]["secret"]["items"], json!([{ "key": "ca.crt", "path": "ca.crt" }]));
 }
 
 #[test]
@@ -592,10 +620,18 @@ fn retained_data_is_adopted_where_it_fits() {
     assert_eq!(heir.world.master().expect("a master").tenant_key, keys.tenant_key);
 
     let mut misfit = Model::new(json!({ "embedded": {} }));
-    misfit.world.master = MasterSeen::There(Box::new(keys));
+    misfit.world.master = MasterSeen::There(Box::new(keys.clone()));
     misfit.change(|tenant| tenant.spec.adopt = Some(data_id.clone()));
     misfit.settle(0);
     assert_eq!(misfit.reason(Part::DataHeld), "False AdoptKindDiffers");
+
+    // Nobody gets what is being taken away at the moment.
+    let mut early = Model::new(json!({ "managed": {} }));
+    early.world.master = MasterSeen::There(Box::new(keys.clone()));
+    early.master(|master| master.record.holder = Some(leftovers::HOLDER.into()));
+    early.change(|tenant| tenant.spec.adopt = Some(data_id.clone()));
+    assert!(early.settle(0).again_in.is_some(), "it looks again by itself");
+    assert_eq!(early.reason(Part::DataHeld), "False AdoptHeld");
 
     let mut stranger = Model::new(json!({ "managed": {} }));
     stranger.change(|tenant| tenant.spec.adopt = Some("0000000000000000".into()));

@@ -4,6 +4,7 @@ use super::Shape;
 use crate::master::Home;
 use crate::name::{APP, OPERATOR_PORT, PORT};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Port of HTTPS.
 const HTTPS: u16 = 443;
@@ -18,15 +19,14 @@ pub(crate) fn network_policies(shape: &Shape) -> [Value; 2] {
         "metadata": shape.metadata("deny-all"),
         "spec": { "podSelector": {}, "policyTypes": ["Ingress", "Egress"] },
     });
-    let mut ingress = vec![json!({
-        "from": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": shape.operator_namespace } } }],
-        "ports": [{ "port": OPERATOR_PORT, "protocol": "TCP" }],
-    })];
-    if !shape.network.ingress_namespace_labels.is_empty() {
-        ingress.push(json!({
-            "from": [{ "namespaceSelector": { "matchLabels": shape.network.ingress_namespace_labels } }],
-            "ports": [{ "port": PORT, "protocol": "TCP" }],
-        }));
+    let from = |labels: &BTreeMap<String, String>, port: u16| json!({ "from": [{ "namespaceSelector": { "matchLabels": labels } }], "ports": [{ "port": port, "protocol": "TCP" }] });
+    let operator = BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), shape.operator_namespace.clone())]);
+    let mut ingress = vec![from(&operator, OPERATOR_PORT)];
+    for (labels, port) in [(&shape.network.ingress_namespace_labels, PORT), (&shape.network.monitoring_namespace_labels, OPERATOR_PORT)] {
+        // No label at all would be every namespace.
+        if !labels.is_empty() {
+            ingress.push(from(labels, port));
+        }
     }
     let dns = [json!({ "port": 53, "protocol": "UDP" }), json!({ "port": 53, "protocol": "TCP" })];
     let mut egress = vec![json!({

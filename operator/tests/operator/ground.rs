@@ -96,6 +96,7 @@ impl Ground {
             "database": { "servers": [server(self.server.port())] },
             "storage": { "sharedClassName": "shared" },
             "ingress": { "className": "nginx" },
+            "network": { "ingressNamespaceLabels": { "team": "doors" }, "monitoringNamespaceLabels": { "team": "watch" } },
             "rollout": { "gateSeconds": 1 },
         });
         for (key, value) in more.as_object().into_iter().flatten() {

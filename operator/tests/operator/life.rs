@@ -52,6 +52,11 @@ async fn a_tenant_is_made_kept_and_left_alone() {
         assert!(ground.get_in("jade", kind, name).await.is_some(), "{kind} {name}");
     }
 
+    let policy = ground.get_in("jade", "networkpolicy", "heyuan").await.expect("it is there");
+    let from = |labels: Value, port: u16| json!({ "from": [{ "namespaceSelector": { "matchLabels": labels } }], "ports": [{ "port": port, "protocol": "TCP" }] });
+    let (doors, watch) = (from(json!({ "team": "doors" }), 8080), from(json!({ "team": "watch" }), 8081));
+    assert_eq!(policy["spec"]["ingress"], json!([from(json!({ "kubernetes.io/metadata.name": OPERATOR_NAMESPACE }), 8081), doors, watch]));
+
     // The tenant's login reaches its database, and the process was told its units and a key that the secret has too.
     let url = secret(&running, "jade", "heyuan", "database-url").await;
     assert_eq!(psql(&url, "select 1"), Ok("1".into()));

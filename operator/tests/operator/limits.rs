@@ -218,13 +218,28 @@ fn class_rows() -> BTreeMap<&'static str, Row> {
                 |number| json!({ "name": format!("s{number}"), "host": "a", "adminSecretName": "a" }),
             ),
         ),
-        ("database.servers[]", Object(|value| json!({ "database": { "servers": [value] } }), SERVER(), vec![])),
+        (
+            "database.servers[]",
+            Object(
+                |value| json!({ "database": { "servers": [value] } }),
+                SERVER(),
+                vec![(merged(SERVER(), json!({ "caBundle": "-----BEGIN CERTIFICATE-----" })), "caBundle is for sslMode: verify-full")],
+            ),
+        ),
         (
             "database.servers[].adminSecretName",
             Text(
                 |value| json!({ "database": { "servers": [merged(SERVER(), json!({ "adminSecretName": value }))] } }),
                 vec![json!("a"), long(253)],
                 vec![("tenant-other/heyuan", "adminSecretName must be the name of a secret")],
+            ),
+        ),
+        (
+            "database.servers[].caBundle",
+            Text(
+                |value| json!({ "database": { "servers": [merged(SERVER(), json!({ "caBundle": value, "sslMode": "verify-full" }))] } }),
+                vec![format!("-----BEGIN CERTIFICATE-----{}", "a".repeat(65_536 - 27)).into()],
+                vec![("MIIB", "caBundle must begin with")],
             ),
         ),
         (
@@ -369,6 +384,18 @@ fn class_rows() -> BTreeMap<&'static str, Row> {
                     (json!({ "not a name": "a" }), "ingressNamespaceLabels must be labels"),
                     (json!({ "a": "not a value" }), "ingressNamespaceLabels must be labels"),
                     (json!({ "a": "a".repeat(64) }), "ingressNamespaceLabels"),
+                ],
+            ),
+        ),
+        (
+            "network.monitoringNamespaceLabels",
+            Map(
+                |value| json!({ "network": { "monitoringNamespaceLabels": value } }),
+                |number| (format!("example.com/l{number}"), "a".repeat(63)),
+                vec![
+                    (json!({ "not a name": "a" }), "monitoringNamespaceLabels must be labels"),
+                    (json!({ "a": "not a value" }), "monitoringNamespaceLabels must be labels"),
+                    (json!({ "a": "a".repeat(64) }), "monitoringNamespaceLabels"),
                 ],
             ),
         ),

@@ -198,6 +198,7 @@ async fn a_release_serves_on_a_schema_that_says_so_and_on_no_other() {
         assert!(!refused.status.success());
         let said: Value = serde_json::from_slice(&refused.stdout).expect("migrate answers one line of JSON");
         assert!(said["why"].as_str().is_some_and(|why| why.contains("9.0.0")), "{said}");
+        assert_eq!(said["refused"]["may_serve"], false, "{said}");
         tenant.stop().await;
         let refused = tenant.command(&["serve", "--listen", "127.0.0.1:0"]).output().expect("heyuan runs");
         assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("9.0.0"), "{refused:?}");
