@@ -559,25 +559,23 @@ async fn read_report(context: &Context, namespace: &str, job: &str) -> Result<Re
 
 /// What a migration that ended with this code reported. One that was refused since the schema is a later release's is no failure.
 fn reported(text: &str, code: i32) -> Result<SchemaReport, String> {
+    let report = serde_json::from_str::<Value>(text);
     if code == 0 {
-        return schema_report(text);
+        return schema_report(&report.map_err(|error| error.to_string())?);
     }
-    let refused = serde_json::from_str::<Value>(text).ok().map(|report| report["refused"].to_string());
-    refused.and_then(|plan| schema_report(&plan).ok()).ok_or_else(|| why_failed(text, code))
+    let report = report.unwrap_or_default();
+    schema_report(&report["refused"]).map_err(|_| match report["why"].as_str() {
+        Some(why) => why.to_owned(),
+        None if text.is_empty() => format!("it ended with code {code}"),
+        None => text.to_owned(),
+    })
 }
 
-/// Why a migration failed, as it said itself, or by its code.
-fn why_failed(text: &str, code: i32) -> String {
-    let said = serde_json::from_str::<Value>(text).ok().and_then(|report| report["why"].as_str().map(str::to_owned));
-    said.or_else(|| Some(text.to_owned()).filter(|text| !text.is_empty())).unwrap_or_else(|| format!("it ended with code {code}"))
-}
-
-/// Reads what `heyuan migrate --report` wrote.
-fn schema_report(text: &str) -> Result<SchemaReport, String> {
-    let report: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let level = report["schema"]["level"].as_i64().ok_or("it has no schema.level")?;
-    let may_serve = report["may_serve"].as_bool().ok_or("it has no may_serve")?;
-    Ok(SchemaReport { level, may_serve, words: report["words"].as_str().unwrap_or_default().to_owned() })
+/// Reads the plan that `heyuan migrate --report` wrote.
+fn schema_report(plan: &Value) -> Result<SchemaReport, String> {
+    let level = plan["schema"]["level"].as_i64().ok_or("it has no schema.level")?;
+    let may_serve = plan["may_serve"].as_bool().ok_or("it has no may_serve")?;
+    Ok(SchemaReport { level, may_serve, words: plan["words"].as_str().unwrap_or_default().to_owned() })
 }
 
 async fn record_retained(context: &Context, world: &World) -> Result<Done, Failure> {

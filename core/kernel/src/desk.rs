@@ -221,6 +221,7 @@ mod tests {
         assert_eq!(groups(desk.clone(), &["breaks", "b", "c"]).await, [None, None, None]);
         assert_eq!(groups(desk, &["d"]).await, [group(&["d"])]);
     }
+
     #[tokio::test]
     async fn a_clerk_that_had_company_lets_others_come() {
         let desk = Desk::new(Limits { gather: Duration::from_millis(500), ..limits(3) });

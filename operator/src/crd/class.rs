@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "the derive copies each struct, with its `pub`, into a function of its own")]
 
+use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,8 +69,8 @@ pub struct TenantClassSpec {
     #[x_kube(
         validation = Rule::new("!has(self.databaseCidrs) || self.databaseCidrs.all(cidr, isCIDR(cidr))").message("databaseCidrs must be networks, as 10.0.0.0/8 or fd00::/8"),
         validation = Rule::new("!has(self.egressCidrs) || self.egressCidrs.all(cidr, isCIDR(cidr))").message("egressCidrs must be networks, as 203.0.113.0/24 or 2001:db8::/32"),
-        validation = Rule::new("!has(self.ingressNamespaceLabels) || self.ingressNamespaceLabels.all(label, label.size() <= 317 && label.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$') && self.ingressNamespaceLabels[label].matches(r'^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$'))").message("ingressNamespaceLabels must be labels, as kubernetes.io/metadata.name: ingress-nginx"),
-        validation = Rule::new("!has(self.monitoringNamespaceLabels) || self.monitoringNamespaceLabels.all(label, label.size() <= 317 && label.matches(r'^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$') && self.monitoringNamespaceLabels[label].matches(r'^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$'))").message("monitoringNamespaceLabels must be labels, as kubernetes.io/metadata.name: monitoring")
+        validation = are_labels("ingressNamespaceLabels", "ingress-nginx"),
+        validation = are_labels("monitoringNamespaceLabels", "monitoring")
     )]
     #[serde(default)]
     pub network: ClassNetwork,
@@ -271,6 +272,15 @@ pub struct ClassIngress {
     pub tls: bool,
 }
 
+/// A field of namespace labels holds names and values of labels.
+fn are_labels(field: &str, example: &str) -> Rule {
+    let name = "^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$";
+    let value = "^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$";
+    let each = format!("label.size() <= 317 && label.matches(r'{name}') && self.{field}[label].matches(r'{value}')");
+    Rule::new(format!("!has(self.{field}) || self.{field}.all(label, {each})"))
+        .message(format!("{field} must be labels, as kubernetes.io/metadata.name: {example}").as_str())
+}
+
 /// Whom tenants talk to. What is not written here is denied by the rendered NetworkPolicies.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -283,7 +293,7 @@ pub struct ClassNetwork {
     #[schemars(extend("maxProperties" = 10, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub monitoring_namespace_labels: BTreeMap<String, String>,
-    /// Addresses of databases, as CIDR, on the server's port. Every address on the server's port where left out.
+    /// Addresses of databases, as CIDR, reached on the server's port; every address where left out.
     #[schemars(length(max = 20), inner(length(min = 3, max = 43)))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub database_cidrs: Vec<String>,

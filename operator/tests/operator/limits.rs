@@ -41,6 +41,13 @@ fn long_host() -> Value {
     format!("{label}.{label}.{label}.{}", "a".repeat(61)).into()
 }
 
+/// Labels of namespaces: what is no label is refused in these words, and what is too long with the field's name.
+fn labels(with: With, [words, name]: [&'static str; 2]) -> Row {
+    let refused =
+        vec![(json!({ "not a name": "a" }), words), (json!({ "a": "not a value" }), words), (json!({ "a": "a".repeat(64) }), name)];
+    Row::Map(with, |number| (format!("example.com/l{number}"), "a".repeat(63)), refused)
+}
+
 fn tenant_rows() -> BTreeMap<&'static str, Row> {
     use Row::{List, Object, Plain, Text};
     BTreeMap::from([
@@ -377,26 +384,16 @@ fn class_rows() -> BTreeMap<&'static str, Row> {
         ),
         (
             "network.ingressNamespaceLabels",
-            Map(
+            labels(
                 |value| json!({ "network": { "ingressNamespaceLabels": value } }),
-                |number| (format!("example.com/l{number}"), "a".repeat(63)),
-                vec![
-                    (json!({ "not a name": "a" }), "ingressNamespaceLabels must be labels"),
-                    (json!({ "a": "not a value" }), "ingressNamespaceLabels must be labels"),
-                    (json!({ "a": "a".repeat(64) }), "ingressNamespaceLabels"),
-                ],
+                ["ingressNamespaceLabels must be labels", "ingressNamespaceLabels"],
             ),
         ),
         (
             "network.monitoringNamespaceLabels",
-            Map(
+            labels(
                 |value| json!({ "network": { "monitoringNamespaceLabels": value } }),
-                |number| (format!("example.com/l{number}"), "a".repeat(63)),
-                vec![
-                    (json!({ "not a name": "a" }), "monitoringNamespaceLabels must be labels"),
-                    (json!({ "a": "not a value" }), "monitoringNamespaceLabels must be labels"),
-                    (json!({ "a": "a".repeat(64) }), "monitoringNamespaceLabels"),
-                ],
+                ["monitoringNamespaceLabels must be labels", "monitoringNamespaceLabels"],
             ),
         ),
         ("plugins", Object(|value| json!({ "plugins": value }), json!({}), vec![])),

@@ -65,7 +65,8 @@ const PRELUDE: &str = r#"
 set -eu
 trap 'echo "failed: $BASH_COMMAND"' ERR
 PATH=$PWD/target/release:$PATH
-waiting() { curl -sS "$URL/metrics" | grep -E '^heyuan_(inbox_events|consumer_behind_events|outbox_unnumbered_ms)' | grep -vc ' 0$' || true; }
+on_the_way() { curl -sS "$URL/metrics" | grep -E '^heyuan_(inbox_events|consumer_behind_events|outbox_unnumbered_ms)'; }
+waiting() { on_the_way | grep -vc ' 0$' || true; }
 unpaid() { [ -n "${PAYMENT-}" ] && curl -sS "$URL/v1/payments/$PAYMENT" -H "Authorization: Bearer $MEMBER_TOKEN" | grep -q '"state":"created"'; }
 settled() {
   local quiet=0
@@ -75,7 +76,7 @@ settled() {
     sleep 0.05
   done
   echo 'it does not settle'
-  curl -sS "$URL/metrics" | grep -E '^heyuan_(inbox_events|consumer_behind_events|outbox_unnumbered_ms)'
+  on_the_way
   return 1
 }
 key_id() { curl -sS "$URL/v1/me" -H "Authorization: Bearer $1" | jq -r .actor | sed s/^key://; }
